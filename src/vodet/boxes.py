@@ -1,0 +1,29 @@
+"""Pure functions of boxes: xyxy float tensors in pixels, sizes as ``(height, width)``."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from vodet.structures import Size
+
+
+def clip_boxes(boxes: Float[Tensor, "n 4"], size: Size) -> Float[Tensor, "n 4"]:
+    """Clip boxes to a picture of the given size."""
+    height, width = size
+    limits = boxes.new_tensor([width, height, width, height])
+    return boxes.clamp(min=0).minimum(limits)
+
+
+def rescale_boxes(
+    boxes: Float[Tensor, "n 4"], from_size: Size, to_size: Size
+) -> Float[Tensor, "n 4"]:
+    """Map boxes from a picture to the same picture resized, each axis by its own factor."""
+    scale_y, scale_x = (to / origin for to, origin in zip(to_size, from_size, strict=True))
+    return boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def box_areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+    """Area of each box in square pixels; 0 for a box without extent."""
+    width, height = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).unbind(dim=1)
+    return width * height

@@ -1,0 +1,287 @@
+"""``vodet-data``: checks, shows and generates data sets."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import fsspec
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.text import Text
+
+from vodet.cli.contact_sheet import contact_sheet, draw_annotations
+from vodet.data.frames import image_path, read_frame
+from vodet.data.index import VideoIndex
+from vodet.data.st_coco import read_st_coco
+from vodet.data.statistics import statistics_table
+from vodet.data.synthetic import SyntheticConfig, generate
+from vodet.errors import DataError, FrameError, VodetError
+
+_SHOWN_FAULTS = 10
+_FILE_HELP = "annotations: COCO detection JSON whose images say their video and frame_number"
+
+_EPILOG = """\
+examples:
+  vodet-data generate data/generated
+  vodet-data check data/generated/train.json --images data/generated
+  vodet-data show data/generated/val.json --video val_000
+
+`vodet-data COMMAND --help` explains each command.
+"""
+
+_CHECK_EPILOG = """\
+examples:
+  vodet-data check train.json                            only the file
+  vodet-data check train.json --images data/frames       are all images there?
+  vodet-data check train.json --images data/frames --decode
+                                                         are they whole, of the annotated size?
+"""
+
+_SHOW_EPILOG = """\
+examples:
+  vodet-data show data/generated/val.json --video val_000
+  vodet-data show train.json --images data/frames --video street --frames 5 --output /tmp/street
+"""
+
+_GENERATE_EPILOG = """\
+The folder gets train.json and val.json (ST-COCO), images/ and contact_sheet.png, to look at.
+The same settings give the same bytes.
+
+examples:
+  vodet-data generate data/generated
+  vodet-data generate data/tiny --train-videos 4 --val-videos 2 --size 96
+  vodet-data generate data/clean --degradation-rate 0 --overwrite
+"""
+
+_GENERATE_OPTIONS = {
+    "train_videos": "number of videos to train on",
+    "val_videos": "number of videos to validate on",
+    "frames_per_video": "length of each video",
+    "size": "side of the square pictures in pixels",
+    "min_objects": "smallest number of objects of a video",
+    "max_objects": "largest number of objects of a video",
+    "degradation_rate": "share of frames that are blurred and noisy, dark or partly hidden, 0 to 1",
+    "jpeg_quality": "1 to 100",
+    "seed": "decides all that is random",
+}
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A subcommand: its texts, what its parser takes and what it does."""
+
+    name: str
+    summary: str
+    epilog: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``vodet-data`` and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (VodetError, OSError) as error:
+        message = Text.assemble(("Error: ", "bold red"), str(error))
+        Console(stderr=True, soft_wrap=True).print(message)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="vodet-data",
+        description="Check, look at and generate video data sets in ST-COCO form.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help=_FILE_HELP)
+    parser.add_argument("--images", metavar="DIR", help="image root: check that all images exist")
+    parser.add_argument(
+        "--decode",
+        action="store_true",
+        help="also decode every image and compare its size (default root: the folder of FILE)",
+    )
+
+
+def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help=_FILE_HELP)
+    parser.add_argument("--video", required=True, metavar="V", help="name of the video")
+    parser.add_argument("--images", metavar="DIR", help="image root (default: the folder of FILE)")
+    parser.add_argument(
+        "--output", type=Path, metavar="DIR", help="where to write (default: runs/show/V)"
+    )
+    parser.add_argument(
+        "--frames",
+        type=_positive,
+        metavar="N",
+        help="at most N frames, evenly spaced (default: all)",
+    )
+
+
+def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DST", help="the folder to make")
+    for setting in fields(SyntheticConfig):
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}",
+            type=type(setting.default),
+            default=setting.default,
+            metavar="N",
+            help=f"{_GENERATE_OPTIONS[setting.name]} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a generated set that is there already"
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        msg = f"must be at least 1, found {number}"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    index = read_st_coco(arguments.file)
+    console = Console()
+    console.print(statistics_table(index))
+    if arguments.images is not None or arguments.decode:
+        _check_images(index, _image_root(arguments), decode=arguments.decode)
+        verb = "decoded, each of the annotated size" if arguments.decode else "found"
+        console.print(f"All {index.num_frames} images were {verb}.")
+
+
+def _check_images(index: VideoIndex, root: str, *, decode: bool) -> None:
+    find_fault = _unreadable if decode else _missing
+    found = (
+        find_fault(index, frame, root)
+        for frame in track(range(index.num_frames), "images", transient=True)
+    )
+    faults = [fault for fault in found if fault is not None]
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults[:_SHOWN_FAULTS])
+        msg = (
+            f"{len(faults)} of {index.num_frames} images below {root} are missing or damaged; "
+            f"the first {min(len(faults), _SHOWN_FAULTS)}:\n{listed}"
+        )
+        raise FrameError(msg)
+
+
+def _missing(index: VideoIndex, frame: int, root: str) -> str | None:
+    filesystem, path = fsspec.url_to_fs(image_path(root, index.file_name(frame)))
+    return None if filesystem.isfile(path) else f"{path} (image id {index.image_ids[frame]})"
+
+
+def _unreadable(index: VideoIndex, frame: int, root: str) -> str | None:
+    try:
+        _read(index, frame, root)
+    except FrameError as error:
+        return str(error)
+    return None
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    index = read_st_coco(arguments.file)
+    video = _find_video(index, arguments.video)
+    frames = index.frames_of(video)
+    wanted = min(arguments.frames or len(frames), len(frames))
+    folder = arguments.output or Path("runs/show", re.sub(r"[^\w-]+", "_", arguments.video))
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame in (frames[i * len(frames) // wanted] for i in range(wanted)):
+        picture = _read(index, frame, _image_root(arguments))
+        path = folder / f"{index.frame_numbers[frame]:06d}.jpg"
+        _write_image(path, draw_annotations(index, frame, picture))
+    Console().print(f"{wanted} frames written to {folder}", markup=False, soft_wrap=True)
+
+
+def _find_video(index: VideoIndex, name: str) -> int:
+    names = [index.video_name(video) for video in range(index.num_videos)]
+    if name in names:
+        return names.index(name)
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+    msg = f"{index.source} has no video {name!r}; the nearest names are: {', '.join(nearest)}."
+    raise DataError(msg)
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    names = [setting.name for setting in fields(SyntheticConfig)]
+    config = SyntheticConfig(**{name: getattr(arguments, name) for name in names})
+    folder: Path = arguments.folder
+    generate(folder, config, overwrite=arguments.overwrite)
+    index = read_st_coco(folder / "val.json")
+    sheet = contact_sheet(index, lambda frame: _read(index, frame, str(folder)))
+    _write_image(folder / "contact_sheet.png", sheet)
+    console = Console()
+    console.print(statistics_table(index))
+    console.print(f"Look at {folder / 'contact_sheet.png'}", markup=False, soft_wrap=True)
+
+
+def _image_root(arguments: argparse.Namespace) -> str:
+    return str(arguments.images or arguments.file.parent)
+
+
+def _read(index: VideoIndex, frame: int, root: str) -> np.ndarray:
+    height, width = (int(side) for side in index.sizes[frame])
+    path = image_path(root, index.file_name(frame))
+    return read_frame(path, int(index.image_ids[frame]), (height, width))
+
+
+def _write_image(path: Path, picture: np.ndarray) -> None:
+    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    path.write_bytes(encoded.tobytes())
+
+
+_COMMANDS = (
+    _Command(
+        "check",
+        "validate an ST-COCO file and print its statistics",
+        _CHECK_EPILOG,
+        _add_check_arguments,
+        _check,
+    ),
+    _Command(
+        "show",
+        "write frames of a video with their boxes",
+        _SHOW_EPILOG,
+        _add_show_arguments,
+        _show,
+    ),
+    _Command(
+        "generate",
+        "make videos in which a single frame is often not enough to recognise the objects",
+        _GENERATE_EPILOG,
+        _add_generate_arguments,
+        _generate,
+    ),
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""vodet-predict: a video in, an annotated video and its detections out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from vodet.cli.app import run
+from vodet.errors import ConfigError
+from vodet.inference.prediction import predict_video
+from vodet.inference.reading import open_source
+from vodet.streaming import StreamingDetector
+from vodet.tasks.checkpoint import load
+
+
+def predict(config: DictConfig) -> None:
+    """Run the checkpoint that a config names on its source."""
+    source = open_source(config.source)
+    detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
+    predict_video(
+        StreamingDetector(detector),
+        source,
+        Path(config.output),
+        detector.class_names,
+        score_threshold=config.score_threshold,
+        chunk_size=config.chunk_size,
+        fps=config.fps,
+    )
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        count = torch.cuda.device_count()
+        msg = (
+            f"device={name}: expected a device of this machine, which has {count} GPUs. "
+            f"device=cpu runs anywhere. ({error})"
+        )
+        raise ConfigError(msg) from error
+    return torch.device(name)
+
+
+def main() -> None:
+    """Run the command line."""
+    run("predict", predict)

@@ -1,0 +1,135 @@
+"""vodet-train: compose, build, fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from filelock import FileLock
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from vodet.cli.app import run
+from vodet.data.datamodule import ClipDataModule
+from vodet.detector import VideoDetector
+from vodet.errors import ConfigError
+from vodet.tasks.checkpoint import AtomicCheckpointIO
+from vodet.tasks.detection import VideoDetectionTask
+
+
+def train(config: DictConfig) -> None:
+    """Train the detector that a config describes."""
+    checkpoint = continue_run(config)
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    torch.set_float32_matmul_precision(config.matmul_precision)
+    data, task = build(config)
+    trainer = build_trainer(config)
+    if trainer.is_global_zero:
+        save_config(config)
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    if trainer.is_global_zero:
+        print_summary(trainer, Path(config.run_dir))
+
+
+def continue_run(config: DictConfig) -> Path | None:
+    """Find the checkpoint that ``resume`` asks for; its run goes on in its own folder.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if config.resume is None:
+        return None
+    checkpoint = Path(config.resume)
+    if config.resume == "last":
+        runs = Path(config.runs_dir, str(config.name))
+        found = sorted(runs.glob("*/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        found += [path for path in [Path(config.run_dir, "last.ckpt")] if path.is_file()]
+        if not found:
+            msg = f"resume=last: expected a run with a last.ckpt in {runs}, found none."
+            raise ConfigError(msg)
+        checkpoint = found[-1]
+    if not checkpoint.is_file():
+        msg = f"resume={config.resume}: expected 'last' or a checkpoint, found no such file."
+        raise ConfigError(msg)
+    config.run_dir = str(checkpoint.parent)
+    return checkpoint
+
+
+def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
+    """Build the data module and, for the classes that it has, the detector and its task."""
+    prepare(config)
+    data: ClipDataModule = instantiate(config.data)
+    detector: VideoDetector = instantiate(config.model, class_names=data.class_names)
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    task = VideoDetectionTask(
+        detector,
+        optimizer=instantiate(config.optimizer),
+        schedule=instantiate(config.scheduler),
+        config=resolved,
+        compile_encoder=config.compile_encoder,
+        seed=config.seed,
+    )
+    return data, task
+
+
+def prepare(config: DictConfig) -> None:
+    """Make the data set, where its config says how; one process after the other."""
+    if config.prepare_data is not None:
+        root = Path(config.data_dir)
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".prepare.lock"):
+            instantiate(config.prepare_data)
+
+
+def build_trainer(config: DictConfig) -> L.Trainer:
+    """Build the trainer with its callbacks and loggers.
+
+    Raises:
+        ConfigError: If the machine has not what is asked for, such as a GPU.
+    """
+    try:
+        trainer: L.Trainer = instantiate(
+            config.trainer,
+            callbacks=[instantiate(callback) for callback in config.callbacks.values() if callback],
+            logger=[instantiate(logger) for logger in config.logger.values() if logger],
+            plugins=[AtomicCheckpointIO()],
+        )
+    except Exception as error:
+        reason = error.__cause__ or error
+        if not isinstance(reason, MisconfigurationException):
+            raise
+        accelerator, devices = config.trainer.accelerator, config.trainer.devices
+        msg = (
+            f"The trainer cannot run with trainer.accelerator={accelerator} trainer.devices="
+            f"{devices} on this machine, which has {torch.cuda.device_count()} GPUs: {reason} "
+            "trainer=cpu runs anywhere."
+        )
+        raise ConfigError(msg) from error
+    return trainer
+
+
+def save_config(config: DictConfig) -> None:
+    """Write the resolved config to the run's folder."""
+    folder = Path(config.run_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+
+
+def print_summary(trainer: L.Trainer, folder: Path) -> None:
+    """Say where the output is and what to type next."""
+    console = Console(soft_wrap=True)
+    score = trainer.callback_metrics.get("val/map")
+    if score is not None:
+        console.print(f"COCO AP of the last epoch: {float(score):.3f}")
+    console.print(f"The run is in {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
+    if (folder / "best.ckpt").is_file():
+        console.print(f"Next: vodet-eval ckpt={folder / 'best.ckpt'}")
+
+
+def main() -> None:
+    """Run the command line."""
+    run("train", train)

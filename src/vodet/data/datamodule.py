@@ -1,0 +1,251 @@
+"""The data of an experiment: two ST-COCO files and how they become batches."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from vodet.data.collate import collate_clips
+from vodet.data.dataset import ClipDataset, OnBadFrame, Source, VideoChunkDataset
+from vodet.data.index import VideoIndex
+from vodet.data.sampler import ClipSampler, WholeVideoSampler
+from vodet.data.sampling import TemporalDropout
+from vodet.data.st_coco import read_st_coco
+from vodet.data.transforms import ClipTransform, OriginalSize
+from vodet.errors import ConfigError, DataError
+from vodet.structures import ClipBatch, FrameResize, VideoChunk, Window
+
+
+class ClipDataModule(LightningDataModule):
+    """Batches of clips for training and chunks of whole videos for evaluation.
+
+    Both are split over the processes of the trainer here, exactly, so the trainer must not do it
+    again: ``use_distributed_sampler=False``.
+
+    Args:
+        train: Data to train on; None where there is no training.
+        val: Data to evaluate on; None where there is no evaluation. Its classes are matched with
+            those of ``train`` by name.
+        window: The frames that the detector sees around the reference frame.
+        batch_size: Clips of a training batch, per process.
+        num_workers: Processes that read, per loader; 0 reads in the main one.
+        resize: How frames are brought to the size at which they are evaluated.
+        train_resize: The same for training, before the augmentations; None means ``resize``.
+        train_transforms: Augmentations: transforms of albumentations or in its manner.
+        min_visible: Least share of a box that must remain visible in a transform.
+        temporal_dropout: Random choice of support frames in training; None keeps all.
+        memory_windows: Further windows of the same video with each training clip.
+        clips_per_video: The most training clips of a video, evenly spaced; None for all.
+        chunk_size: The most frames of an evaluation chunk.
+        size_divisor: Training batches are padded to multiples of it.
+        on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
+            ``skip`` leaves it out and logs, at the end of the epoch, how many there were.
+        seed: Decides the order of clips and all that is drawn for them.
+        pin_memory: Whether batches are pinned; None means where there is a CUDA device.
+        multiprocessing_context: How workers are started: ``fork``, ``spawn`` or ``forkserver``;
+            None leaves it to the platform.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Source | None = None,
+        val: Source | None = None,
+        window: Window | None = None,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        resize: FrameResize | None = None,
+        train_resize: FrameResize | None = None,
+        train_transforms: Sequence[Any] = (),
+        min_visible: float = 0.3,
+        temporal_dropout: TemporalDropout | None = None,
+        memory_windows: int = 0,
+        clips_per_video: int | None = None,
+        chunk_size: int = 16,
+        size_divisor: int = 32,
+        on_bad_frame: OnBadFrame = "raise",
+        seed: int = 0,
+        pin_memory: bool | None = None,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.train = train
+        self.val = val
+        self.window = window or Window()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.resize = resize or OriginalSize()
+        self.train_resize = train_resize or self.resize
+        self.transform = ClipTransform(train_transforms, min_visible)
+        self.temporal_dropout = temporal_dropout
+        self.memory_windows = memory_windows
+        self.clips_per_video = clips_per_video
+        self.chunk_size = chunk_size
+        self.size_divisor = size_divisor
+        self.on_bad_frame = on_bad_frame
+        self.seed = seed
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.multiprocessing_context = multiprocessing_context
+
+    @cached_property
+    def train_index(self) -> VideoIndex:
+        """The data to train on, read once.
+
+        Raises:
+            ConfigError: If no ``train`` is set.
+            DataError: If it is not there or not right.
+        """
+        return _read(self._source("train"), "train")
+
+    @cached_property
+    def val_index(self) -> VideoIndex:
+        """The data to evaluate on, read once, with the labels of the training data.
+
+        Raises:
+            ConfigError: If no ``val`` is set.
+            DataError: If it is not there or not right, or has a class that training lacks.
+        """
+        index = _read(self._source("val"), "val")
+        return index if self.train is None else match_classes(index, self.train_index)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the labels: those of the training data, or else of the evaluation data."""
+        return (self.val_index if self.train is None else self.train_index).class_names
+
+    def train_dataloader(self) -> DataLoader[ClipBatch]:
+        """Return batches of clips, shuffled anew in each epoch."""
+        dataset = ClipDataset(
+            self.train_index,
+            self._source("train").images,
+            self.window,
+            resize=self.train_resize,
+            transform=self.transform,
+            temporal_dropout=self.temporal_dropout,
+            memory_windows=self.memory_windows,
+            clips_per_video=self.clips_per_video,
+            on_bad_frame=self.on_bad_frame,
+            seed=self.seed,
+        )
+        rank, world_size = self._rank_and_world_size()
+        sampler = ClipSampler(len(dataset), rank=rank, world_size=world_size, seed=self.seed)
+        collate = partial(collate_clips, size_divisor=self.size_divisor)
+        return self._loader(dataset, sampler, batch_size=self.batch_size, collate_fn=collate)
+
+    def val_dataloader(self) -> DataLoader[VideoChunk]:
+        """Return chunks of consecutive frames of whole videos, in order."""
+        index = self.val_index
+        dataset = VideoChunkDataset(
+            index,
+            self._source("val").images,
+            resize=self.resize,
+            chunk_size=self.chunk_size,
+            on_bad_frame=self.on_bad_frame,
+        )
+        rank, world_size = self._rank_and_world_size()
+        lengths = np.diff(index.video_starts).tolist()
+        sampler = WholeVideoSampler(
+            lengths, dataset.chunks_of_video, rank=rank, world_size=world_size
+        )
+        return self._loader(dataset, sampler, batch_size=None)
+
+    def _source(self, name: Literal["train", "val"]) -> Source:
+        source: Source | None = getattr(self, name)
+        if source is None:
+            msg = f"data.{name} is not set: set data.{name}.annotations and data.{name}.images."
+            raise ConfigError(msg)
+        return source
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    def _loader(self, dataset: Any, sampler: Any, **options: Any) -> DataLoader[Any]:
+        if self.num_workers > 0:
+            options |= {
+                "persistent_workers": True,
+                "multiprocessing_context": self.multiprocessing_context,
+                "worker_init_fn": _use_one_thread,
+            }
+        return _ReportingLoader(
+            dataset,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            **options,
+        )
+
+
+class _ReportingLoader(DataLoader[Any]):
+    """A loader that logs at the end of an epoch which frames were skipped in it."""
+
+    dataset: ClipDataset | VideoChunkDataset
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its private class
+        try:
+            yield from super().__iter__()
+        finally:  # also where the epoch is cut short
+            self.dataset.source.report_bad_frames()
+
+
+def _use_one_thread(worker: int) -> None:
+    """Keep OpenCV in a worker to its own core."""
+    del worker
+    cv2.setNumThreads(0)
+
+
+def _read(source: Source, name: str) -> VideoIndex:
+    advice = (
+        f"Set data.{name}.annotations and data.{name}.images, or VODET_DATA to the folder of your "
+        "data sets. `vodet-data generate` makes a data set; `vodet-data check FILE` says whether "
+        "a file of your own, converted to ST-COCO, is right."
+    )
+    if not Path(source.annotations).is_file():
+        msg = f"data.{name}.annotations: no such file: {source.annotations}. {advice}"
+        raise DataError(msg)
+    # Of a URL the first frame will tell.
+    if "://" not in source.images and not Path(source.images).is_dir():
+        msg = f"data.{name}.images: no such folder: {source.images}. {advice}"
+        raise DataError(msg)
+    return read_st_coco(source.annotations)
+
+
+def match_classes(index: VideoIndex, reference: VideoIndex) -> VideoIndex:
+    """Give an index the labels of another one, by the names of the classes.
+
+    Category ids stay those of the index, so that predictions fit its file; a class that only the
+    other has gets the id it has there or, where that is taken, the next free one.
+
+    Raises:
+        DataError: If the index has a class that the other lacks.
+    """
+    unknown = [name for name in index.class_names if name not in reference.class_names]
+    if unknown:
+        msg = (
+            f"{index.source} has classes that the training data {reference.source} lacks: "
+            f"{', '.join(unknown)}. Training knows {', '.join(reference.class_names)}."
+        )
+        raise DataError(msg)
+    ids = dict(zip(index.class_names, index.category_ids.tolist(), strict=True))
+    known = reference.category_ids.tolist()
+    free = itertools.count(max([*ids.values(), *known], default=0) + 1)
+    for name, category in zip(reference.class_names, known, strict=True):
+        if name not in ids:
+            ids[name] = next(free) if category in ids.values() else category
+    labels = np.array([reference.class_names.index(name) for name in index.class_names], np.int16)
+    return replace(
+        index,
+        class_names=reference.class_names,
+        category_ids=np.array([ids[name] for name in reference.class_names], np.int64),
+        labels=labels[index.labels],
+    )

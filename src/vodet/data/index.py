@@ -1,0 +1,356 @@
+"""The frames and boxes of a data set in columns: small, immutable, shared between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, SupportsIndex
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int, Int16, Int32, Int64, UInt8
+from torch import Tensor
+
+from vodet.errors import DataError
+from vodet.structures import GroundTruth, Target
+
+UNKNOWN_TRACK = -1
+
+
+def starts_of(lengths: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
+    """Return where each of consecutive runs of rows starts, and where the last one ends."""
+    return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Columns:
+    """Base of frozen dataclasses of read-only arrays that all processes read from one place.
+
+    Forked workers inherit the arrays. For spawned ones the arrays move to shared memory when the
+    first of them starts, so that data sets larger than `/dev/shm` still work with forked workers.
+    """
+
+    _shared: dict[str, Tensor] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        for name, value in self._values().items():
+            if isinstance(value, np.ndarray):
+                view = value.view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
+
+    def _values(self) -> dict[str, Any]:
+        return {column.name: getattr(self, column.name) for column in fields(self) if column.init}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the arrays take."""
+        return sum(getattr(value, "nbytes", 0) for value in self._values().values())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(self._values().values())
+
+
+def _reduce_shared(columns: _Columns) -> tuple[Any, ...]:
+    values, shared = columns._values(), columns._shared
+    if not shared:
+        shared = {
+            name: _shared_copy(value)
+            for name, value in values.items()
+            if isinstance(value, np.ndarray)
+        }
+    others = {name: value for name, value in values.items() if name not in shared}
+    vars(columns).update(vars(_from_shared(type(columns), others, shared)))
+    return _from_shared, (type(columns), others, shared)
+
+
+def _shared_copy(array: np.ndarray) -> Tensor:
+    # A copy, because to move the array itself would leave those who hold it a dangling pointer.
+    tensor = torch.tensor(array)
+    tensor.untyped_storage().share_memory_()
+    return tensor
+
+
+def _from_shared(
+    kind: type[_Columns], others: dict[str, Any], shared: dict[str, Tensor]
+) -> _Columns:
+    columns = kind(**others, **{name: tensor.numpy() for name, tensor in shared.items()})
+    columns._shared.update(shared)
+    return columns
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PackedStrings(_Columns):
+    """An immutable sequence of strings in one buffer.
+
+    Args:
+        buffer: The strings in UTF-8, one after the other.
+        starts: String ``i`` is ``buffer[starts[i]:starts[i + 1]]``.
+    """
+
+    buffer: UInt8[np.ndarray, " bytes"]
+    starts: Int64[np.ndarray, " starts"]
+
+    @staticmethod
+    def pack(strings: Sequence[str]) -> PackedStrings:
+        """Copy strings into a buffer."""
+        encoded = [string.encode() for string in strings]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return PackedStrings(np.frombuffer(b"".join(encoded), np.uint8), starts_of(lengths))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: SupportsIndex) -> str:
+        position = range(len(self))[row]
+        return self.buffer[slice(*self.starts[position : position + 2])].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.__getitem__, range(len(self)))
+
+    def reorder(self, rows: Int[np.ndarray, " n"]) -> PackedStrings:
+        """Return the strings in the order of ``rows``."""
+        if np.array_equal(rows, np.arange(len(self))):  # as most files are
+            return self
+        return PackedStrings.pack([self[row] for row in rows.tolist()])
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """Frames in any order, as they are read.
+
+    Args:
+        videos: Positions in the names of the videos.
+        file_names: Paths of the images below the image root.
+        image_ids: Ids of the frames in the file.
+        frame_numbers: Their numbers in their videos.
+        sizes: ``(height, width)`` in pixels.
+        is_annotated: Whether the objects of the frame are known.
+    """
+
+    videos: Int[np.ndarray, " F"]
+    file_names: PackedStrings
+    image_ids: Int64[np.ndarray, " F"]
+    frame_numbers: Int32[np.ndarray, " F"]
+    sizes: Int32[np.ndarray, "F 2"]
+    is_annotated: Bool[np.ndarray, " F"]
+
+
+@dataclass(frozen=True)
+class BoxRows:
+    """Boxes in any order, as they are read.
+
+    Args:
+        frames: Positions in ``FrameRows``.
+        boxes: xyxy in pixels of the image file.
+        labels: Positions in the class names.
+        tracks: A number from 0 that an object keeps in its video and shares with no other there;
+            -1 where unknown.
+        areas: In square pixels.
+        iscrowd: Crowds and ignore regions.
+    """
+
+    frames: Int[np.ndarray, " A"]
+    boxes: Float32[np.ndarray, "A 4"]
+    labels: Int[np.ndarray, " A"]
+    tracks: Int[np.ndarray, " A"]
+    areas: Float32[np.ndarray, " A"]
+    iscrowd: Bool[np.ndarray, " A"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class VideoIndex(_Columns):
+    """Videos, frames and boxes of a data set.
+
+    Frames are ordered by video, then by frame number; boxes by frame. All arrays are read-only.
+    An index is cheap to hand to worker processes, forked or spawned: they read the same memory.
+
+    Args:
+        source: The file it was read from.
+        class_names: In ascending order of category id; a label is a position in it.
+        category_ids: Category id of each label.
+        video_names: Names of the videos, in the order of their first appearance in the file.
+        video_starts: Frames of video ``v`` are rows ``video_starts[v]:video_starts[v + 1]``.
+        file_names: Paths of the images below the image root.
+        image_ids: Ids of the frames in the file.
+        frame_numbers: Numbers of the frames in their videos.
+        sizes: ``(height, width)`` of the frames in pixels.
+        is_annotated: Whether the objects of a frame are known.
+        box_starts: Boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
+        boxes: xyxy in pixels of the image file.
+        labels: Classes of the boxes.
+        track_ids: Identity of the object in its video, numbered from 0; -1 where unknown.
+        areas: In square pixels, as annotated or else of the box.
+        iscrowd: Crowds and ignore regions: neither object nor background.
+
+    Raises:
+        DataError: If the columns do not fit together in length.
+    """
+
+    source: str
+    class_names: tuple[str, ...]
+    category_ids: Int64[np.ndarray, " _"]
+    video_names: PackedStrings
+    video_starts: Int64[np.ndarray, " _"]
+    file_names: PackedStrings
+    image_ids: Int64[np.ndarray, " _"]
+    frame_numbers: Int32[np.ndarray, " _"]
+    sizes: Int32[np.ndarray, "_ 2"]
+    is_annotated: Bool[np.ndarray, " _"]
+    box_starts: Int64[np.ndarray, " _"]
+    boxes: Float32[np.ndarray, "_ 4"]
+    labels: Int16[np.ndarray, " _"]
+    track_ids: Int32[np.ndarray, " _"]
+    areas: Float32[np.ndarray, " _"]
+    iscrowd: Bool[np.ndarray, " _"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        frames, boxes = self.num_frames, self.num_boxes
+        self._expect(len(self.class_names), "category_ids")
+        self._expect(self.num_videos + 1, "video_starts")
+        self._expect(frames, "file_names", "image_ids", "frame_numbers", "sizes", "is_annotated")
+        self._expect(frames + 1, "box_starts")
+        self._expect(boxes, "boxes", "labels", "track_ids", "areas", "iscrowd")
+
+    def _expect(self, length: int, *columns: str) -> None:
+        for name in columns:
+            if len(getattr(self, name)) != length:
+                msg = (
+                    f"Column {name!r} of the index of {self.source} should have {length} rows, "
+                    f"found {len(getattr(self, name))}."
+                )
+                raise DataError(msg)
+
+    @staticmethod
+    def from_rows(
+        source: str,
+        categories: dict[int, str],
+        video_names: Sequence[str],
+        frames: FrameRows,
+        boxes: BoxRows,
+    ) -> VideoIndex:
+        """Order frames and boxes that are in any order.
+
+        Args:
+            source: The file they come from.
+            categories: Name of each category id; labels are positions in the ascending ids.
+            video_names: Names that ``frames.videos`` points into.
+            frames: The frames.
+            boxes: Their boxes.
+
+        Raises:
+            DataError: If the columns do not fit together in length.
+        """
+        frame_order = np.lexsort((frames.frame_numbers, frames.videos))
+        frame_of_box = np.argsort(frame_order)[boxes.frames]
+        box_order = np.argsort(frame_of_box, kind="stable")
+        return VideoIndex(
+            source=source,
+            class_names=tuple(categories[category] for category in sorted(categories)),
+            category_ids=np.array(sorted(categories), np.int64),
+            video_names=PackedStrings.pack(video_names),
+            video_starts=starts_of(np.bincount(frames.videos, minlength=len(video_names))),
+            file_names=frames.file_names.reorder(frame_order),
+            image_ids=frames.image_ids[frame_order],
+            frame_numbers=frames.frame_numbers[frame_order],
+            sizes=frames.sizes[frame_order],
+            is_annotated=frames.is_annotated[frame_order],
+            box_starts=starts_of(np.bincount(frame_of_box, minlength=len(frame_order))),
+            boxes=boxes.boxes[box_order],
+            labels=boxes.labels[box_order].astype(np.int16),
+            track_ids=_number_per_video(
+                frames.videos[boxes.frames[box_order]], boxes.tracks[box_order]
+            ),
+            areas=boxes.areas[box_order],
+            iscrowd=boxes.iscrowd[box_order],
+        )
+
+    @property
+    def num_videos(self) -> int:
+        """Number of videos."""
+        return len(self.video_names)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of all videos."""
+        return len(self.image_ids)
+
+    @property
+    def num_boxes(self) -> int:
+        """Number of boxes of all frames, crowds included."""
+        return len(self.boxes)
+
+    def __repr__(self) -> str:
+        return (
+            f"VideoIndex({self.source!r}: {self.num_videos} videos, {self.num_frames} frames, "
+            f"{self.num_boxes} boxes of {len(self.class_names)} classes)"
+        )
+
+    def video_name(self, video: SupportsIndex) -> str:
+        """Return the name of a video."""
+        return self.video_names[video]
+
+    def file_name(self, frame: SupportsIndex) -> str:
+        """Return the path of the image of a frame below the image root."""
+        return self.file_names[frame]
+
+    def video_of(self, frame: SupportsIndex) -> int:
+        """Return the position of the video of a frame."""
+        row = range(self.num_frames)[frame]
+        return int(np.searchsorted(self.video_starts, row, side="right")) - 1
+
+    def frames_of(self, video: SupportsIndex) -> range:
+        """Return the rows of the frames of a video, in ascending frame number."""
+        row = range(self.num_videos)[video]
+        return range(int(self.video_starts[row]), int(self.video_starts[row + 1]))
+
+    def boxes_of(self, frame: SupportsIndex) -> slice:
+        """Return the rows of the boxes of a frame."""
+        row = range(self.num_frames)[frame]
+        return slice(int(self.box_starts[row]), int(self.box_starts[row + 1]))
+
+    def target(self, frame: SupportsIndex) -> Target:
+        """Return the annotated objects of a frame, in pixels of the image file."""
+        rows = self.boxes_of(frame)
+        return Target(
+            boxes=torch.tensor(self.boxes[rows]),
+            labels=torch.tensor(self.labels[rows], dtype=torch.int64),
+            track_ids=torch.tensor(self.track_ids[rows], dtype=torch.int64),
+            iscrowd=torch.tensor(self.iscrowd[rows]),
+        )
+
+    def ground_truth(self) -> GroundTruth:
+        """Return the annotations of the annotated frames, for metrics."""
+        lengths = np.diff(self.box_starts)
+        kept = np.repeat(self.is_annotated, lengths)
+        return GroundTruth(
+            class_names=self.class_names,
+            category_ids=self.category_ids,
+            image_ids=self.image_ids[self.is_annotated],
+            sizes=self.sizes[self.is_annotated],
+            box_starts=starts_of(lengths[self.is_annotated]),
+            boxes=self.boxes[kept],
+            labels=self.labels[kept].astype(np.int64),
+            areas=self.areas[kept],
+            iscrowd=self.iscrowd[kept],
+        )
+
+
+ForkingPickler.register(PackedStrings, _reduce_shared)
+ForkingPickler.register(VideoIndex, _reduce_shared)
+
+
+def _number_per_video(
+    videos: Int[np.ndarray, " A"], tracks: Int[np.ndarray, " A"]
+) -> Int32[np.ndarray, " A"]:
+    """Number the tracks of each video from 0, in ascending order."""
+    known = tracks != UNKNOWN_TRACK
+    keys = videos[known].astype(np.int64) * (tracks.max(initial=0) + 1) + tracks[known]
+    distinct, position = np.unique(keys, return_inverse=True)
+    video_of_track = distinct // (tracks.max(initial=0) + 1)
+    first_of_video = np.searchsorted(video_of_track, video_of_track)
+    numbers = np.full(len(tracks), UNKNOWN_TRACK, np.int32)
+    numbers[known] = (np.arange(len(distinct)) - first_of_video)[position]
+    return numbers

@@ -1,0 +1,317 @@
+"""Resizing of frames, and augmentation of clips: one draw for all frames, boxes carried along."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from vodet.boxes import box_areas, clip_boxes
+from vodet.errors import ConfigError, FrameError
+from vodet.structures import FrameResize, Size, Target
+
+# Importing albumentations asks a server for its newest version unless told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations
+from albumentations.augmentations.crops.transforms import BaseCrop
+from albumentations.core.transforms_interface import BaseTransformInitSchema
+
+MIN_BOX_AREA = 1.0  # square pixels; nothing can be learnt from less
+
+
+def resize_frame(
+    frame: UInt8[np.ndarray, "h w 3"], size: Size
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Resize a picture: by area averages where it shrinks, bilinearly where it grows."""
+    if frame.shape[:2] == size:
+        return frame
+    shrinks = size[0] < frame.shape[0]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(frame, (size[1], size[0]), interpolation=interpolation)
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@dataclass(frozen=True)
+class OriginalSize(FrameResize):
+    """Leaves frames as they are."""
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the same size."""
+        return original_size
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Return the same frame."""
+        return frame
+
+
+@dataclass(frozen=True)
+class Resize(FrameResize):
+    """Brings the short side to a length, or less where the long side would exceed its own.
+
+    Args:
+        short_side: Pixels of the shorter side.
+        long_side: The most pixels of the longer side; None for no limit.
+
+    Raises:
+        ConfigError: If a side is not positive or the long side is shorter than the short one.
+    """
+
+    short_side: int
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.short_side < 1 or (self.long_side or self.short_side) < self.short_side:
+            msg = f"Resizing needs 1 <= short_side <= long_side, found {self}."
+            raise ConfigError(msg)
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the size of the picture after resizing; the ratio of its sides is kept."""
+        scale = self.short_side / min(original_size)
+        if self.long_side is not None:
+            scale = min(scale, self.long_side / max(original_size))
+        return _scaled(original_size, scale)
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Resize ``[H, W, 3]`` uint8."""
+        return resize_frame(frame, self.target_size((frame.shape[0], frame.shape[1])))
+
+
+@dataclass(frozen=True)
+class Letterbox(FrameResize):
+    """Fits pictures into one shape: at the top left, with black at the right and the bottom.
+
+    Args:
+        height: Pixels of every result, padding included.
+        width: Likewise.
+
+    Raises:
+        ConfigError: If a side is not positive.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            msg = f"A letterbox needs a positive height and width, found {self}."
+            raise ConfigError(msg)
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the size of the picture in the letterbox, without padding; its ratio is kept."""
+        height, width = original_size
+        return _scaled(original_size, min(self.height / height, self.width / width))
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Resize and pad ``[H, W, 3]`` uint8."""
+        size = self.target_size((frame.shape[0], frame.shape[1]))
+        result = np.zeros((self.height, self.width, 3), np.uint8)
+        result[: size[0], : size[1]] = resize_frame(frame, size)
+        return result
+
+
+class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes without types
+    """Pastes the picture at a random place of a larger canvas, so that objects become smaller.
+
+    Args:
+        max_ratio: Sides of the canvas, at most, in sides of the picture; at least 1.
+        fill: Value of the canvas around the picture.
+        p: How often this is applied.
+    """
+
+    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]  # as above
+        """What albumentations checks the arguments against."""
+
+        max_ratio: float
+        fill: float
+
+    def __init__(self, max_ratio: float = 2.0, fill: float = 0, p: float = 0.5) -> None:
+        if max_ratio < 1:
+            msg = f"Expand needs max_ratio >= 1, found {max_ratio}."
+            raise ConfigError(msg)
+        super().__init__(fill=fill, p=p)
+        self.max_ratio = max_ratio
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw the canvas and the place on it."""
+        del data
+        ratio = self.random_generator.uniform(1, self.max_ratio)
+        height, width = (round(side * (ratio - 1)) for side in params["shape"][:2])
+        top, left = self.random_generator.integers(0, [height + 1, width + 1]).tolist()
+        return {
+            "pad_top": top,
+            "pad_bottom": height - top,
+            "pad_left": left,
+            "pad_right": width - left,
+        }
+
+
+class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without types
+    """Random crop whose IoU with every box of the clip is at least a drawn minimum.
+
+    The crop of SSD (W. Liu et al., arXiv 1512.02325, section 2.2), with all boxes of all frames
+    bounded as in the settings that STF was released with. Sides are drawn from ``min_size`` to 1
+    of the picture's with a ratio from 1/2 to 2, and the centre of a box must be inside. Where 50
+    draws give no such crop, and where there is no box, the picture stays whole.
+
+    Args:
+        min_ious: Minimal IoUs to draw from.
+        min_size: Smallest side of the crop, as a share of the picture's.
+        p: How often this is applied.
+    """
+
+    class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]  # as above
+        """What albumentations checks the arguments against."""
+
+        min_ious: Sequence[float]
+        min_size: float
+
+    def __init__(
+        self,
+        min_ious: Sequence[float] = (0.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        min_size: float = 0.3,
+        p: float = 0.5,
+    ) -> None:
+        if not min_ious or not 0 < min_size <= 1:
+            msg = f"IouCrop needs min_ious and 0 < min_size <= 1, found {min_ious}, {min_size}."
+            raise ConfigError(msg)
+        super().__init__(p=p)
+        self.min_ious = tuple(min_ious)
+        self.min_size = min_size
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Draw crops and take the first that is good."""
+        height, width = params["shape"][:2]
+        scale = np.array([width, height, width, height])
+        generator = self.random_generator
+        min_iou = generator.choice(self.min_ious)
+        sides = generator.uniform(self.min_size, 1, (50, 2)) * scale[:2]
+        corners = generator.uniform(0, 1, (50, 2)) * (scale[:2] - sides)
+        crops = np.concatenate([corners, corners + sides], axis=1).astype(np.int64)
+        boxes = data["bboxes"][:, :4] * scale
+        good = _is_good_crop(crops, boxes, float(min_iou))
+        crop = crops[good.argmax()] if good.any() else [0, 0, width, height]
+        return {"crop_coords": tuple(map(int, crop))}
+
+
+def _is_good_crop(crops: np.ndarray, boxes: Float[np.ndarray, "n 4"], min_iou: float) -> np.ndarray:
+    """Return which crops keep their IoU with all boxes and the centre of one, ``[crops]``."""
+    low = np.maximum(crops[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(crops[:, None, 2:], boxes[None, :, 2:])
+    shared = (high - low).clip(0).prod(axis=2)
+    crop_sides = crops[:, 2:] - crops[:, :2]
+    box_areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    ious = shared / (crop_sides.prod(axis=1)[:, None] + box_areas - shared)
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    inside = (centers > crops[:, None, :2]) & (centers < crops[:, None, 2:])
+    is_regular = crop_sides.max(axis=1) <= 2 * crop_sides.min(axis=1)
+    good: np.ndarray = is_regular & (ious >= min_iou).all(axis=1) & inside.all(axis=2).any(axis=1)
+    return good
+
+
+class ClipTransform:
+    """Applies albumentations to a clip: one draw for all frames, boxes and all.
+
+    Args:
+        transforms: Any transforms of albumentations, or of one's own in its manner, in order.
+        min_visible: Boxes of which less than this share of the area remains in the picture after
+            a transform are dropped, and so are those below one square pixel; the others are
+            clipped to it.
+
+    Raises:
+        ConfigError: If ``min_visible`` is not a share.
+    """
+
+    def __init__(self, transforms: Sequence[Any] = (), min_visible: float = 0.3) -> None:
+        if not 0 <= min_visible <= 1:
+            msg = f"min_visible is a share of the area from 0 to 1, found {min_visible}."
+            raise ConfigError(msg)
+        boxes = albumentations.BboxParams(
+            "pascal_voc",
+            label_fields=["rows"],
+            min_area=MIN_BOX_AREA,
+            min_visibility=min_visible,
+            clip=True,
+            filter_invalid_bboxes=True,
+        )
+        # NoOp, because a list without any transform for boxes is taken for a mistake.
+        steps = [albumentations.NoOp(), *transforms]
+        self._compose = albumentations.Compose(steps, bbox_params=boxes) if transforms else None
+
+    def __call__(
+        self,
+        frames: Sequence[np.ndarray],
+        targets: Sequence[Target],
+        generator: np.random.Generator,
+    ) -> tuple[Sequence[np.ndarray], tuple[Target, ...]]:
+        """Transform a clip.
+
+        Args:
+            frames: ``T`` times ``[H, W, 3]`` uint8, of one size.
+            targets: One per frame.
+            generator: Source of the draw; nothing else decides it.
+
+        Returns:
+            ``T`` frames ``[H', W', 3]`` uint8 and their targets.
+
+        Raises:
+            FrameError: If the frames are not all of one size.
+        """
+        sizes = {frame.shape for frame in frames}
+        if len(sizes) > 1:
+            msg = f"Frames of a clip must have one size, found {sorted(sizes)}."
+            raise FrameError(msg)
+        boxes = torch.cat([target["boxes"] for target in targets])
+        if self._compose is None:
+            boxes = clip_boxes(boxes, frames[0].shape[:2])
+            rows = (box_areas(boxes) >= MIN_BOX_AREA).nonzero()[:, 0]
+            return frames, _select(targets, boxes[rows], rows)
+        # One stream for all transforms: seeds would start each of them at the same number.
+        self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        result = self._compose(
+            images=np.stack(frames), bboxes=boxes.numpy(), rows=np.arange(len(boxes))
+        )
+        boxes = torch.as_tensor(np.asarray(result["bboxes"], np.float32).reshape(-1, 4))
+        rows = torch.as_tensor(np.asarray(result["rows"], np.int64))
+        order = rows.argsort()
+        return list(result["images"]), _select(targets, boxes[order], rows[order])
+
+
+def _select(
+    targets: Sequence[Target], boxes: Float[Tensor, "n 4"], rows: Int64[Tensor, " n"]
+) -> tuple[Target, ...]:
+    """Give boxes back to their frames.
+
+    Args:
+        targets: What the frames had.
+        boxes: The boxes that are left.
+        rows: Their positions among the boxes of all frames, ascending.
+    """
+    frame_of_box = np.repeat(np.arange(len(targets)), [len(t["boxes"]) for t in targets])
+    counts = np.bincount(frame_of_box[rows.numpy()], minlength=len(targets)).tolist()
+    columns = (
+        boxes,
+        torch.cat([target["labels"] for target in targets])[rows],
+        torch.cat([target["track_ids"] for target in targets])[rows],
+        torch.cat([target["iscrowd"] for target in targets])[rows],
+    )
+    return tuple(
+        Target(boxes=own_boxes, labels=labels, track_ids=track_ids, iscrowd=iscrowd)
+        for own_boxes, labels, track_ids, iscrowd in zip(
+            *(torch.split(column, counts) for column in columns), strict=True
+        )
+    )

@@ -1,0 +1,1 @@
+"""What depends on one frame alone: backbone and pyramid."""

@@ -1,0 +1,1 @@
+"""Temporal fusion: one file a method."""

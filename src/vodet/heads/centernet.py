@@ -1,0 +1,160 @@
+"""CenterNet: objects as peaks of a heatmap, each with a size and an offset.
+
+Source: X. Zhou et al., "Objects as Points" (arXiv 1904.07850).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vodet.errors import ConfigError
+from vodet.heads.centernet_targets import CenterTargets, center_targets
+from vodet.structures import Detections, FeatureMaps, FeatureSpec, PyramidFactory, Target
+
+INITIAL_SCORE = 0.1  # of every cell, so that the many empty cells do not drown the first steps
+
+
+def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[Tensor, ""]:
+    """Gaussian focal loss, summed over the cells that are not ignored.
+
+    With p the score and t the target: ``-(1 - p)^2 log(p)`` where t is 1 and ``-(1 - t)^4 p^2
+    log(1 - p)`` elsewhere. Written in logits, it is finite, and its gradient right, for any score.
+    """
+    at_center = (-logits).sigmoid().square() * F.logsigmoid(logits) * truth.heatmap.eq(1)
+    elsewhere = logits.sigmoid().square() * F.logsigmoid(-logits) * (1 - truth.heatmap) ** 4
+    return -(at_center + elsewhere).masked_fill(truth.ignored, 0).sum()
+
+
+class Branch(nn.Module):
+    """3 x 3 convolution, ReLU, 1 x 1 convolution; the last in float32 also under autocast.
+
+    Half precision tells scores of neighbouring cells apart too badly to find peaks among them.
+
+    Args:
+        in_channels: Channels of the map.
+        channels: Channels between the two.
+        out_channels: Channels of the prediction.
+    """
+
+    def __init__(self, in_channels: int, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, kernel_size=3, padding=1)
+        self.out = nn.Conv2d(channels, out_channels, kernel_size=1)
+
+    def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+        """Predict for each cell."""
+        x = F.relu(self.conv(x))
+        with torch.autocast(x.device.type, enabled=False):
+            prediction: Tensor = self.out(x.to(self.out.weight.dtype))
+        return prediction
+
+
+class CenterNetHead(nn.Module):
+    """A neck to one map, and three branches on it: class heatmap, size and offset.
+
+    Predictions, float32 also under autocast, on the ``h x w`` grid of the map of the neck:
+    ``heatmap`` logits ``[B, num_classes, h, w]``; ``size``, width and height of the object in
+    cells, and ``offset`` ``(x, y)`` of its centre in the cell, ``[B, 2, h, w]``.
+
+    Args:
+        spec: Levels of the maps that the head gets.
+        num_classes: Number of classes.
+        neck: Makes one map of all levels.
+        channels: Width of the branches.
+        max_detections: Most detections per frame, over all classes.
+        min_overlap: IoU that a box keeps when its corners move by the radius of its Gaussian.
+        heatmap_weight: Weight of the loss of the heatmap.
+        size_weight: Weight of the loss of the size.
+        offset_weight: Weight of the loss of the offset.
+
+    Raises:
+        ConfigError: If the neck returns more than one level.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        num_classes: int,
+        *,
+        neck: PyramidFactory,
+        channels: int = 256,
+        max_detections: int = 100,
+        min_overlap: float = 0.3,
+        heatmap_weight: float = 1.0,
+        size_weight: float = 0.1,
+        offset_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.neck = neck(spec)
+        if len(self.neck.spec.strides) != 1:
+            msg = (
+                "CenterNetHead needs a neck that makes one map of all levels, such as SumNeck; "
+                f"{type(self.neck).__name__} makes maps of strides {self.neck.spec.strides}."
+            )
+            raise ConfigError(msg)
+        (width,), (self.stride,) = self.neck.spec.channels, self.neck.spec.strides
+        self.max_detections = max_detections
+        self.min_overlap = min_overlap
+        self.weights = {"heatmap": heatmap_weight, "size": size_weight, "offset": offset_weight}
+        self.heatmap = Branch(width, channels, num_classes)
+        self.size = Branch(width, channels, 2)
+        self.offset = Branch(width, channels, 2)
+        nn.init.constant_(self.heatmap.out.get_parameter("bias"), -math.log(1 / INITIAL_SCORE - 1))
+
+    def forward(self, maps: FeatureMaps) -> dict[str, Tensor]:
+        """Turn maps ``[B, C, h, w]`` into the three predictions."""
+        (x,) = self.neck(maps).levels
+        return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
+
+    def losses(
+        self, predictions: dict[str, Tensor], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """Return the weighted losses ``heatmap``, ``size`` and ``offset``.
+
+        They are sums, over the whole batch, divided by the number of positives: of heatmap targets
+        that are exactly 1, at least 1. Size and offset have two entries each and are divided by
+        twice that.
+
+        Args:
+            predictions: What ``forward`` returned for ``B`` frames.
+            targets: Objects of the ``B`` frames, in pixels of the input.
+        """
+        predictions = {name: prediction.float() for name, prediction in predictions.items()}
+        shape = predictions["heatmap"].shape[1:]
+        truth = center_targets(targets, shape, self.stride, self.min_overlap)
+        positives = truth.heatmap.eq(1).sum().clamp(min=1)
+        size, offset = (
+            predictions[name].flatten(2)[truth.images, :, truth.cells]
+            for name in ("size", "offset")
+        )
+        losses = {
+            "heatmap": focal_loss(predictions["heatmap"], truth) / positives,
+            "size": (size - truth.sizes).abs().sum() / (2 * positives),
+            "offset": (offset - truth.offsets).abs().sum() / (2 * positives),
+        }
+        return {name: self.weights[name] * loss for name, loss in losses.items()}
+
+    def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
+        """Return the highest peaks of each frame as detections in input pixels, best first."""
+        scores = predictions["heatmap"].float().sigmoid()
+        is_peak = scores == F.max_pool2d(scores, kernel_size=3, stride=1, padding=1)
+        peaks = (scores * is_peak).flatten(1)
+        scores, index = peaks.topk(min(self.max_detections, peaks.shape[1]))
+        height, width = predictions["heatmap"].shape[-2:]
+        labels, cells = index // (height * width), index % (height * width)
+        size, offset = (
+            predictions[name].float().flatten(2).gather(2, cells.unsqueeze(1).expand(-1, 2, -1))
+            for name in ("size", "offset")
+        )
+        center = torch.stack((cells % width, cells // width), dim=1) + offset
+        boxes = self.stride * torch.cat((center - size / 2, center + size / 2), dim=1)
+        return [
+            Detections(boxes=b.T[s > 0], scores=s[s > 0], labels=k[s > 0])  # 0 is no peak
+            for b, s, k in zip(boxes, scores, labels, strict=True)
+        ]

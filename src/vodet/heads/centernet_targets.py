@@ -1,0 +1,144 @@
+"""What CenterNet should predict for given objects.
+
+Source: X. Zhou et al., "Objects as Points" (arXiv 1904.07850); the radius of the Gaussians is
+that of H. Law, J. Deng, "CornerNet" (arXiv 1808.01244).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from vodet.structures import Target
+
+
+@dataclass(frozen=True)
+class CenterTargets:
+    """Targets of a batch on the grid of the head, lengths in cells.
+
+    Args:
+        heatmap: ``[B, K, h, w]``, exactly 1 at the centres of objects of class ``K``.
+        ignored: ``[B, 1, h, w]``, cells in which the heatmap is not judged.
+        images: Position in the batch of each of ``p`` cells that hold a centre, ``[p]``.
+        cells: Which cell of the ``h * w`` that is, ``[p]``.
+        sizes: Width and height of its object, ``[p, 2]``.
+        offsets: ``(x, y)`` of the centre in the cell, ``[p, 2]``.
+    """
+
+    heatmap: Float[Tensor, "B K h w"]
+    ignored: Bool[Tensor, "B 1 h w"]
+    images: Int[Tensor, " p"]
+    cells: Int[Tensor, " p"]
+    sizes: Float[Tensor, "p 2"]
+    offsets: Float[Tensor, "p 2"]
+
+
+def center_targets(
+    targets: Sequence[Target], shape: Sequence[int], stride: int, min_overlap: float
+) -> CenterTargets:
+    """Assign objects to the cells of their centres.
+
+    Where two objects share a cell, the later one gives size and offset. A centre on the right or
+    the bottom border belongs to the last cell. Crowds and ignore regions are no objects; in each
+    cell that they touch the heatmap is ignored.
+
+    Args:
+        targets: Objects of each frame, in pixels of the input.
+        shape: Number of classes, rows and columns of the heatmap.
+        stride: Input pixels per cell.
+        min_overlap: See ``gaussian_radius``.
+    """
+    classes, height, width = shape
+    batch = len(targets)
+    boxes = torch.cat([target["boxes"] for target in targets]) / stride
+    labels = torch.cat([target["labels"] for target in targets])
+    iscrowd = torch.cat([target["iscrowd"] for target in targets])
+    counts = torch.tensor([len(target["boxes"]) for target in targets], device=boxes.device)
+    images = torch.arange(batch, device=boxes.device).repeat_interleave(counts)
+
+    ignored = _cells_touched(boxes[iscrowd], images[iscrowd], (batch, height, width))
+    boxes, labels, images = boxes[~iscrowd], labels[~iscrowd], images[~iscrowd]
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+    last = torch.tensor([width - 1, height - 1], device=boxes.device)
+    corners = centers.long().clamp(min=0).minimum(last)  # of the cell, (x, y)
+
+    gaussians = _gaussians(corners, gaussian_radius(sizes, min_overlap), (height, width))
+    heatmap = boxes.new_zeros(batch * classes, height, width)
+    channels = (images * classes + labels)[:, None, None].expand_as(gaussians)
+    heatmap.scatter_reduce_(0, channels, gaussians, "amax")
+
+    cells = corners[:, 1] * width + corners[:, 0]
+    kept = _is_last(images * height * width + cells, batch * height * width)
+    return CenterTargets(
+        heatmap.view(batch, classes, height, width),
+        ignored.unsqueeze(1),
+        images[kept],
+        cells[kept],
+        sizes[kept],
+        (centers - corners)[kept],
+    )
+
+
+def gaussian_radius(sizes: Float[Tensor, "n 2"], min_overlap: float) -> Int[Tensor, " n"]:
+    """How far both corners of a box may move, in whole cells, for it to keep an IoU.
+
+    The smallest of three cases: both corners move outwards, both inwards, or both the same way.
+    Each is the smaller root of a quadratic equation in the radius.
+
+    Args:
+        sizes: Width and height of the boxes in cells.
+        min_overlap: The IoU to keep.
+    """
+    total, area = sizes.sum(dim=1), sizes.prod(dim=1)
+    same_way = _smaller_root(1.0, total, area * (1 - min_overlap) / (1 + min_overlap))
+    inwards = _smaller_root(4.0, 2 * total, area * (1 - min_overlap))
+    grown = 2 * min_overlap * total
+    outwards = (torch.sqrt(grown**2 + 16 * min_overlap * (1 - min_overlap) * area) - grown) / (
+        8 * min_overlap
+    )
+    return torch.stack((same_way, inwards, outwards)).amin(dim=0).long()
+
+
+def _smaller_root(a: float, b: Tensor, c: Tensor) -> Tensor:
+    """Smaller root of ``a r^2 - b r + c``."""
+    return (b - (b**2 - 4 * a * c).clamp(min=0).sqrt()) / (2 * a)
+
+
+def _gaussians(
+    corners: Int[Tensor, "n 2"], radii: Int[Tensor, " n"], grid: tuple[int, int]
+) -> Float[Tensor, "n h w"]:
+    """Gaussians with sigma a sixth of the diameter, cut off beyond the radius in x and in y."""
+    height, width = grid
+    variance = ((2 * radii + 1) / 6).square()
+    profiles = []
+    for axis, length in ((1, height), (0, width)):
+        distance = torch.arange(length, device=corners.device) - corners[:, axis, None]
+        profile = torch.exp(-distance.square() / (2 * variance[:, None]))
+        profiles.append(profile * (distance.abs() <= radii[:, None]))
+    return profiles[0][:, :, None] * profiles[1][:, None, :]
+
+
+def _cells_touched(
+    boxes: Float[Tensor, "n 4"], images: Int[Tensor, " n"], shape: tuple[int, int, int]
+) -> Bool[Tensor, "B h w"]:
+    batch, height, width = shape
+    left, top, right, bottom = boxes.unsqueeze(2).unbind(dim=1)
+    row = torch.arange(height, device=boxes.device)
+    column = torch.arange(width, device=boxes.device)
+    in_rows = (row + 1 > top) & (row < bottom)
+    in_columns = (column + 1 > left) & (column < right)
+    touched = in_rows[:, :, None] & in_columns[:, None, :]
+    counts = torch.zeros(batch, height, width, device=boxes.device)
+    return counts.index_add_(0, images, touched.float()) > 0
+
+
+def _is_last(index: Int[Tensor, " n"], size: int) -> Bool[Tensor, " n"]:
+    """Whether no later entry has the same value, for values below ``size``."""
+    position = torch.arange(len(index), device=index.device)
+    last = index.new_full((size,), -1).scatter_reduce_(0, index, position, "amax")
+    return last[index] == position

@@ -1,0 +1,1 @@
+"""Around the network: postprocessing, drawing, video files."""

@@ -1,0 +1,101 @@
+"""Detections drawn into a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+Color = tuple[int, int, int]
+
+# Okabe and Ito, Color Universal Design (2008): told apart with any colour vision. Without black.
+_COLORS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+)
+_SHADES = (1.0, 0.65, 0.4)  # further classes get the same hues, darker
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_FONT_HEIGHT = 22  # pixels of a capital letter at scale 1
+
+
+def class_color(label: int) -> Color:
+    """Return the RGB colour of a class, the same in every frame and video."""
+    shade = _SHADES[label // len(_COLORS) % len(_SHADES)]
+    red, green, blue = (round(shade * value) for value in _COLORS[label % len(_COLORS)])
+    return red, green, blue
+
+
+def draw_detections(
+    frame: np.ndarray,
+    boxes: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    *,
+    scores: np.ndarray | None = None,
+    track_ids: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw boxes with their class, track id and score; lines and letters grow with the frame.
+
+    Args:
+        frame: ``[H, W, 3]`` uint8 RGB; is not changed.
+        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the best end up on top.
+        labels: ``[n]``.
+        class_names: Names of the labels.
+        scores: ``[n]``.
+        track_ids: ``[n]``, -1 where unknown.
+    """
+    drawing = np.ascontiguousarray(frame).copy()
+    style = _Style.of_size(*frame.shape[:2])
+    for row in reversed(range(len(boxes))):
+        _draw_box(drawing, boxes[row], class_color(int(labels[row])), style)
+    for row in reversed(range(len(boxes))):
+        text = class_names[int(labels[row])]
+        if track_ids is not None and track_ids[row] >= 0:
+            text += f" #{int(track_ids[row])}"
+        if scores is not None:
+            text += f" {scores[row]:.2f}"
+        _draw_text(drawing, boxes[row], text, class_color(int(labels[row])), style)
+    return drawing
+
+
+@dataclass(frozen=True)
+class _Style:
+    line: int
+    letter: float  # height of a capital letter in pixels
+
+    @staticmethod
+    def of_size(height: int, width: int) -> _Style:
+        side = min(height, width)
+        return _Style(line=max(1, round(side / 240)), letter=5 + side / 75)
+
+
+def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style) -> None:
+    left, top, right, bottom = (round(float(edge)) for edge in box)
+    cv2.rectangle(drawing, (left, top), (right - 1, bottom - 1), color, style.line)
+
+
+def _draw_text(
+    drawing: np.ndarray, box: np.ndarray, text: str, color: Color, style: _Style
+) -> None:
+    """Write on a plate above the box, or inside it at the top of the frame; never outside."""
+    height, width = drawing.shape[:2]
+    scale = style.letter / _FONT_HEIGHT
+    weight = max(1, round(style.letter / 10))
+    pad = max(2, round(style.letter / 4))
+    (text_width, text_height), below = cv2.getTextSize(text, _FONT, scale, weight)
+    plate = (text_width + 2 * pad, text_height + below // 2 + 2 * pad)
+    left, edge = round(float(box[0])), round(float(box[1]))
+    top = edge - plate[1] if edge >= plate[1] else edge
+    left = max(0, min(left, width - plate[0]))
+    top = max(0, min(top, height - plate[1]))
+    cv2.rectangle(drawing, (left, top), (left + plate[0], top + plate[1]), color, cv2.FILLED)
+    ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
+    origin = (left + pad, top + pad + text_height)
+    cv2.putText(drawing, text, origin, _FONT, scale, ink, weight, cv2.LINE_AA)

@@ -1,0 +1,201 @@
+"""A video through a detector to an annotated video and its detections as JSON lines."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import IO, Protocol, runtime_checkable
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
+
+from vodet.files import replacing
+from vodet.inference.drawing import draw_detections
+from vodet.inference.reading import FrameSource, NamedFrame
+from vodet.inference.writing import VideoWriter
+from vodet.structures import Detections, FrameDetections
+
+
+@runtime_checkable
+class FrameStream(Protocol):
+    """What detects: takes frames and answers them in order, some later than they came."""
+
+    def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
+        """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the answers now known."""
+
+    def flush(self) -> list[FrameDetections]:
+        """Return the answers still outstanding: the video has ended."""
+
+
+@dataclass(frozen=True)
+class PredictedVideo:
+    """What came of a video.
+
+    Args:
+        video: The annotated video.
+        detections: One JSON object per line and frame: ``{"frame": 0, "name": "000000",
+            "detections": [{"box": [x1, y1, x2, y2], "score": 0.9, "label": "car"}]}``, in pixels.
+        num_frames: Number of frames.
+        num_detections: Number of detections above the threshold.
+        seconds: Time from the first frame to the finished files.
+    """
+
+    video: Path
+    detections: Path
+    num_frames: int
+    num_detections: int
+    seconds: float
+
+
+def answered_frames(
+    stream: FrameStream, frames: Iterable[NamedFrame], chunk_size: int = 1
+) -> Iterator[tuple[NamedFrame, Detections]]:
+    """Pair frames with their detections; a frame is held until its answer comes, no longer."""
+    waiting: deque[NamedFrame] = deque()
+    for chunk in _chunks(frames, chunk_size):
+        waiting.extend(chunk)
+        for answer in stream.push(np.stack([frame for _, frame in chunk])):
+            yield waiting.popleft(), answer.detections
+    for answer in stream.flush():
+        yield waiting.popleft(), answer.detections
+
+
+def _chunks(frames: Iterable[NamedFrame], size: int) -> Iterator[list[NamedFrame]]:
+    iterator = iter(frames)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def predict_video(
+    stream: FrameStream,
+    source: FrameSource,
+    folder: Path,
+    class_names: Sequence[str],
+    *,
+    score_threshold: float = 0.3,
+    chunk_size: int = 1,
+    fps: Fraction | float | int = 25,
+    console: Console | None = None,
+) -> PredictedVideo:
+    """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
+
+    The files appear when they are complete, or not at all.
+
+    Args:
+        stream: Detects, in original pixels; should not have a score threshold of its own.
+        source: The video.
+        folder: Where the files go; is made.
+        class_names: Names of the labels.
+        score_threshold: The lowest score to draw and write.
+        chunk_size: Frames given to the stream at once.
+        fps: Frames per second of the annotated video where the source has none.
+        console: For the progress bar and the summary.
+
+    Raises:
+        FrameError: If a frame cannot be read or there is none.
+    """
+    console = console or Console()
+    video = folder / f"{source.name}_detections.mp4"  # never the source itself
+    started = time.perf_counter()
+    with (
+        VideoWriter(video, source.fps or fps) as writer,
+        replacing(video.with_suffix(".jsonl")) as partial,
+        partial.open("wb") as file,
+        _progress(console) as progress,
+    ):
+        records = _Records(file, class_names, score_threshold)
+        bar = progress.add_task(source.name, total=source.length)
+        for (name, frame), detections in answered_frames(stream, source, chunk_size):
+            boxes, scores, labels = records.add(name, detections)
+            writer.write(draw_detections(frame, boxes, labels, class_names, scores=scores))
+            progress.advance(bar)
+    seconds = time.perf_counter() - started
+    result = PredictedVideo(
+        video, video.with_suffix(".jsonl"), records.num_frames, records.num_detections, seconds
+    )
+    console.print(_summary(result), highlight=False, soft_wrap=True)
+    if not result.num_detections:
+        console.print(records.why_nothing(), style="yellow", highlight=False, soft_wrap=True)
+    return result
+
+
+class _Records:
+    """Writes the detections above the threshold, one line a frame, and counts."""
+
+    def __init__(self, file: IO[bytes], class_names: Sequence[str], threshold: float) -> None:
+        self._file = file
+        self._class_names = class_names
+        self._threshold = threshold
+        self._best = (-1.0, -1)  # score and label
+        self.num_frames = 0
+        self.num_detections = 0
+
+    def add(self, name: str, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Write a line; return boxes, scores and labels of what is in it."""
+        boxes = detections["boxes"].cpu().numpy()
+        scores = detections["scores"].cpu().numpy()
+        labels = detections["labels"].cpu().numpy()
+        if len(scores):
+            self._best = max(self._best, (float(scores.max()), int(labels[scores.argmax()])))
+        kept = scores >= self._threshold
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        found = [
+            {
+                "box": [round(edge, 2) for edge in box],
+                "score": round(score, 4),
+                "label": self._class_names[label],
+            }
+            for box, score, label in zip(
+                boxes.tolist(), scores.tolist(), labels.tolist(), strict=True
+            )
+        ]
+        record = {"frame": self.num_frames, "name": name, "detections": found}
+        self._file.write(msgspec.json.encode(record) + b"\n")
+        self.num_frames += 1
+        self.num_detections += len(found)
+        return boxes, scores, labels
+
+    def why_nothing(self) -> str:
+        score, label = self._best
+        if label < 0:
+            return "Nothing found: the detector gave no detections at all."
+        return (
+            f"Nothing found: the highest score was {score:.2g} for class "
+            f"{escape(self._class_names[label])}; lower score_threshold={self._threshold:g}"
+        )
+
+
+def _summary(result: PredictedVideo) -> str:
+    rate = result.num_frames / result.seconds
+    return (
+        f"{result.num_frames} frames in {result.seconds:.1f} s ({rate:.1f} frames per second), "
+        f"{result.num_detections} detections\n"
+        f"  video       {escape(str(result.video))}\n"
+        f"  detections  {escape(str(result.detections))}"
+    )
+
+
+class _Rate(ProgressColumn):
+    """Frames per second of late."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.1f} frames/s")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        console=console,
+    )

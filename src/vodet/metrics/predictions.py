@@ -1,0 +1,103 @@
+"""Detections of a data set, in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from vodet.errors import DataError
+from vodet.structures import Detections
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Detections of many frames, one row each; within a frame best first.
+
+    Args:
+        image_ids: ``[N]`` int64.
+        boxes: xyxy in original pixels, ``[N, 4]`` float32.
+        scores: ``[N]`` float32.
+        labels: ``[N]`` int64.
+    """
+
+    image_ids: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    @classmethod
+    def of_frames(cls, image_ids: Sequence[int], detections: Sequence[Detections]) -> Predictions:
+        """Join the detections of frames, in original pixels.
+
+        Raises:
+            DataError: If a box or a score is not finite.
+        """
+        predictions = cls(
+            np.repeat(
+                np.asarray(image_ids, np.int64), [len(found["scores"]) for found in detections]
+            ),
+            _column(detections, "boxes", torch.float32).reshape(-1, 4),
+            _column(detections, "scores", torch.float32),
+            _column(detections, "labels", torch.int64),
+        )
+        faulty = np.flatnonzero(~predictions.is_finite)
+        if faulty.size:
+            msg = (
+                "Expected finite boxes and scores from the detector, found "
+                f"{faulty.size} of {len(predictions)} detections that are not, the first in image "
+                f"id {predictions.image_ids[faulty[0]]}. Its weights are damaged or have diverged."
+            )
+            raise DataError(msg)
+        return predictions
+
+    @classmethod
+    def cat(cls, parts: Sequence[Predictions]) -> Predictions:
+        """Join predictions, one after the other; at least one."""
+        return cls(
+            np.concatenate([part.image_ids for part in parts]),
+            np.concatenate([part.boxes for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, rows: np.ndarray) -> Predictions:
+        """Select rows by their numbers or by a mask."""
+        return Predictions(
+            self.image_ids[rows], self.boxes[rows], self.scores[rows], self.labels[rows]
+        )
+
+    def by_image(self) -> Predictions:
+        """Order by image id; the order within a frame stays."""
+        return self[np.argsort(self.image_ids, kind="stable")]
+
+    @property
+    def is_finite(self) -> np.ndarray:
+        """Whether box and score of each row are finite numbers, ``[N]`` bool."""
+        finite: np.ndarray = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
+        return finite
+
+
+def _column(
+    detections: Sequence[Detections],
+    name: Literal["boxes", "scores", "labels"],
+    dtype: torch.dtype,
+) -> np.ndarray:
+    parts = [found[name].detach() for found in detections]
+    joined: np.ndarray = (torch.cat(parts) if parts else torch.empty(0)).to("cpu", dtype).numpy()
+    return joined
+
+
+def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the position of each value in a table of distinct ids, -1 where it is not there."""
+    if not table.size:
+        return np.full(len(values), -1)
+    order = np.argsort(table)
+    nearest = order[np.searchsorted(table, values, sorter=order).clip(max=len(table) - 1)]
+    return np.where(table[nearest] == values, nearest, -1)

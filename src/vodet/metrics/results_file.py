@@ -1,0 +1,140 @@
+"""Predictions as a COCO results file, to be evaluated again without the model.
+
+A list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, plain or gzipped
+(``.json``, ``.json.gz``). What is read is, bit by bit, what was written: x, y and score as the
+shortest decimals that name their float32, width and height as float64 differences.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+import msgspec
+import numpy as np
+
+from vodet.errors import DataError
+from vodet.files import replacing
+from vodet.metrics.predictions import Predictions, positions_in
+from vodet.structures import GroundTruth
+
+_CHUNK = 20_000  # rows encoded at a time: bounds the memory
+_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+
+class _Entry(msgspec.Struct, gc=False):
+    image_id: _Id
+    category_id: _Id
+    bbox: tuple[float, float, float, float]
+    score: float
+
+
+def write_predictions(
+    path: str | Path, ground_truth: GroundTruth, predictions: Predictions
+) -> None:
+    """Write predictions; the file appears when it is complete, or not at all.
+
+    Args:
+        path: Gzipped if its name ends in ``.gz``.
+        ground_truth: Gives the category ids of the labels.
+        predictions: In original pixels, inside the images.
+    """
+    with replacing(path) as partial, _open(partial, Path(path).suffix == ".gz") as file:
+        for start in range(0, len(predictions), _CHUNK):
+            rows = predictions[np.arange(start, min(start + _CHUNK, len(predictions)))]
+            file.write(b"," if start else b"[")
+            file.write(msgspec.json.encode(_entries(rows, ground_truth.category_ids))[1:-1])
+        file.write(b"]" if len(predictions) else b"[]")
+
+
+def _entries(predictions: Predictions, category_ids: np.ndarray) -> list[_Entry]:
+    corners = predictions.boxes.astype(np.float64)
+    origins = _shortest(predictions.boxes[:, :2])
+    bboxes = np.concatenate([origins, corners[:, 2:] - corners[:, :2]], axis=1)
+    rows = zip(
+        predictions.image_ids.tolist(),
+        category_ids[predictions.labels].tolist(),
+        map(tuple, bboxes.tolist()),
+        _shortest(predictions.scores).tolist(),
+        strict=True,
+    )
+    return [_Entry(*row) for row in rows]
+
+
+def _shortest(values: np.ndarray) -> np.ndarray:
+    """Return the float64 with the fewest digits that rounds to each float32."""
+    return values.astype(str).astype(np.float64)
+
+
+@contextmanager
+def _open(path: Path, is_packed: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    with path.open("wb") as file:
+        if is_packed:  # no time stamp inside: same predictions, same bytes
+            with gzip.GzipFile("", "wb", compresslevel=5, fileobj=file, mtime=0) as packed:
+                yield packed
+        else:
+            yield file
+
+
+def read_predictions(path: str | Path, ground_truth: GroundTruth) -> Predictions:
+    """Read predictions for the frames and classes of a data set.
+
+    Raises:
+        DataError: If the file is missing, damaged or not a COCO results file, names a frame that
+            is not annotated or a category that the data set lacks, or holds a box or score that is
+            not a finite number; with the first such entry and their number.
+    """
+    entries = _decode(Path(path))
+    corners = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # what overflows is reported below
+        boxes = corners.astype(np.float32)
+        boxes[:, 2:] = boxes[:, :2].astype(np.float64) + corners[:, 2:]
+        scores = np.array([entry.score for entry in entries], np.float64).astype(np.float32)
+    image_ids = np.array([entry.image_id for entry in entries], np.int64)
+    labels = positions_in(
+        ground_truth.category_ids, np.array([entry.category_id for entry in entries], np.int64)
+    )
+    predictions = Predictions(image_ids, boxes, scores, labels)
+    faults = {
+        "an image id that the annotations lack": positions_in(ground_truth.image_ids, image_ids)
+        < 0,
+        "a category id that the annotations lack": labels < 0,
+        "a box or score that is not a finite number": ~predictions.is_finite,
+        "a box of negative width or height": corners[:, 2:].min(axis=1, initial=0) < 0,
+    }
+    _raise_faults(Path(path), entries, faults)
+    return predictions
+
+
+def _decode(path: Path) -> list[_Entry]:
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+        return msgspec.json.decode(raw, type=list[_Entry])
+    except FileNotFoundError as error:
+        msg = f"There is no file of predictions {path}."
+        raise DataError(msg) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
+        msg = (
+            f"Expected {path} to be a COCO results file, a list of objects with image_id, "
+            f"category_id, bbox [x, y, width, height] and score; found: {error}"
+        )
+        raise DataError(msg) from error
+
+
+def _raise_faults(path: Path, entries: list[_Entry], faults: dict[str, np.ndarray]) -> None:
+    lines = []
+    for fault, is_faulty in faults.items():
+        rows = np.flatnonzero(is_faulty)
+        if rows.size:
+            first = f"entry {rows[0]} {msgspec.to_builtins(entries[rows[0]])}"
+            lines.append(f"  {rows.size} of {len(entries)} entries have {fault}: first {first}")
+    if lines:
+        hint = "Were they made for these annotations?"
+        msg = "\n".join([f"The predictions in {path} do not fit. {hint}", *lines])
+        raise DataError(msg)

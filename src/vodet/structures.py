@@ -1,0 +1,390 @@
+"""The values that cross a border between parts of vodet, and what the stages ask of each other.
+
+Shape letters: ``B`` clips, ``T`` frames of a clip, ``C H W`` channels, height and width, ``n``
+boxes of a frame. Boxes are ``xyxy`` float32; sizes are always ``(height, width)`` in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypedDict, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vodet.errors import ConfigError
+
+Size = tuple[int, int]
+
+
+class Target(TypedDict):
+    """Annotated objects of one frame, in torchvision's convention.
+
+    ``boxes`` ``[n, 4]`` xyxy float32, ``labels`` ``[n]`` int64, ``track_ids`` ``[n]`` int64 (-1
+    where unknown), ``iscrowd`` ``[n]`` bool: regions that are neither object nor background.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    track_ids: Tensor
+    iscrowd: Tensor
+
+
+class Detections(TypedDict):
+    """Detected objects of one frame, best first.
+
+    ``boxes`` ``[n, 4]`` xyxy float32, ``scores`` ``[n]``, ``labels`` ``[n]`` int64.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class Window:
+    """The frames that a detector sees around the reference frame.
+
+    Args:
+        past: Number of support frames before the reference frame.
+        future: Number of support frames after it; 0 makes the detector causal.
+        frame_stride: Distance, in frames, between two neighbouring frames of the window.
+
+    Raises:
+        ConfigError: If a number is negative or ``frame_stride`` is not positive.
+    """
+
+    past: int = 0
+    future: int = 0
+    frame_stride: int = 1
+
+    def __post_init__(self) -> None:
+        if self.past < 0 or self.future < 0 or self.frame_stride < 1:
+            msg = (
+                "A window needs past >= 0, future >= 0 and frame_stride >= 1, found "
+                f"past={self.past}, future={self.future}, frame_stride={self.frame_stride}."
+            )
+            raise ConfigError(msg)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Frame offsets from the reference frame: ``past=1, frame_stride=2`` gives ``(-2, 0)``."""
+        return tuple(step * self.frame_stride for step in range(-self.past, self.future + 1))
+
+    @property
+    def reference(self) -> int:
+        """Position of the reference frame in the window."""
+        return self.past
+
+    @property
+    def lookahead(self) -> int:
+        """How many later frames must be seen before a frame can be answered."""
+        return self.future * self.frame_stride
+
+    @property
+    def lookback(self) -> int:
+        """How many earlier frames an answer depends on."""
+        return self.past * self.frame_stride
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Channels and strides of the levels of a feature pyramid, finest first.
+
+    Raises:
+        ConfigError: If there is no level, the lengths differ or the strides do not ascend.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        ascending = all(
+            fine < coarse for fine, coarse in zip(self.strides, self.strides[1:], strict=False)
+        )
+        if not self.channels or len(self.channels) != len(self.strides) or not ascending:
+            msg = (
+                "A feature pyramid needs one channel number and one stride per level, ascending; "
+                f"found channels={self.channels}, strides={self.strides}."
+            )
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True)
+class FeatureMaps:
+    """Feature maps of some frames, one tensor per level, finest first.
+
+    Each level is ``[N, C, H / stride, W / stride]`` for single frames and
+    ``[B, T, C, H / stride, W / stride]`` for windows.
+    """
+
+    levels: tuple[Tensor, ...]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FeatureMaps:
+        """Apply ``function`` to each level."""
+        return FeatureMaps(tuple(function(level) for level in self.levels))
+
+    def __len__(self) -> int:
+        return len(self.levels[0])
+
+    def __getitem__(self, index: Any) -> FeatureMaps:
+        """Index the leading dimensions of every level alike."""
+        return self.map(lambda level: level[index])
+
+    @staticmethod
+    def cat(parts: Sequence[FeatureMaps]) -> FeatureMaps:
+        """Join along the leading dimension."""
+        return FeatureMaps(
+            tuple(
+                torch.cat(levels) for levels in zip(*(part.levels for part in parts), strict=True)
+            )
+        )
+
+
+@dataclass(frozen=True)
+class TemporalMemory:
+    """What a video has left behind beyond the window: a value that a step takes and returns anew.
+
+    Args:
+        answered: Number of frames of the video answered so far.
+    """
+
+    answered: int = 0
+
+    def after_answer(self) -> TemporalMemory:
+        """Return the memory one answered frame later."""
+        return replace(self, answered=self.answered + 1)
+
+
+@dataclass(frozen=True)
+class FrameInfo:
+    """Where a frame comes from and how it was resized.
+
+    Args:
+        video: Id of its video.
+        frame_number: Its number in the video, as annotated.
+        image_id: Its id in the annotation file.
+        original_size: Size of the image file.
+        size: Size of the picture in the input tensor, before padding at the right and the bottom.
+        is_annotated: Whether its objects are known.
+    """
+
+    video: str
+    frame_number: int
+    image_id: int
+    original_size: Size
+    size: Size
+    is_annotated: bool = True
+
+    def __str__(self) -> str:
+        return f"video {self.video!r} frame {self.frame_number} (image id {self.image_id})"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Ordered frames of one video: the reference frame and its support frames.
+
+    Args:
+        frames: ``[T, 3, H, W]`` uint8 RGB.
+        infos: One per frame.
+        targets: One per frame, in pixels of ``frames``.
+        reference: Position of the reference frame.
+        memory_windows: Further windows of the same video, for long-term memory.
+    """
+
+    frames: Tensor
+    infos: tuple[FrameInfo, ...]
+    targets: tuple[Target, ...]
+    reference: int
+    memory_windows: tuple[Clip, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of equal length, padded with black at the right and the bottom to a common size.
+
+    Args:
+        frames: ``[B, T, 3, H, W]`` uint8 RGB.
+        infos: ``[B][T]``.
+        targets: ``[B][T]``, in pixels of ``frames``.
+        reference: Position of the reference frame in each clip.
+        memory_windows: Further windows of the same videos, each a batch in the same order of clips.
+    """
+
+    frames: Tensor
+    infos: tuple[tuple[FrameInfo, ...], ...]
+    targets: tuple[tuple[Target, ...], ...]
+    reference: int
+    memory_windows: tuple[ClipBatch, ...] = ()
+
+    @property
+    def reference_targets(self) -> list[Target]:
+        """Targets of the reference frames, ``[B]``."""
+        return [targets[self.reference] for targets in self.targets]
+
+    @property
+    def reference_infos(self) -> list[FrameInfo]:
+        """Infos of the reference frames, ``[B]``."""
+        return [infos[self.reference] for infos in self.infos]
+
+    def _apply(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
+        return replace(
+            self,
+            frames=function(self.frames),
+            targets=tuple(
+                tuple(_apply_to_target(t, function) for t in clip) for clip in self.targets
+            ),
+            memory_windows=tuple(window._apply(function) for window in self.memory_windows),
+        )
+
+    def to(self, device: torch.device | str) -> ClipBatch:
+        """Move the tensors to a device, without waiting where the memory is pinned."""
+        return self._apply(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> ClipBatch:
+        """Pin the tensors, for faster copies to a GPU."""
+        return self._apply(Tensor.pin_memory)
+
+
+def _apply_to_target(target: Target, function: Callable[[Tensor], Tensor]) -> Target:
+    return Target(
+        boxes=function(target["boxes"]),
+        labels=function(target["labels"]),
+        track_ids=function(target["track_ids"]),
+        iscrowd=function(target["iscrowd"]),
+    )
+
+
+@dataclass(frozen=True)
+class VideoChunk:
+    """Consecutive frames of one video, for evaluation.
+
+    Args:
+        frames: ``[n, 3, H, W]`` uint8 RGB; ``n`` may be 0 for a process that has no video.
+        infos: One per frame.
+        is_first: Whether the video starts here.
+        is_last: Whether the video ends here.
+    """
+
+    frames: Tensor
+    infos: tuple[FrameInfo, ...]
+    is_first: bool
+    is_last: bool
+
+    def to(self, device: torch.device | str) -> VideoChunk:
+        """Move the frames to a device, without waiting where the memory is pinned."""
+        return replace(self, frames=self.frames.to(device, non_blocking=True))
+
+    def pin_memory(self) -> VideoChunk:
+        """Pin the frames, for faster copies to a GPU."""
+        return replace(self, frames=self.frames.pin_memory())
+
+
+@dataclass(frozen=True)
+class FrameDetections:
+    """The answer for one frame of a stream: its position in it, from 0, and its detections."""
+
+    frame_index: int
+    detections: Detections
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Annotations of a whole data set in columns.
+
+    The boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
+
+    Args:
+        class_names: Names of the labels.
+        category_ids: Category id of each label in the annotation file, ``[K]`` int64.
+        image_ids: Ids of the annotated frames, ``[F]`` int64.
+        sizes: Their sizes ``(height, width)``, ``[F, 2]`` int32.
+        box_starts: ``[F + 1]`` int64.
+        boxes: xyxy in original pixels, ``[A, 4]`` float32.
+        labels: ``[A]`` int64.
+        areas: ``[A]`` float32, in square pixels, as annotated or else of the box.
+        iscrowd: ``[A]`` bool; crowds and ignore regions.
+    """
+
+    class_names: tuple[str, ...]
+    category_ids: np.ndarray
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    box_starts: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    areas: np.ndarray
+    iscrowd: np.ndarray
+
+
+@runtime_checkable
+class FrameResize(Protocol):
+    """How a frame is brought to the size at which it is evaluated."""
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the size of the picture after resizing."""
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Resize ``[H, W, 3]`` uint8 to the target size of its own size."""
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """Frames to feature maps, each frame by itself."""
+
+    spec: FeatureSpec
+    size_divisor: int
+
+    def compile(self) -> None:
+        """Compile it with ``torch.compile``, as every ``nn.Module`` can be."""
+
+    def __call__(self, frames: Tensor) -> FeatureMaps:
+        """Encode uint8 RGB ``[N, 3, H, W]``, sides divisible by ``size_divisor``."""
+
+
+@runtime_checkable
+class Pyramid(Protocol):
+    """Feature maps to feature maps of other levels or channels, each frame by itself."""
+
+    spec: FeatureSpec
+
+    def __call__(self, maps: FeatureMaps) -> FeatureMaps:
+        """Turn maps ``[N, C, h, w]`` into maps of ``spec``."""
+
+
+@runtime_checkable
+class MapFusion(Protocol):
+    """Feature maps of a window to feature maps of its reference frame, same levels and channels."""
+
+    def __call__(self, window: FeatureMaps, reference: int) -> FeatureMaps:
+        """Fuse maps ``[B, T, C, h, w]`` into those of frame ``reference``, ``[B, C, h, w]``."""
+
+
+@runtime_checkable
+class Head(Protocol):
+    """Feature maps of the reference frame to boxes."""
+
+    def __call__(self, maps: FeatureMaps) -> dict[str, Tensor]:
+        """Turn maps ``[B, C, h, w]`` into named raw predictions, batch first."""
+
+    def losses(
+        self, predictions: dict[str, Tensor], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """Return the named, weighted loss terms; their sum is the training loss."""
+
+    def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
+        """Return the detections of each item in input pixels, best first, not clipped."""
+
+
+PyramidFactory = Callable[[FeatureSpec], Pyramid]
+MapFusionFactory = Callable[[FeatureSpec], MapFusion]
+
+
+@runtime_checkable
+class HeadFactory(Protocol):
+    """Builds a head from the levels it will get and the number of classes."""
+
+    def __call__(self, spec: FeatureSpec, num_classes: int) -> Head:
+        """Return a head, an ``nn.Module``."""

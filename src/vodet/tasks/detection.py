@@ -1,0 +1,120 @@
+"""The LightningModule: loss, optimizer and evaluation of a video detector; no modelling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vodet.detector import VideoDetector
+from vodet.errors import TrainingError
+from vodet.metrics.coco import CocoAveragePrecision
+from vodet.structures import ClipBatch, VideoChunk
+from vodet.tasks.checkpoint import CARD_KEY, model_card
+from vodet.tasks.evaluation import Evaluation
+from vodet.tasks.schedule import Schedule
+
+OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
+
+
+class VideoDetectionTask(L.LightningModule):
+    """Trains a video detector on clips and evaluates it on whole videos, streamed.
+
+    Logs ``train/loss``, ``train/loss_<term>``, ``val/map`` (COCO AP), ``val/map_50`` and so on.
+
+    Args:
+        detector: The detector.
+        optimizer: Builds the optimizer from the parameters that require a gradient.
+        schedule: How the learning rate moves; constant by default.
+        config: The resolved config of the run, kept in checkpoints: from its entry ``model``
+            `vodet.load` rebuilds the detector.
+        compile_encoder: Compile the backbone with ``torch.compile``.
+        seed: The random numbers of each epoch start from it, so that a resumed training goes on as
+            the uninterrupted one would.
+    """
+
+    def __init__(
+        self,
+        detector: VideoDetector,
+        *,
+        optimizer: OptimizerFactory | None = None,
+        schedule: Schedule | None = None,
+        config: dict[str, Any] | None = None,
+        compile_encoder: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self._optimizer = optimizer
+        self._schedule = schedule
+        self._config = config
+        self._seed = seed
+        self.evaluation: Evaluation | None = None
+        if compile_encoder:
+            detector.backbone.compile()
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer and its schedules.
+
+        Raises:
+            TrainingError: If the task was made without an optimizer.
+        """
+        if self._optimizer is None:
+            msg = "Training needs an optimizer: VideoDetectionTask(detector, optimizer=...)."
+            raise TrainingError(msg)
+        optimizer = self._optimizer(p for p in self.detector.parameters() if p.requires_grad)
+        return [optimizer], self._schedule(optimizer) if self._schedule else []
+
+    def on_train_epoch_start(self) -> None:
+        """Start the epoch's random numbers from seed, epoch and process."""
+        torch.manual_seed(self._seed + 100_003 * self.current_epoch + self.global_rank)
+
+    def training_step(self, batch: ClipBatch) -> Tensor:
+        """Return the loss of a batch of clips.
+
+        Raises:
+            TrainingError: If the loss is not finite; names the clips.
+        """
+        terms = self.detector.losses(batch)
+        loss = torch.stack(list(terms.values())).sum()
+        if not torch.isfinite(loss):
+            raise TrainingError(_not_finite(terms, batch, self.global_step))
+        logged = {f"train/loss_{name}": term.detach() for name, term in terms.items()}
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.frames))
+        self.log_dict(logged, batch_size=len(batch.frames))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin an evaluation against the annotations of the data module."""
+        ground_truth = self.trainer.datamodule.val_index.ground_truth()  # type: ignore[attr-defined]
+        self.evaluation = Evaluation(self.detector, CocoAveragePrecision(ground_truth))
+
+    def validation_step(self, chunk: VideoChunk) -> None:
+        """Stream a chunk of a video."""
+        if self.evaluation is not None:
+            self.evaluation.update(chunk)
+
+    def on_validation_epoch_end(self) -> None:
+        """Compute the metric, once, on the detections of all processes, and log it."""
+        if self.evaluation is not None:
+            result = self.evaluation.metric.compute()
+            for name, value in result.items():
+                self.log(f"val/{name}", value, prog_bar=name == "map")
+            self.evaluation = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what `vodet.load` needs: version, class names and the config."""
+        checkpoint[CARD_KEY] = model_card(self.detector, self._config)
+
+
+def _not_finite(terms: dict[str, Tensor], batch: ClipBatch, step: int) -> str:
+    values = ", ".join(f"{name} {term.item():.4g}" for name, term in terms.items())
+    clips = "\n".join(f"  {info}" for info in batch.reference_infos)
+    return (
+        f"The loss is not finite at step {step}: {values}. Lower the learning rate, lengthen the "
+        f"warm-up, or look at the boxes of these clips (vodet-data show):\n{clips}"
+    )

@@ -1,0 +1,35 @@
+"""Learning rate schedules: any of torch's, behind a linear warm-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, LRScheduler
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the learning rate moves: a linear warm-up times a schedule of torch.
+
+    Args:
+        scheduler: Builds the schedule from the optimizer.
+        interval: Whether the schedule advances with each step or each epoch.
+        warmup_steps: Steps in which the learning rate rises linearly to its value.
+        warmup_start: Factor of the learning rate at the first of them.
+    """
+
+    scheduler: Callable[[Optimizer], LRScheduler]
+    interval: Literal["step", "epoch"] = "epoch"
+    warmup_steps: int = 0
+    warmup_start: float = 0.1
+
+    def __call__(self, optimizer: Optimizer) -> list[dict[str, Any]]:
+        """Return Lightning's configs of the schedules; they multiply each other."""
+        configs = []
+        if self.warmup_steps:
+            warmup = LinearLR(optimizer, self.warmup_start, total_iters=self.warmup_steps)
+            configs.append({"scheduler": warmup, "interval": "step"})
+        return [*configs, {"scheduler": self.scheduler(optimizer), "interval": self.interval}]

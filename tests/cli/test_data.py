@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from vodet.cli import data
+from vodet.cli.contact_sheet import contact_sheet, draw_annotations
+from vodet.data.st_coco import read_st_coco
+from vodet.data.synthetic import SyntheticConfig, generate
+
+TINY = SyntheticConfig(train_videos=1, val_videos=3, frames_per_video=5, size=80)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    root = tmp_path_factory.mktemp("generated") / "tiny"
+    generate(root, TINY)
+    return root
+
+
+@pytest.fixture
+def copy(tiny, tmp_path):
+    return shutil.copytree(tiny, tmp_path / "copy")
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.mark.parametrize("command", [[], ["check"], ["show"], ["generate"]])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        data.main([*command, "--help"])
+
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "examples:\n" in text
+    assert text.index("examples:") < text.index(f"  vodet-data {' '.join(command)}")
+
+
+def test_help_of_generate_names_every_setting_and_default(capsys):
+    with pytest.raises(SystemExit):
+        data.main(["generate", "--help"])
+
+    text = capsys.readouterr().out
+    assert "--degradation-rate" in text
+    assert "0 to 1 (default: 0.5)" in text
+
+
+def test_check_prints_statistics(tiny, capsys):
+    assert data.main(["check", str(tiny / "val.json")]) == 0
+
+    text = capsys.readouterr().out
+    assert "striped disc" in text
+    assert "15" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "verb"), [([], "found"), (["--decode"], "decoded, each of the annotated size")]
+)
+def test_check_of_images(tiny, capsys, options, verb):
+    assert data.main(["check", str(tiny / "val.json"), "--images", str(tiny), *options]) == 0
+
+    assert f"All 15 images were {verb}." in capsys.readouterr().out
+
+
+def test_check_prints_faults_of_the_file_without_traceback(tiny, tmp_path, capsys):
+    document = json.loads((tiny / "val.json").read_text())
+    document["annotations"][0]["category_id"] = 99
+    (tmp_path / "broken.json").write_text(json.dumps(document))
+
+    assert data.main(["check", str(tmp_path / "broken.json")]) == 1
+
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ")
+    assert "99" in error
+    assert "Traceback" not in error
+
+
+def test_check_of_a_missing_file(tmp_path, capsys):
+    assert data.main(["check", str(tmp_path / "none.json")]) == 1
+    assert "none.json" in capsys.readouterr().err
+
+
+def test_check_lists_missing_images(copy, capsys):
+    for number in range(12):
+        (copy / f"images/val/val_{number // 5:03d}/{number % 5:06d}.jpg").unlink()
+
+    assert data.main(["check", str(copy / "val.json"), "--images", str(copy)]) == 1
+
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == (
+        f"Error: 12 of 15 images below {copy} are missing or damaged; the first 10:"
+    )
+    assert lines[1] == f"  {copy}/images/val/val_000/000000.jpg (image id 0)"
+    assert len(lines) == 11
+
+
+def test_check_decode_finds_truncated_and_mis_sized_images(copy, capsys):
+    first, second = (copy / f"images/val/val_000/00000{number}.jpg" for number in (0, 1))
+    first.write_bytes(first.read_bytes()[:300])
+    cv2.imwrite(str(second), cv2.imread(str(second))[:40])
+
+    assert data.main(["check", str(copy / "val.json"), "--images", str(copy)]) == 0
+    assert data.main(["check", str(copy / "val.json"), "--decode"]) == 1
+
+    error = capsys.readouterr().err
+    assert "2 of 15 images" in error
+    assert "000000.jpg" in error
+    assert "40 x 80" in error
+
+
+def test_show_writes_every_frame_with_its_boxes(tiny, tmp_path, capsys):
+    output = tmp_path / "out"
+    command = ["show", str(tiny / "val.json"), "--video", "val_001", "--output", str(output)]
+
+    assert data.main(command) == 0
+
+    assert f"5 frames written to {output}" in capsys.readouterr().out
+    assert sorted(path.name for path in output.iterdir()) == [f"{n:06d}.jpg" for n in range(5)]
+    shown = cv2.imread(str(output / "000000.jpg"))
+    plain = cv2.imread(str(tiny / "images/val/val_001/000000.jpg"))
+    assert shown.shape == (4 * 80, 4 * 80, 3)
+    assert np.abs(shown.astype(int) - cv2.resize(plain, (320, 320))).max() > 50
+
+
+def test_show_takes_evenly_spaced_frames_and_has_a_default_folder(copy, monkeypatch):
+    monkeypatch.chdir(copy)
+
+    assert data.main(["show", "val.json", "--video", "val_002", "--frames", "2"]) == 0
+
+    shown = sorted(path.name for path in (copy / "runs/show/val_002").iterdir())
+    assert shown == ["000000.jpg", "000002.jpg"]
+
+
+def test_show_stays_in_its_folder_whatever_the_video_is_called(copy, monkeypatch):
+    document = (copy / "val.json").read_text().replace('"val_001"', '"../../a/b"')
+    (copy / "val.json").write_text(document)
+    monkeypatch.chdir(copy)
+
+    assert data.main(["show", "val.json", "--video", "../../a/b", "--frames", "1"]) == 0
+    assert [path.name for path in (copy / "runs/show").iterdir()] == ["_a_b"]
+
+
+def test_show_of_an_unknown_video_names_the_nearest(tiny, capsys):
+    assert data.main(["show", str(tiny / "val.json"), "--video", "val_01"]) == 1
+
+    error = capsys.readouterr().err
+    assert "has no video 'val_01'; the nearest names are: val_001" in error
+
+
+def test_show_without_images_says_which_is_missing(tiny, tmp_path, capsys):
+    command = ["show", str(tiny / "val.json"), "--video", "val_000", "--images", str(tmp_path)]
+
+    assert data.main([*command, "--output", str(tmp_path / "out")]) == 1
+    assert f"{tmp_path}/images/val/val_000/000000.jpg" in capsys.readouterr().err
+
+
+def test_show_refuses_no_frames(tiny, capsys):
+    with pytest.raises(SystemExit) as ended:
+        data.main(["show", str(tiny / "val.json"), "--video", "val_000", "--frames", "0"])
+
+    assert ended.value.code == 2
+    assert "must be at least 1, found 0" in capsys.readouterr().err
+
+
+def test_generate_makes_a_set_and_a_contact_sheet(tiny, tmp_path, capsys):
+    folder = tmp_path / "set"
+    options = ["--train-videos=1", "--val-videos=3", "--frames-per-video=5", "--size=80"]
+
+    assert data.main(["generate", str(folder), *options]) == 0
+
+    assert (folder / "val.json").read_bytes() == (tiny / "val.json").read_bytes()
+    assert cv2.imread(str(folder / "contact_sheet.png")).shape == (3 * 320, 5 * 320, 3)
+    assert str(folder / "contact_sheet.png") in capsys.readouterr().out
+
+
+def test_generate_refuses_an_existing_folder_unless_asked(copy, capsys):
+    options = ["--train-videos=1", "--val-videos=1", "--frames-per-video=1", "--size=64"]
+
+    assert data.main(["generate", str(copy), *options]) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert data.main(["generate", str(copy), *options, "--overwrite"]) == 0
+    assert not (copy / "images/val/val_001").exists()
+
+
+def test_generate_refuses_bad_settings(tmp_path, capsys):
+    assert data.main(["generate", str(tmp_path / "set"), "--degradation-rate", "2"]) == 1
+    assert "degradation_rate must lie in 0 to 1, found 2" in capsys.readouterr().err
+
+
+def test_interruption_ends_quietly(tiny, monkeypatch, capsys):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(data, "read_st_coco", interrupt)
+
+    assert data.main(["check", str(tiny / "val.json")]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_contact_sheet_has_videos_as_rows_and_frames_as_columns(tiny):
+    index = read_st_coco(tiny / "val.json")
+
+    def read(frame):
+        return cv2.imread(str(tiny / index.file_name(frame)))[..., ::-1].copy()
+
+    sheet = contact_sheet(index, read, max_videos=2, max_frames=3)
+
+    assert sheet.shape == (2 * 320, 3 * 320, 3)
+    frame = index.frames_of(1)[2]
+    assert (sheet[320:, 640:] == draw_annotations(index, frame, read(frame))).all()
+
+
+def test_contact_sheet_leaves_room_after_a_short_video(copy):
+    document = json.loads((copy / "val.json").read_text())
+    document["images"] = document["images"][:5] + document["images"][5:7]
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] < 7]
+    (copy / "short.json").write_text(json.dumps(document))
+
+    sheet = contact_sheet(
+        read_st_coco(copy / "short.json"), lambda _: np.full((80, 80, 3), 9, np.uint8)
+    )
+
+    assert sheet.shape == (2 * 320, 5 * 320, 3)
+    assert (sheet[320:, 640:] == 0).all()
+    assert (sheet[320:, :640] > 0).any()
+
+
+def test_drawn_boxes_lie_on_the_annotated_objects(tiny):
+    index = read_st_coco(tiny / "val.json")
+    black = np.zeros((80, 80, 3), dtype=np.uint8)
+    drawn = draw_annotations(index, 0, black).any(axis=2)
+
+    for x1, y1, x2, y2 in (index.boxes[index.boxes_of(0)] * 4).astype(int):
+        assert drawn[y1:y2, x1 : x1 + 2].any(axis=1).mean() > 0.9
+        assert drawn[y2 - 2 : y2 + 1, x1:x2].any(axis=0).mean() > 0.9

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import albumentations
+import lightning
+import numpy as np
+import pytest
+import torch
+
+from vodet.data.datamodule import ClipDataModule, match_classes
+from vodet.data.dataset import Source
+from vodet.data.sampling import TemporalDropout
+from vodet.data.st_coco import read_st_coco
+from vodet.data.transforms import Resize
+from vodet.errors import ConfigError, DataError
+from vodet.structures import Window
+
+
+def module(source, **options):
+    settings = {
+        "train": source,
+        "val": source,
+        "window": Window(past=2, future=1),
+        "batch_size": 2,
+        "num_workers": 0,
+        "train_transforms": [
+            albumentations.HorizontalFlip(p=0.5),
+            albumentations.RandomBrightnessContrast(p=0.5),
+        ],
+        "temporal_dropout": TemporalDropout(past=1),
+        "memory_windows": 1,
+        "chunk_size": 3,
+        "pin_memory": False,
+    }
+    return ClipDataModule(**(settings | options))
+
+
+def epoch_of(loader, epoch):
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def same_batches(batches, others):
+    return len(batches) == len(others) and all(
+        torch.equal(a.frames, b.frames)
+        and a.infos == b.infos
+        and all(
+            torch.equal(x["boxes"], y["boxes"])
+            for x, y in zip(a.reference_targets, b.reference_targets, strict=True)
+        )
+        and same_batches(a.memory_windows, b.memory_windows)
+        for a, b in zip(batches, others, strict=True)
+    )
+
+
+def test_batches(source):
+    loader = module(source, size_divisor=32).train_dataloader()
+    batches = list(loader)
+
+    assert len(loader) == len(batches) == 5  # 9 clips
+    assert [len(batch.frames) for batch in batches] == [2, 2, 2, 2, 1]
+    assert batches[0].frames.shape == (2, 2, 3, 64, 64)
+    assert batches[0].frames.dtype == torch.uint8
+    assert batches[0].reference == 1
+    seen = [(info.video, info.frame_number) for b in batches for info in b.reference_infos]
+    assert len(set(seen)) == 9
+    assert ("long", 2) not in seen
+
+
+@pytest.mark.parametrize(
+    ("workers", "context"),
+    [(1, "fork"), (2, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)],
+)
+def test_same_clips_for_any_number_of_workers_and_after_resuming(source, workers, context):
+    alone = module(source).train_dataloader()
+    expected = [epoch_of(alone, epoch) for epoch in range(3)]
+    options = {"num_workers": workers, "multiprocessing_context": context}
+    loader = module(source, **options).train_dataloader()
+
+    resumed = [epoch_of(loader, epoch) for epoch in (1, 2)]
+
+    assert same_batches(resumed[0], expected[1])
+    assert same_batches(resumed[1], expected[2])
+    assert not same_batches(resumed[0], expected[0])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_reads_whole_videos_in_order(source, workers):
+    loader = module(source, num_workers=workers, resize=Resize(24)).val_dataloader()
+    chunks = list(loader)
+
+    assert [(c.infos[0].video, len(c.frames)) for c in chunks] == [
+        ("long", 3),
+        ("long", 3),
+        ("long", 1),
+        ("short", 2),
+        ("still", 1),
+    ]
+    assert chunks[0].frames.shape == (3, 3, 24, 32)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_processes_share_the_videos(source, world_size):
+    hands = []
+    for rank in range(world_size):
+        data = module(source)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+        chunks = list(data.val_dataloader())
+        assert chunks
+        hands.append([(i.video, i.frame_number) for chunk in chunks for i in chunk.infos])
+    read = [frame for hand in hands for frame in hand]
+
+    assert len(read) == len(set(read)) == 10
+    assert sum(not hand for hand in hands) == max(0, world_size - 3)
+
+
+class Recorder(lightning.LightningModule):
+    """Trains nothing and notes what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.epochs = []
+        self.evaluated = 0
+
+    def on_train_epoch_start(self):
+        self.epochs.append([])
+
+    def training_step(self, batch, _):
+        self.epochs[-1].append(batch)
+        return self.weight * 0
+
+    def validation_step(self, chunk, _):
+        self.evaluated += len(chunk.infos)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(model, data, epochs, root, checkpoint=None):
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        default_root_dir=root,
+    )
+    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    trainer.save_checkpoint(root / "last.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:The 'val_dataloader' does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning 2.6 with torch 2.15
+def test_the_trainer_gives_each_epoch_its_clips_also_after_resuming(source, tmp_path):
+    whole, first, second = Recorder(), Recorder(), Recorder()
+    fit(whole, module(source), 3, tmp_path)
+    fit(first, module(source), 1, tmp_path)
+    fit(second, module(source), 3, tmp_path, tmp_path / "last.ckpt")
+
+    assert len(whole.epochs) == 3
+    assert whole.evaluated == 30
+    for epoch, resumed in zip(whole.epochs, first.epochs + second.epochs, strict=True):
+        assert same_batches(epoch, resumed)
+    assert not same_batches(whole.epochs[0], whole.epochs[1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_skipped_frames_are_logged_once_per_epoch(source, workers, caplog):
+    (Path(source.images) / "long/003.jpg").unlink()
+    data = module(source, num_workers=workers, on_bad_frame="skip", temporal_dropout=None)
+    train, val = data.train_dataloader(), data.val_dataloader()
+
+    with caplog.at_level(logging.WARNING):
+        for epoch in range(2):
+            assert sum(len(batch.frames) for batch in epoch_of(train, epoch)) == 9
+        assert sum(len(chunk.frames) for chunk in val) == 10
+
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 3
+    for text in texts:
+        assert text.startswith("1 bad frames of ")
+        assert "long/003.jpg (image id 103): expected an image, found no such file" in text
+
+
+def test_class_names_come_from_the_training_data(write_set):
+    train = write_set("train", categories=((3, "red"), (7, "green"), (9, "blue")))
+    val = write_set("val", categories=((1, "green"), (3, "red")))
+    data = module(train, val=val)
+
+    assert data.class_names == ("red", "green", "blue")
+    assert data.val_index.class_names == data.class_names
+    assert data.val_index.category_ids.tolist() == [3, 1, 9]
+    target = data.val_index.target(0)
+    assert target["labels"].tolist() == [0, 1]  # red before green, as drawn
+    assert module(None, val=val).class_names == ("green", "red")
+    assert data.train_index is data.train_index
+
+
+def test_ids_of_classes_that_val_lacks_do_not_collide(write_set):
+    train = read_st_coco(write_set("train", categories=((3, "red"), (7, "green"))).annotations)
+    val = read_st_coco(write_set("val", categories=((7, "red"),)).annotations)
+
+    matched = match_classes(val, train)
+
+    assert matched.category_ids.tolist() == [7, 8]
+    assert np.array_equal(matched.boxes, val.boxes)
+
+
+def test_a_class_that_training_lacks(write_set):
+    train = write_set("train", categories=((3, "red"),))
+    val = write_set("val", categories=((1, "green"), (3, "red")))
+    with pytest.raises(DataError, match=r"val.json has classes.*train.json lacks: green\. .*red"):
+        _ = module(train, val=val).val_index
+
+
+def test_missing_files_are_named_with_what_to_do(source, tmp_path):
+    for name in ("train", "val"):
+        missing = {name: Source(str(tmp_path / "none.json"), source.images)}
+        with pytest.raises(
+            DataError,
+            match=rf"data.{name}.annotations: no such file: .*none.json.*VODET_DATA.*"
+            r"vodet-data generate.*vodet-data check",
+        ):
+            getattr(module(source, **missing), f"{name}_index")
+        missing = {name: Source(source.annotations, str(tmp_path / "nowhere"))}
+        with pytest.raises(DataError, match=rf"data.{name}.images: no such folder: .*nowhere"):
+            getattr(module(source, **missing), f"{name}_index")
+
+
+def test_no_data_is_set():
+    with pytest.raises(ConfigError, match=r"data.train is not set: set data.train.annotations"):
+        module(None, val=None).train_dataloader()
+    with pytest.raises(ConfigError, match=r"data.val is not set"):
+        _ = module(None, val=None).class_names
+
+
+def test_real_videos(shared):
+    sample = shared / "sample"
+    source = Source(str(sample / "stcoco/davis16.json"), str(sample))
+    data = module(source, resize=Resize(90), batch_size=4)
+
+    batch = next(iter(data.train_dataloader()))
+    document = json.loads(Path(source.annotations).read_text())
+
+    assert batch.frames.shape == (4, 2, 3, 96, 160)
+    assert len(data.class_names) == len(document["categories"])
+    assert sum(len(chunk.frames) for chunk in data.val_dataloader()) == len(document["images"])

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from vodet.errors import CheckpointError, ConfigError
+from vodet.features.backbone import TimmBackbone
+from vodet.structures import FeatureSpec
+
+
+def frames(height: int = 64, width: int = 96) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
+
+
+@pytest.fixture(scope="module")
+def resnet() -> TimmBackbone:
+    return TimmBackbone("resnet10t", strides=(4, 16)).eval()
+
+
+def test_levels_are_those_of_timm_on_frames_normalised_by_hand(resnet):
+    assert resnet.spec == FeatureSpec((64, 256), (4, 16))
+    assert resnet.size_divisor == 32
+    mean, std = (torch.tensor(resnet.net.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
+    expected = resnet.net((frames() / 255 - mean) / std)
+    for level, timm_level in zip(resnet(frames()).levels, expected, strict=True):
+        torch.testing.assert_close(level, timm_level, rtol=1e-4, atol=1e-4)
+
+
+def test_each_frame_is_encoded_by_itself(resnet):
+    together = resnet(frames())
+    alone = resnet(frames()[1:])
+    torch.testing.assert_close(together[1:].levels, alone.levels)
+
+
+def test_hrnet_gives_its_branches():
+    backbone = TimmBackbone("hrnet_w18_small")
+    assert backbone.spec == FeatureSpec((16, 32, 64, 128), (4, 8, 16, 32))
+    levels = backbone(frames()).levels
+    assert [tuple(level.shape[1:]) for level in levels] == [
+        (16, 16, 24),
+        (32, 8, 12),
+        (64, 4, 6),
+        (128, 2, 3),
+    ]
+    sum(level.sum() for level in levels).backward()
+    assert all(p.grad is not None for p in backbone.parameters())  # nothing unused, for DDP
+
+
+def test_hrnet_w32_has_the_channels_of_the_paper():
+    with torch.device("meta"):
+        backbone = TimmBackbone("hrnet_w32", strides=(4, 8))
+    assert backbone.spec == FeatureSpec((32, 64), (4, 8))
+    assert backbone.size_divisor == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "spec"),
+    [
+        ("mobilenetv3_small_050", {}, FeatureSpec((8, 16, 24, 288), (4, 8, 16, 32))),
+        (
+            "swin_tiny_patch4_window7_224",  # its maps are NHWC
+            {"strides": (4, 8), "img_size": (64, 96)},
+            FeatureSpec((96, 192), (4, 8)),
+        ),
+        (
+            "vit_tiny_patch16_224",  # all its levels have one stride
+            {"strides": (16,), "img_size": (64, 96)},
+            FeatureSpec((192,), (16,)),
+        ),
+    ],
+)
+def test_other_families_of_models(name, options, spec):
+    backbone = TimmBackbone(name, **options)
+    assert backbone.spec == spec
+    for level, channels, stride in zip(
+        backbone(frames()).levels, spec.channels, spec.strides, strict=True
+    ):
+        assert level.shape == (2, channels, 64 // stride, 96 // stride)
+
+
+def test_frozen_modules_neither_learn_nor_change_their_statistics():
+    backbone = TimmBackbone("resnet10t", frozen=("conv1", "bn1", "layer1", "layer3"))
+    backbone.train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    levels = backbone(frames()).levels
+    assert not levels[0].requires_grad  # no graph is kept before the first part that learns
+    sum(level.sum() for level in levels[1:]).backward()
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            if parameter.grad is not None:
+                parameter -= parameter.grad
+    changed = {
+        name.split(".")[1]
+        for name, value in backbone.state_dict().items()
+        if not torch.equal(value, before[name])
+    }
+    assert changed == {"layer2", "layer4"}
+    assert not backbone.net.layer3.training
+    assert backbone.net.layer2.training
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "hrnet_w18_small", "convnext_atto"])
+def test_weights_come_from_a_local_file(tmp_path: Path, name: str):
+    classifier = timm.create_model(name)
+    path = tmp_path / "weights.pth"
+    torch.save(classifier.state_dict(), path)
+    backbone = TimmBackbone(name, checkpoint_path=path)
+    stored = {key.replace(".", "_"): value for key, value in classifier.state_dict().items()}
+    for key, value in backbone.net.state_dict().items():
+        assert torch.equal(value, stored[key.replace(".", "_")])
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "hrnet_w18_small"])
+def test_weights_of_another_model_are_refused(tmp_path: Path, name: str):
+    path = tmp_path / "weights.pth"
+    torch.save(timm.create_model("mobilenetv3_small_050").state_dict(), path)
+    with pytest.raises(CheckpointError, match=f"Cannot load weights of {name} from {path}"):
+        TimmBackbone(name, checkpoint_path=path)
+
+
+def test_missing_damaged_and_hostile_files_are_refused(tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"nothing\.pth"):
+        TimmBackbone("resnet10t", checkpoint_path=tmp_path / "nothing.pth")
+
+    damaged = tmp_path / "damaged.pth"
+    torch.save(timm.create_model("resnet10t").state_dict(), damaged)
+    damaged.write_bytes(damaged.read_bytes()[:10_000])
+    with pytest.raises(CheckpointError, match=r"damaged\.pth"):
+        TimmBackbone("resnet10t", checkpoint_path=damaged)
+
+    hostile, trace = tmp_path / "hostile.pth", tmp_path / "trace"
+
+    class Hostile:
+        def __reduce__(self):
+            return trace.touch, ()
+
+    torch.save({"conv1.weight": Hostile()}, hostile, pickle_module=pickle)
+    with pytest.raises(CheckpointError, match="weights_only"):
+        TimmBackbone("resnet10t", checkpoint_path=hostile)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("resnet10x", {}, "no model 'resnet10x'. Did you mean resnet10t"),
+        ("resnet10t.no_such_tag", {}, "timm cannot build resnet10t.no_such_tag"),
+        ("resnet10t", {"strides": (4, 7)}, r"strides \[2, 4, 8, 16, 32\], found strides=\[4, 7\]"),
+        ("resnet10t", {"strides": (8, 4)}, "ascending"),
+        ("resnet10t", {"strides": ()}, r"found strides=\[\]"),
+        ("resnet10t", {"drop_pat": 0.1}, "drop_pat"),
+        ("resnet10t", {"frozen": ("layer9",)}, r"\['layer9'\] to freeze.*conv1, bn1.*layer4"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        TimmBackbone(name, **options)
+
+
+def test_sizes_that_the_model_cannot_take_are_refused(resnet):
+    with pytest.raises(ConfigError, match="multiples of 32, found 64 x 80"):
+        resnet(frames(64, 80))
+    vit = TimmBackbone("vit_tiny_patch16_224", strides=(16,))
+    with pytest.raises(ConfigError, match=r"does not take frames of 64 x 96.*224.*img_size"):
+        vit(frames())

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from vodet.errors import FrameError
+from vodet.inference.prediction import answered_frames, predict_video
+from vodet.inference.reading import open_source
+from vodet.structures import Detections, FrameDetections
+
+CLASSES = ("car", "dog")
+
+
+class LateStream:
+    """Answers two frames late; finds a dog as far right as the frame is grey, and a faint car."""
+
+    lookahead = 2
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.greys: list[int] = []
+        self.answered = 0
+        self.scale = scale
+
+    def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
+        self.greys += frames[:, 0, 0, 0].tolist()
+        return self.answer(len(self.greys) - self.lookahead)
+
+    def flush(self) -> list[FrameDetections]:
+        return self.answer(len(self.greys))
+
+    def answer(self, end: int) -> list[FrameDetections]:
+        ready = range(self.answered, max(end, self.answered))
+        self.answered = ready.stop
+        return [FrameDetections(index, self.detect(self.greys[index])) for index in ready]
+
+    def detect(self, grey: int) -> Detections:
+        return Detections(
+            boxes=torch.tensor([[grey, 40.126, grey + 30, 70], [0, 0, 9, 9]]),
+            scores=torch.tensor([0.8, 0.07]) * self.scale,
+            labels=torch.tensor([1, 0]),
+        )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "clip").mkdir()
+    for number in range(7):
+        frame = np.full((81, 120, 3), 10 * number, np.uint8)
+        cv2.imwrite(str(tmp_path / "clip" / f"{number}.png"), frame)
+    return tmp_path / "clip"
+
+
+def test_answers_meet_their_frames_and_no_more_are_held(folder: Path) -> None:
+    stream = LateStream()
+    for number, ((name, frame), detections) in enumerate(
+        answered_frames(stream, open_source(folder))
+    ):
+        assert name == f"{number}.png"
+        assert detections["boxes"][0, 0] == frame[0, 0, 0] == 10 * number
+        assert len(stream.greys) - number <= stream.lookahead + 1
+    assert number == 6
+
+
+def test_writes_video_and_lines(folder: Path, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    out = tmp_path / "out"
+    result = predict_video(LateStream(), open_source(folder), out, CLASSES, console=console)
+    assert (result.num_frames, result.num_detections) == (7, 7)
+    assert sorted(out.iterdir()) == [result.detections, result.video]
+    lines = [json.loads(line) for line in result.detections.read_text().splitlines()]
+    assert lines == [
+        {
+            "frame": number,
+            "name": f"{number}.png",
+            "detections": [
+                {"box": [10 * number, 40.13, 10 * number + 30, 70], "score": 0.8, "label": "dog"}
+            ],
+        }
+        for number in range(7)
+    ]
+    with av.open(str(result.video)) as container:
+        assert container.streams.video[0].average_rate == 25
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [frame.shape for frame in frames] == [(82, 120, 3)] * 7
+    for number, frame in enumerate(frames):  # the drawn box is where it was found
+        edge, grey = frame[55, 10 * number].astype(int), 10 * number
+        assert edge[2] - edge[0] > 60
+        assert np.abs(frame[10, 100].astype(int) - grey).max() < 12
+    printed = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert "7 frames in " in printed
+    assert "7 detections" in printed
+    assert str(result.video) in printed
+    assert str(result.detections) in printed
+    assert "Nothing found" not in printed
+
+
+def test_says_why_nothing_was_found(folder: Path, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    result = predict_video(LateStream(0.1), open_source(folder), tmp_path, CLASSES, console=console)
+    assert result.num_detections == 0
+    assert (
+        "Nothing found: the highest score was 0.08 for class dog; lower score_threshold=0.3"
+        in console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    )
+
+
+def test_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    (folder / "5.png").write_bytes(b"torn")
+    console = Console(file=io.StringIO())
+    with pytest.raises(FrameError, match=r"5\.png"):
+        predict_video(LateStream(), open_source(folder), tmp_path / "out", CLASSES, console=console)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import json
+import math
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import distributed, multiprocessing
+
+from vodet.errors import ConfigError, DataError
+from vodet.metrics.coco import CocoAveragePrecision, coco_average_precision
+from vodet.metrics.predictions import Predictions
+from vodet.structures import Detections, GroundTruth
+
+# In the order of COCOeval.stats.
+OVERALL = [f"map{kind}" for kind in ("", "_50", "_75", "_small", "_medium", "_large")]
+OVERALL += [f"mar_{kind}" for kind in ("1", "10", "100", "small", "medium", "large")]
+
+
+def random_ground_truth(
+    rng: np.random.Generator, frames: int = 12, classes: int = 4
+) -> GroundTruth:
+    """Frames without objects, a class without objects, crowds, image ids in no order."""
+    counts = rng.integers(0, 8, frames) * (rng.random(frames) < 0.8)
+    number = int(counts.sum())
+    boxes = random_boxes(rng, number)
+    return GroundTruth(
+        class_names=tuple(f"class {label}" for label in range(classes)),
+        category_ids=np.arange(classes) * 3 + 1,
+        image_ids=rng.permutation(frames * 5)[:frames] + 10**12,
+        sizes=np.full((frames, 2), 300, np.int32),
+        box_starts=np.append(0, np.cumsum(counts)),
+        boxes=boxes,
+        labels=rng.integers(0, classes - 1, number),
+        areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) * np.float32(0.8),
+        iscrowd=rng.random(number) < 0.15,
+    )
+
+
+def random_boxes(rng: np.random.Generator, number: int) -> np.ndarray:
+    origins = rng.uniform(0, 150, (number, 2))
+    return np.hstack([origins, origins + rng.uniform(4, 150, (number, 2))]).astype(np.float32)
+
+
+def random_detections(
+    rng: np.random.Generator, truth: GroundTruth, frame: int, extra: int = 5
+) -> Detections:
+    """Some of the objects found more or less well, some not, some false; many equal scores."""
+    rows = np.arange(truth.box_starts[frame], truth.box_starts[frame + 1])
+    rows = rows[rng.random(len(rows)) < 0.8]
+    boxes = truth.boxes[rows] + rng.normal(0, 4, (len(rows), 4)).astype(np.float32)
+    boxes = np.vstack([boxes, random_boxes(rng, extra)])
+    labels = np.append(truth.labels[rows], rng.integers(0, len(truth.class_names), extra))
+    scores = np.sort(rng.integers(0, 8, len(boxes)) / np.float32(8))[::-1].copy()
+    order = rng.permutation(len(boxes))
+    return Detections(
+        boxes=torch.from_numpy(boxes[order]),
+        scores=torch.from_numpy(scores.astype(np.float32)),
+        labels=torch.from_numpy(labels[order].astype(np.int64)),
+    )
+
+
+def pycocotools_stats(truth: GroundTruth, predictions: Predictions) -> np.ndarray:
+    frames = np.repeat(truth.image_ids, np.diff(truth.box_starts))
+    annotated, detected = COCO(), COCO()
+    for number, (coco, image_ids, boxes, labels) in enumerate(
+        [
+            (annotated, frames, truth.boxes, truth.labels),
+            (detected, predictions.image_ids, predictions.boxes, predictions.labels),
+        ]
+    ):
+        sides = boxes[:, 2:].astype(float) - boxes[:, :2]
+        rows = [
+            {
+                "id": row + 1,
+                "image_id": int(image_ids[row]),
+                "category_id": int(truth.category_ids[labels[row]]),
+                "bbox": [*boxes[row, :2].astype(float), *sides[row]],
+                "area": float(sides[row].prod() if number else truth.areas[row]),
+                "iscrowd": 0 if number else int(truth.iscrowd[row]),
+                "score": float(predictions.scores[row]) if number else 0,
+            }
+            for row in range(len(boxes))
+        ]
+        coco.dataset = {
+            "images": [{"id": int(image_id)} for image_id in truth.image_ids],
+            "categories": [{"id": int(category)} for category in truth.category_ids],
+            "annotations": rows,
+        }
+        coco.createIndex()
+    evaluation = COCOeval(annotated, detected, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    stats: np.ndarray = evaluation.stats
+    per_class = evaluation.eval["precision"][..., 0, 2]
+    return np.append(stats, [per_class.mean(axis=(0, 1)), per_class[0].mean(axis=0)])
+
+
+def assert_equal_to_pycocotools(truth: GroundTruth, predictions: Predictions) -> None:
+    result = coco_average_precision(truth, predictions)
+    keys = OVERALL + [f"{kind}/{name}" for kind in ("map", "map_50") for name in truth.class_names]
+    assert list(result)[:12] == OVERALL
+    assert set(result) == set(keys)
+    ours = np.nan_to_num([result[key] for key in keys], nan=-1)
+    np.testing.assert_allclose(ours, pycocotools_stats(truth, predictions), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_is_equal_to_pycocotools(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    truth = random_ground_truth(rng)
+    answered = [frame for frame in range(12) if rng.random() < 0.8]
+    predictions = Predictions.of_frames(
+        truth.image_ids[answered].tolist(),
+        [random_detections(rng, truth, frame) for frame in answered],
+    )
+    assert_equal_to_pycocotools(truth, predictions)
+
+
+def test_more_than_a_hundred_detections_in_a_frame() -> None:
+    rng = np.random.default_rng(0)
+    truth = random_ground_truth(rng, frames=3, classes=2)
+    found = [random_detections(rng, truth, frame, extra=250) for frame in range(3)]
+    assert_equal_to_pycocotools(truth, Predictions.of_frames(truth.image_ids.tolist(), found))
+
+
+def sample_ground_truth(path: Path) -> GroundTruth:
+    content = json.loads(path.read_text())
+    image_ids = np.array([image["id"] for image in content["images"]])
+    annotations = sorted(
+        content["annotations"], key=lambda row: int(np.flatnonzero(image_ids == row["image_id"])[0])
+    )
+    frames = np.array([row["image_id"] for row in annotations])
+    boxes = np.array([row["bbox"] for row in annotations], np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    categories = {row["id"]: row["name"] for row in content["categories"]}
+    category_ids = np.array(sorted(categories))
+    labels = np.searchsorted(category_ids, [row["category_id"] for row in annotations])
+    return GroundTruth(
+        class_names=tuple(categories[category] for category in sorted(categories)),
+        category_ids=category_ids,
+        image_ids=image_ids,
+        sizes=np.array([(image["height"], image["width"]) for image in content["images"]]),
+        box_starts=np.append(0, np.cumsum([(frames == image).sum() for image in image_ids])),
+        boxes=boxes,
+        labels=labels,
+        areas=np.array([row["area"] for row in annotations], np.float32),
+        iscrowd=np.array([bool(row["iscrowd"] or row["ignore"]) for row in annotations]),
+    )
+
+
+@pytest.mark.parametrize("name", ["davis16", "mot17_04_with_ignore", "kitti_mots_with_ignore"])
+def test_real_annotations_with_perturbed_boxes(shared: Path, name: str) -> None:
+    truth = sample_ground_truth(shared / "sample" / "stcoco" / f"{name}.json")
+    rng = np.random.default_rng(0)
+    found = [random_detections(rng, truth, frame, extra=2) for frame in range(len(truth.image_ids))]
+    predictions = Predictions.of_frames(truth.image_ids.tolist(), found)
+    assert 0.1 < coco_average_precision(truth, predictions)["map"] < 0.9
+    assert_equal_to_pycocotools(truth, predictions)
+
+
+def perfect(truth: GroundTruth, frame: int) -> Detections:
+    rows = slice(*truth.box_starts[frame : frame + 2])
+    labels = torch.from_numpy(truth.labels[rows])
+    return Detections(
+        boxes=torch.from_numpy(truth.boxes[rows]),
+        scores=torch.ones(len(labels)),
+        labels=labels,
+    )
+
+
+def test_perfect_detections_have_ap_one_and_undefined_numbers_are_nan() -> None:
+    truth = random_ground_truth(np.random.default_rng(1))
+    metric = CocoAveragePrecision(truth)
+    metric.update(truth.image_ids.tolist(), [perfect(truth, frame) for frame in range(12)])
+    result = metric.compute()
+    assert result["map"] == pytest.approx(1, abs=1e-12)
+    assert result["map_50/class 0"] == pytest.approx(1, abs=1e-12)
+    assert math.isnan(result["map/class 3"])
+
+
+def empty() -> Detections:
+    return Detections(
+        boxes=torch.zeros(0, 4), scores=torch.zeros(0), labels=torch.zeros(0, dtype=torch.int64)
+    )
+
+
+def test_no_detections_is_zero_and_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    truth = random_ground_truth(np.random.default_rng(1))
+    metric = CocoAveragePrecision(truth)
+    metric.update([], [])
+    metric.update(truth.image_ids.tolist(), [empty()] * 12)
+    result = metric.compute()
+    assert result["map"] == result["mar_100"] == result["map/class 0"] == 0.0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_reset_forgets() -> None:
+    truth = random_ground_truth(np.random.default_rng(1))
+    metric = CocoAveragePrecision(truth)
+    frames = truth.image_ids.tolist()
+    metric.update(frames, [perfect(truth, frame) for frame in range(12)])
+    metric.compute()
+    metric.reset()
+    metric.update(frames, [empty()] * 12)
+    assert metric.compute()["map"] == 0.0
+
+
+def test_errors() -> None:
+    truth = random_ground_truth(np.random.default_rng(1))
+    metric = CocoAveragePrecision(truth)
+    first = int(truth.image_ids[0])
+    with pytest.raises(DataError, match="annotated frames only, found image id 7"):
+        metric.update([first, 7], [empty(), empty()])
+    not_finite = Detections(
+        boxes=torch.tensor([[0, 0, 1, 1], [0, 0, math.inf, 1]]),
+        scores=torch.tensor([0.5, 0.5]),
+        labels=torch.tensor([0, 0]),
+    )
+    with pytest.raises(DataError, match=f"found 1 of 2 detections that are not.* id {first}"):
+        metric.update([first], [not_finite])
+    with pytest.raises(ConfigError, match="no value for a single batch"):
+        metric([first], [empty()])
+    metric.update([first], [empty()])
+    metric.update([first], [empty()])
+    with pytest.raises(DataError, match=f"found 1 answered more often, the first image id {first}"):
+        metric.compute()
+
+
+def evaluate_share(rank: int, world_size: int, folder: Path) -> None:
+    """Each process answers its frames, unequally many; then all answer one frame twice."""
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size
+    )
+    rng = np.random.default_rng(5)
+    truth = random_ground_truth(rng)
+    detections = [random_detections(rng, truth, frame) for frame in range(12)]
+    metric = CocoAveragePrecision(truth)
+    owners = np.array([1, 1, 0, 1, 1, 1, 0, 0, 1, 1, 1, 1]) % world_size  # rank 2 of 3 has none
+    for frame in np.flatnonzero(owners == rank):
+        metric.update([int(truth.image_ids[frame])], [detections[frame]])
+    metric.update([], [])
+    result = metric.compute()
+    metric.update([int(truth.image_ids[0])], [detections[0]])
+    with pytest.raises(DataError, match="found 1 answered more often"):
+        metric.compute()
+    (folder / f"{rank}.json").write_text(json.dumps(result))
+    distributed.destroy_process_group()
+
+
+def test_any_number_of_processes_gives_identical_numbers(tmp_path: Path) -> None:
+    get_context("forkserver").set_forkserver_preload(["vodet.metrics.coco"])  # torch only once
+    results = []
+    for world_size in (1, 2, 3):
+        folder = tmp_path / str(world_size)
+        folder.mkdir()
+        multiprocessing.start_processes(
+            evaluate_share, (world_size, folder), nprocs=world_size, start_method="forkserver"
+        )
+        results += [(folder / f"{rank}.json").read_text() for rank in range(world_size)]
+    assert json.loads(results[0])["map"] > 0.1
+    assert len(results) == 6
+    assert len(set(results)) == 1

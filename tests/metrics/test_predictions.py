@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vodet.errors import DataError
+from vodet.metrics.coco import coco_average_precision
+from vodet.metrics.predictions import Predictions, positions_in
+from vodet.metrics.results_file import read_predictions, write_predictions
+from vodet.structures import Detections, GroundTruth
+
+
+def ground_truth(frames: int = 30) -> GroundTruth:
+    return GroundTruth(
+        class_names=("car", "dog"),
+        category_ids=np.array([3, 8]),
+        image_ids=np.arange(frames)[::-1] + 100,
+        sizes=np.full((frames, 2), 4000, np.int32),
+        box_starts=np.arange(frames + 1),
+        boxes=np.tile(np.array([[10, 10, 60, 80]], np.float32), (frames, 1)),
+        labels=np.arange(frames) % 2,
+        areas=np.full(frames, 3500, np.float32),
+        iscrowd=np.zeros(frames, bool),
+    )
+
+
+def predictions(number: int = 45_000) -> Predictions:
+    """Coordinates of all magnitudes, boxes close to the annotated one among them."""
+    rng = np.random.default_rng(0)
+    origins = 10 ** rng.uniform(-8, 3.5, (number, 2))
+    boxes = np.hstack([origins, origins + 10 ** rng.uniform(-8, 3.5, (number, 2))])
+    boxes[::50] = rng.normal([10, 10, 60, 80], 3, (len(boxes[::50]), 4))
+    return Predictions(
+        image_ids=rng.integers(100, 130, number),
+        boxes=boxes.astype(np.float32),
+        scores=rng.random(number, np.float32),
+        labels=rng.integers(0, 2, number),
+    )
+
+
+@pytest.mark.parametrize("name", ["predictions.json", "predictions.json.gz"])
+def test_what_is_read_is_what_was_written(tmp_path: Path, name: str) -> None:
+    truth, written = ground_truth(), predictions()
+    write_predictions(tmp_path / name, truth, written)
+    read = read_predictions(tmp_path / name, truth)
+    for column in ("image_ids", "boxes", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(read, column), getattr(written, column))
+    np.testing.assert_equal(
+        coco_average_precision(truth, read), coco_average_precision(truth, written)
+    )
+    assert coco_average_precision(truth, read)["map"] > 0.001
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_format_is_that_of_coco_results(tmp_path: Path) -> None:
+    found = Detections(
+        boxes=torch.tensor([[0.1, 2, 10.1, 4]]),
+        scores=torch.tensor([0.7]),
+        labels=torch.tensor([1]),
+    )
+    write_predictions(tmp_path / "a.json", ground_truth(), Predictions.of_frames([105], [found]))
+    (entry,) = json.loads((tmp_path / "a.json").read_text())
+    assert entry.pop("bbox") == pytest.approx([0.1, 2, 10, 2])
+    assert entry == {"image_id": 105, "category_id": 8, "score": 0.7}
+
+
+def test_no_predictions(tmp_path: Path) -> None:
+    write_predictions(tmp_path / "a.json", ground_truth(), Predictions.of_frames([], []))
+    assert (tmp_path / "a.json").read_text() == "[]"
+    assert len(read_predictions(tmp_path / "a.json", ground_truth())) == 0
+
+
+def test_same_predictions_same_bytes(tmp_path: Path) -> None:
+    for name in ("a.json.gz", "b.json.gz"):
+        write_predictions(tmp_path / name, ground_truth(), predictions(100))
+    assert (tmp_path / "a.json.gz").read_bytes() == (tmp_path / "b.json.gz").read_bytes()
+
+
+def test_failed_writing_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("old")
+    unknown_label = predictions(10)
+    unknown_label.labels[9] = 2
+    with pytest.raises(IndexError):
+        write_predictions(tmp_path / "a.json", ground_truth(), unknown_label)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
+
+
+ENTRY = {"image_id": 105, "category_id": 8, "bbox": [1, 2, 3, 4], "score": 0.5}
+
+
+def read_text(tmp_path: Path, text: str) -> Predictions:
+    (tmp_path / "a.json").write_text(text)
+    return read_predictions(tmp_path / "a.json", ground_truth())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"image_id": 99},
+            "1 of 2 entries have an image id that the annotations lack: first entry 1",
+        ),
+        ({"category_id": 4}, "1 of 2 entries have a category id that the annotations lack"),
+        ({"bbox": [1, 2, 1e300, 4]}, "1 of 2 entries have a box or score that is not a finite"),
+        ({"score": -1e39}, "1 of 2 entries have a box or score that is not a finite number"),
+        ({"bbox": [1, 2, -1, 4]}, "1 of 2 entries have a box of negative width or height"),
+        ({"bbox": [1, 2, 3]}, r"array.* of length 4.*\$\[1\].bbox"),
+        ({"score": "high"}, r"Expected `float`, got `str` - at `\$\[1\].score`"),
+        ({"image_id": 2**70}, r"\$\[1\].image_id"),
+        ({"score": float("nan")}, "found: JSON is malformed"),
+    ],
+)
+def test_faulty_entries_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_text(tmp_path, json.dumps([ENTRY, ENTRY | change]))
+
+
+def test_several_faults_are_named_together(tmp_path: Path) -> None:
+    faulty = ENTRY | {"image_id": 1, "category_id": 1}
+    with pytest.raises(DataError, match=r"(?s)2 of 2 entries.*image id.*2 of 2 .*category id"):
+        read_text(tmp_path, json.dumps([faulty, faulty]))
+
+
+@pytest.mark.parametrize("text", ["", "{}", '[{"image_id": 1}]', '[{"image_id"', "\udcff"])
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(DataError, match=r"Expected .*a\.json to be a COCO results file"):
+        read_predictions(tmp_path / "a.json", ground_truth())
+
+
+def test_missing_and_truncated_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no file of predictions"):
+        read_predictions(tmp_path / "none.json", ground_truth())
+    packed = gzip.compress(json.dumps([ENTRY] * 50).encode())
+    for damaged in (packed[:30], b"no gzip", packed[:15] + b"xx" + packed[17:]):
+        (tmp_path / "a.json.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match="to be a COCO results file"):
+            read_predictions(tmp_path / "a.json.gz", ground_truth())
+
+
+def test_positions_in() -> None:
+    table = np.array([30, 10, 20])
+    assert positions_in(table, np.array([10, 30, 5, 20, 99])).tolist() == [1, 0, -1, 2, -1]
+    assert positions_in(table[:0], np.array([10])).tolist() == [-1]
