@@ -35,6 +35,7 @@ def train(fusion: str, seed: int, options: argparse.Namespace) -> dict[str, floa
             f"trainer.check_val_every_n_epoch={options.epochs}",
             f"trainer.precision={options.precision}",
             "trainer.enable_progress_bar=false",
+            "callbacks.progress=null",
             *options.override,
         ]
         environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}

@@ -198,27 +198,36 @@ def test_class_names_come_from_the_training_data(write_set):
 
     assert data.class_names == ("red", "green", "blue")
     assert data.val_index.class_names == data.class_names
-    assert data.val_index.category_ids.tolist() == [3, 1, 9]
+    assert data.val_index.category_ids.tolist() == [3, 1, 4]
     target = data.val_index.target(0)
     assert target["labels"].tolist() == [0, 1]  # red before green, as drawn
     assert module(None, val=val).class_names == ("green", "red")
     assert data.train_index is data.train_index
 
 
-def test_ids_of_classes_that_val_lacks_do_not_collide(write_set):
-    train = read_st_coco(write_set("train", categories=((3, "red"), (7, "green"))).annotations)
-    val = read_st_coco(write_set("val", categories=((7, "red"),)).annotations)
+def test_classes_of_a_trained_detector_come_first(write_set):
+    val = write_set("val", categories=((7, "red"),))
+    data = module(None, val=val, class_names=["green", "red"])
 
-    matched = match_classes(val, train)
+    assert data.class_names == ("green", "red")
+    assert data.val_index.category_ids.tolist() == [8, 7]
+    assert data.val_index.target(0)["labels"].tolist() == [1]
 
-    assert matched.category_ids.tolist() == [7, 8]
-    assert np.array_equal(matched.boxes, val.boxes)
+
+def test_matching_changes_labels_alone(source):
+    index = read_st_coco(source.annotations)
+
+    matched = match_classes(index, ("green", "blue", "red"))
+
+    assert matched.category_ids.tolist() == [7, 8, 3]
+    assert np.array_equal(matched.labels, 2 - 2 * index.labels)
+    assert np.array_equal(matched.boxes, index.boxes)
 
 
 def test_a_class_that_training_lacks(write_set):
     train = write_set("train", categories=((3, "red"),))
     val = write_set("val", categories=((1, "green"), (3, "red")))
-    with pytest.raises(DataError, match=r"val.json has classes.*train.json lacks: green\. .*red"):
+    with pytest.raises(DataError, match=r"val.json has .*green.*red"):
         _ = module(train, val=val).val_index
 
 

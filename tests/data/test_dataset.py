@@ -279,17 +279,10 @@ def test_the_last_good_frame_stands_in_for_a_bad_one(source):
 
 
 def test_a_video_of_two_sizes(source):
-    index = read_st_coco(source.annotations)
-    (Path(source.images) / "short/001.jpg").write_bytes(
-        (Path(source.images) / "short/000.jpg").read_bytes()
-    )
-    sizes = index.sizes.copy()
-    dataset = VideoChunkDataset(index, source.images)
-    dataset.source.resize = _Uneven()
+    dataset = chunks(source, resize=_Uneven())
 
-    with pytest.raises(FrameError, match=r"Video 'short': frames must have one size"):
-        dataset[1]
-    assert np.array_equal(sizes, index.sizes)
+    with pytest.raises(FrameError, match=r"Video 'long': frames must have one size.*A letterbox"):
+        dataset[0]
 
 
 class _Uneven:

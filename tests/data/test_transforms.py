@@ -161,7 +161,9 @@ def test_transforms_draw_independently(clip):
     """With one seed for each, two transforms of the same p would always go together."""
     frames, targets = clip
     transform = ClipTransform([albumentations.HorizontalFlip(), albumentations.VerticalFlip()])
-    results = {transform(frames, targets, clip_generator(0, 0, n))[0][1].tobytes() for n in range(40)}
+    results = {
+        transform(frames, targets, clip_generator(0, 0, n))[0][1].tobytes() for n in range(40)
+    }
 
     assert len(results) == 4
 

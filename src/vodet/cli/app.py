@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,6 +33,7 @@ def run(config_name: str, command: Callable[[DictConfig], None]) -> None:
     A user's mistake ends the process with status 1 and a message instead of a traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
+    _hush()
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(
         command
     )
@@ -44,6 +47,15 @@ def run(config_name: str, command: Callable[[DictConfig], None]) -> None:
             raise
         Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {_escape(message)}")
         sys.exit(1)
+
+
+def _hush() -> None:
+    """Keep Lightning's advertisement, and its notes on its own workings, from the user."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
+    for note in (".*LeafSpec.*", ".*exists and is not empty", ".*logging interval"):
+        warnings.filterwarnings("ignore", note)
 
 
 def explain(error: Exception, config_name: str) -> str | None:

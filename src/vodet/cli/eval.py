@@ -67,9 +67,8 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float] | None:
         chunk_size=config.data.chunk_size,
         num_workers=config.data.num_workers,
     )
-    trainer = build_trainer(config)
-    if config.predictions:
-        trainer.callbacks.append(PredictionsFile(Path(config.predictions)))
+    callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
+    trainer = build_trainer(config, *callbacks)
     trainer.validate(VideoDetectionTask(detector), datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return None

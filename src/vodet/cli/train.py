@@ -10,6 +10,7 @@ import torch
 from filelock import FileLock
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -85,8 +86,8 @@ def prepare(config: DictConfig) -> None:
             instantiate(config.prepare_data)
 
 
-def build_trainer(config: DictConfig) -> L.Trainer:
-    """Build the trainer with its callbacks and loggers.
+def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
+    """Build the trainer with its loggers and callbacks, those of the config and further ones.
 
     Raises:
         ConfigError: If the machine has not what is asked for, such as a GPU.
@@ -94,8 +95,8 @@ def build_trainer(config: DictConfig) -> L.Trainer:
     try:
         trainer: L.Trainer = instantiate(
             config.trainer,
-            callbacks=[instantiate(callback) for callback in config.callbacks.values() if callback],
-            logger=[instantiate(logger) for logger in config.logger.values() if logger],
+            callbacks=[*built(config.callbacks), *callbacks],
+            logger=built(config.logger),
             plugins=[AtomicCheckpointIO()],
         )
     except Exception as error:
@@ -104,12 +105,17 @@ def build_trainer(config: DictConfig) -> L.Trainer:
             raise
         accelerator, devices = config.trainer.accelerator, config.trainer.devices
         msg = (
-            f"The trainer cannot run with trainer.accelerator={accelerator} trainer.devices="
-            f"{devices} on this machine, which has {torch.cuda.device_count()} GPUs: {reason} "
+            f"The trainer cannot be built: {reason} Asked for: trainer.accelerator={accelerator} "
+            f"trainer.devices={devices}; this machine has {torch.cuda.device_count()} GPUs. "
             "trainer=cpu runs anywhere."
         )
         raise ConfigError(msg) from error
     return trainer
+
+
+def built(configs: DictConfig) -> list[Any]:
+    """Build each entry of a group whose options can be combined; null leaves one out."""
+    return [instantiate(config) for config in configs.values() if config is not None]
 
 
 def save_config(config: DictConfig) -> None:

@@ -34,8 +34,10 @@ class ClipDataModule(LightningDataModule):
 
     Args:
         train: Data to train on; None where there is no training.
-        val: Data to evaluate on; None where there is no evaluation. Its classes are matched with
-            those of ``train`` by name.
+        val: Data to evaluate on; None where there is no evaluation. Its classes are matched by
+            name with ``class_names``.
+        class_names: Classes of a trained detector; None takes those of ``train``, or of ``val``
+            where there is no ``train``.
         window: The frames that the detector sees around the reference frame.
         batch_size: Clips of a training batch, per process.
         num_workers: Processes that read, per loader; 0 reads in the main one.
@@ -61,6 +63,7 @@ class ClipDataModule(LightningDataModule):
         *,
         train: Source | None = None,
         val: Source | None = None,
+        class_names: Sequence[str] | None = None,
         window: Window | None = None,
         batch_size: int = 8,
         num_workers: int = 2,
@@ -81,6 +84,7 @@ class ClipDataModule(LightningDataModule):
         super().__init__()
         self.train = train
         self.val = val
+        self._class_names = class_names
         self.window = window or Window()
         self.batch_size = batch_size
         self.num_workers = num_workers
@@ -113,14 +117,18 @@ class ClipDataModule(LightningDataModule):
 
         Raises:
             ConfigError: If no ``val`` is set.
-            DataError: If it is not there or not right, or has a class that training lacks.
+            DataError: If it is not there or not right, or has a class that is not known.
         """
         index = _read(self._source("val"), "val")
-        return index if self.train is None else match_classes(index, self.train_index)
+        if self._class_names is None and self.train is None:
+            return index
+        return match_classes(index, self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels: those of the training data, or else of the evaluation data."""
+        """Names of the labels."""
+        if self._class_names is not None:
+            return tuple(self._class_names)
         return (self.val_index if self.train is None else self.train_index).class_names
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
@@ -220,32 +228,30 @@ def _read(source: Source, name: str) -> VideoIndex:
     return read_st_coco(source.annotations)
 
 
-def match_classes(index: VideoIndex, reference: VideoIndex) -> VideoIndex:
-    """Give an index the labels of another one, by the names of the classes.
+def match_classes(index: VideoIndex, class_names: Sequence[str]) -> VideoIndex:
+    """Give an index the labels of given classes, by their names.
 
-    Category ids stay those of the index, so that predictions fit its file; a class that only the
-    other has gets the id it has there or, where that is taken, the next free one.
+    Category ids stay those of the index, so that predictions fit its file; a class that it lacks
+    gets the next free id.
 
     Raises:
-        DataError: If the index has a class that the other lacks.
+        DataError: If the index has a class that is not among the given ones.
     """
-    unknown = [name for name in index.class_names if name not in reference.class_names]
+    unknown = [name for name in index.class_names if name not in class_names]
     if unknown:
         msg = (
-            f"{index.source} has classes that the training data {reference.source} lacks: "
-            f"{', '.join(unknown)}. Training knows {', '.join(reference.class_names)}."
+            f"{index.source} has classes that the training data lack: {', '.join(unknown)}. "
+            f"Known are: {', '.join(class_names)}."
         )
         raise DataError(msg)
     ids = dict(zip(index.class_names, index.category_ids.tolist(), strict=True))
-    known = reference.category_ids.tolist()
-    free = itertools.count(max([*ids.values(), *known], default=0) + 1)
-    for name, category in zip(reference.class_names, known, strict=True):
-        if name not in ids:
-            ids[name] = next(free) if category in ids.values() else category
-    labels = np.array([reference.class_names.index(name) for name in index.class_names], np.int16)
+    free = itertools.count(max(ids.values(), default=0) + 1)
+    labels = np.array([class_names.index(name) for name in index.class_names], np.int16)
     return replace(
         index,
-        class_names=reference.class_names,
-        category_ids=np.array([ids[name] for name in reference.class_names], np.int64),
+        class_names=tuple(class_names),
+        category_ids=np.array(
+            [ids[name] if name in ids else next(free) for name in class_names], np.int64
+        ),
         labels=labels[index.labels],
     )

@@ -67,7 +67,9 @@ class FrameSource:
         self.resize = resize
         self.on_bad_frame = on_bad_frame
         # In shared memory, for workers to write to: one flag a frame is safe without a lock.
-        self._is_bad = torch.zeros(index.num_frames, dtype=torch.bool)
+        # Loaders of an evaluation are made in inference mode, and its tensors are read-only later.
+        with torch.inference_mode(mode=False):
+            self._is_bad = torch.zeros(index.num_frames, dtype=torch.bool)
         self._is_bad.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def size(self, row: int) -> Size:

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from vodet.data.synthetic import SyntheticConfig, generate
+
+Command = Callable[..., None]
+
+# A detector and a data set that train in seconds.
+TINY = (
+    "experiment=demo",
+    "model.backbone.name=test_resnet",
+    "model.backbone.strides=[4,8]",
+    "model.pyramid.channels=8",
+    "model.head.channels=8",
+    "model.head.neck.channels=8",
+    "data.batch_size=4",
+    "data.num_workers=0",
+    "data.resize.short_side=64",
+    "data.resize.long_side=64",
+    "prepare_data.config.train_videos=3",
+    "prepare_data.config.val_videos=2",
+    "prepare_data.config.frames_per_video=4",
+    "prepare_data.config.size=64",
+    "trainer.accelerator=cpu",
+    "trainer.max_epochs=2",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+    "logger.tensorboard=null",
+)
+
+
+@pytest.fixture(scope="session")
+def command() -> Command:
+    """Runs a console script in this process: command("train", "experiment=demo", ...)."""
+
+    def run(name: str, *arguments: str) -> None:
+        GlobalHydra.instance().clear()
+        before = sys.argv
+        sys.argv = [f"vodet-{name}", *arguments]
+        try:
+            import_module(f"vodet.cli.{name}").main()
+        finally:
+            sys.argv = before
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the generated set of TINY in data/demo."""
+    folder = tmp_path_factory.mktemp("workspace")
+    generate(
+        folder / "data" / "demo",
+        SyntheticConfig(train_videos=3, val_videos=2, frames_per_video=4, size=64),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(workspace: Path, command: Command) -> Path:
+    """The folder of a finished run of TINY."""
+    before = Path.cwd()
+    os.chdir(workspace)
+    try:
+        command("train", *TINY, "run_dir=runs/tiny")
+    finally:
+        os.chdir(before)
+    return workspace / "runs" / "tiny"
+
+
+@pytest.fixture
+def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workspace as the working directory."""
+    monkeypatch.chdir(workspace)
+    monkeypatch.delenv("VODET_DATA", raising=False)
+    return workspace

@@ -1,0 +1,106 @@
+"""Every YAML file of conf/ composes and builds what it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from vodet.cli.app import config_dir
+from vodet.cli.train import build, build_trainer
+from vodet.data.synthetic import SyntheticConfig, generate
+from vodet.structures import Window
+
+COMMANDS = ("train", "eval", "predict")
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """Every group of the training config, that is, every folder with YAML files."""
+    folders = {path.parent.relative_to(config_dir()) for path in config_dir().rglob("*/*.yaml")}
+    return sorted(str(folder) for folder in folders if folder.parts[0] != "hydra")
+
+
+CHOICES = [(group, option) for group in groups() for option in options(group)]
+
+
+@pytest.fixture(scope="module")
+def data_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "demo"
+    generate(root, SyntheticConfig(train_videos=1, val_videos=1, frames_per_video=3, size=64))
+    return root
+
+
+@pytest.fixture
+def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Composes the training config with data that are there and nothing to download."""
+    for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES"):
+        monkeypatch.setenv(name, "1")
+    overrides = [
+        f"run_dir={tmp_path}",
+        f"data_dir={data_set.parent}",
+        f"data.train.annotations={data_set}/train.json",
+        f"data.train.images={data_set}",
+        f"data.val.annotations={data_set}/val.json",
+        f"data.val.images={data_set}",
+        "prepare_data=null",
+        "model.backbone.pretrained=false",
+        "trainer.accelerator=cpu",
+    ]
+
+    def compose_(*choices: str) -> DictConfig:
+        with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return hydra.compose("train", [*choices, *overrides])
+
+    return compose_
+
+
+def test_all_groups_are_found() -> None:
+    expected = {"data", "model/backbone", "model/fusion", "experiment", "window", "trainer"}
+    assert expected <= set(groups())
+    assert len(CHOICES) > 30
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_composes(command: str) -> None:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose(command, return_hydra_config=True)
+    assert config.hydra.help.app_name == f"vodet-{command}"
+    assert config.hydra.output_subdir is None
+
+
+@pytest.mark.parametrize(("group", "option"), CHOICES)
+def test_choice_builds(group: str, option: str, compose) -> None:
+    if (group, option) in {("trainer", "gpu")}:
+        pytest.skip("needs a GPU; the trainer's YAML differs from default in two values")
+    config = compose(
+        f"{group}={option}", *(["trainer.accelerator=cpu"] if group == "trainer" else [])
+    )
+    data, task = build(config)
+    trainer = build_trainer(config)
+    assert isinstance(task.detector.window, Window)
+    assert task.detector.window == data.window
+    assert data.class_names == task.detector.class_names
+    assert trainer.max_epochs == config.trainer.max_epochs
+    if group.startswith("model/"):
+        part = getattr(task.detector, group.removeprefix("model/"))
+        target = OmegaConf.load(config_dir() / group / f"{option}.yaml").get("_target_")
+        assert target is None or target.endswith(f".{type(part).__name__}")
+
+
+def test_parts_combine_freely(compose) -> None:
+    for fusion in ("none", "mean", "stf"):
+        for head in options("model/head"):
+            config = compose(
+                "model.backbone.name=test_resnet",
+                f"model/fusion={fusion}",
+                f"model/head={head}",
+                "window=symmetric",
+            )
+            assert instantiate(config.model, class_names=["a"]).window.lookahead == 3
