@@ -94,6 +94,47 @@ def test_choice_builds(group: str, option: str, compose) -> None:
         assert target is None or target.endswith(f".{type(part).__name__}")
 
 
+@pytest.mark.parametrize(
+    ("option", "environment"),
+    [
+        (
+            "ddp_torchrun",
+            {
+                "TORCHELASTIC_RUN_ID": "vodet",
+                "LOCAL_WORLD_SIZE": "2",
+                "GROUP_WORLD_SIZE": "3",
+                "WORLD_SIZE": "6",
+                "RANK": "0",
+                "LOCAL_RANK": "0",
+                "GROUP_RANK": "0",
+            },
+        ),
+        (
+            "ddp_slurm",
+            {
+                "SLURM_JOB_NAME": "vodet",
+                "SLURM_NTASKS_PER_NODE": "2",
+                "SLURM_NNODES": "3",
+                "SLURM_NTASKS": "6",
+                "SLURM_PROCID": "0",
+                "SLURM_LOCALID": "0",
+                "SLURM_NODEID": "0",
+            },
+        ),
+    ],
+)
+def test_launcher_says_how_many_processes(
+    option: str, environment: dict[str, str], compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    trainer = build_trainer(compose(f"trainer={option}"))
+    cluster = trainer.strategy.cluster_environment
+    assert cluster.creates_processes_externally
+    cluster.validate_settings(num_devices=2, num_nodes=3)
+    assert (trainer.num_devices, trainer.num_nodes, trainer.world_size) == (2, 3, 6)
+
+
 def test_parts_combine_freely(compose) -> None:
     for fusion in ("none", "mean", "stf"):
         for head in options("model/head"):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vodet.files import replacing
+from vodet.files import remove_partial, replacing
 
 
 def test_the_file_appears_when_it_is_complete(tmp_path: Path) -> None:
@@ -30,3 +30,12 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
         write_half()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    replacement = replacing(tmp_path / "file.txt")
+    partial = replacement.__enter__()  # and never left
+    partial.write_text("half")
+    (tmp_path / "other.txt").write_text("whole")
+    remove_partial(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.txt"]

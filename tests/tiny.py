@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vodet.cli.app import config_dir
-from vodet.data.transforms import OriginalSize
+from vodet.data.resize import OriginalSize
 from vodet.detector import VideoDetector
 from vodet.features.backbone import TimmBackbone
 from vodet.features.pyramid import Projection, SumNeck

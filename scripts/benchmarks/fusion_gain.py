@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--fusions", nargs="+", default=["none", "mean", "stf"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--window", default="previous", help="window of all but none")
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--precision", default="32-true", help="or bf16-mixed")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")

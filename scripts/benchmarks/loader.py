@@ -2,12 +2,14 @@
 
     python scripts/benchmarks/loader.py ANNOTATIONS IMAGES
 
-All read the same frames, by the same functions, in as many processes. The bare loop keeps nothing
-and sends nothing back; the loaders make clips or chunks of them, with their boxes, and batches that
-arrive in the main process. Each measurement reads the set several times in one go, so that the
-workers running dry at the end weighs no more than in the epochs of a large set. Measurements
-alternate, and the best of each is shown. Target: at least 0.8 of the bare loop, without
-augmentation.
+All read the same frames in as many processes. The bare loop reads the file, decodes and resizes it
+with OpenCV, to the same size at the same reduction, keeps nothing and sends nothing back; the
+loaders make clips or chunks of them, with their boxes, and batches that arrive in the main process.
+Each measurement reads the set several times in one go, so that the workers running dry at the end
+weighs no more than in the epochs of a large set. The measurements of a round follow one another;
+medians over the rounds are shown, of the ratios within a round too. Target: at least 0.8 of the
+bare loop, without augmentation. On a machine that others use as well, the share of the bare loop
+in the processor time of each says the same with less noise.
 """
 
 from __future__ import annotations
@@ -15,36 +17,57 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from statistics import median
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
 from vodet.data.datamodule import ClipDataModule
-from vodet.data.dataset import FrameSource, Source
-from vodet.data.transforms import Resize
-from vodet.structures import Window
+from vodet.data.dataset import Source
+from vodet.data.frames import image_path, reduction_for
+from vodet.data.resize import Resize
+from vodet.structures import ClipBatch, FrameResize, Window
 
-frames: FrameSource  # of a process of the bare loop
+REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+Job = list[tuple[str, int]]  # image files and their reductions
 
 
-def start_bare_loop(source: FrameSource) -> None:
+def one_thread() -> None:
     """Prepare a process of the bare loop."""
-    global frames
-    frames = source
     cv2.setNumThreads(0)
 
 
-def decode_and_resize(rows: Sequence[int]) -> int:
+def decode_and_resize(job: Job, resize: FrameResize) -> int:
     """Read frames, keep none."""
-    for row in rows:
-        frames.read(row)
-    return len(rows)
+    for path, reduction in job:
+        data = np.fromfile(path, np.uint8)
+        resize(cv2.imdecode(data, REDUCED[reduction]))
+    return len(job)
+
+
+def bare_jobs(module: ClipDataModule, images: str, count: int) -> list[Job]:
+    """Divide the frames of a data set."""
+    index = module.val_index
+    job = [
+        (
+            image_path(images, index.file_name(row)),
+            reduction_for(tuple(index.sizes[row].tolist()), module.resize),
+        )
+        for row in range(index.num_frames)
+    ]
+    return [job[start::count] for start in range(count)]
 
 
 def repeat(loader: DataLoader[Any], passes: int) -> DataLoader[Any]:
@@ -61,18 +84,28 @@ def repeat(loader: DataLoader[Any], passes: int) -> DataLoader[Any]:
 
 
 def count_frames(loader: DataLoader[Any]) -> int:
-    """Run through a loader and count the frames that it delivers."""
-    return sum(
-        batch.frames.shape[0] * (batch.frames.shape[1] if batch.frames.ndim == 5 else 1)
+    """Run through a loader and count the frames that it reads: repeated ones once a clip."""
+    clips = (
+        clip
         for batch in loader
+        for clip in (batch.infos if isinstance(batch, ClipBatch) else [batch.infos])
     )
+    return sum(len({info.image_id for info in clip}) for clip in clips)
 
 
-def rate(run: Callable[[], int]) -> float:
-    """Return frames per second of a run that returns its number of frames."""
-    start = time.perf_counter()
+def cpu_seconds() -> float:
+    """Return the processor time of this process and those that it has started."""
+    process = psutil.Process()
+    times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+def measure(run: Callable[[], int]) -> tuple[float, float]:
+    """Return frames per second, and processor milliseconds per frame, of a run that counts them."""
+    start, cpu_start = time.perf_counter(), cpu_seconds()
     count = run()
-    return count / (time.perf_counter() - start)
+    seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu_start
+    return count / seconds, 1000 * cpu / count
 
 
 def main() -> None:
@@ -87,7 +120,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="clips (default 16)")
     parser.add_argument("--short-side", type=int, default=320, help="pixels (default 320)")
     parser.add_argument("--passes", type=int, default=4, help="through the set (default 4)")
-    parser.add_argument("--rounds", type=int, default=4, help="measurements (default 4)")
+    parser.add_argument("--rounds", type=int, default=5, help="of measurements (default 5)")
     arguments = parser.parse_args()
 
     def module(**options: Any) -> ClipDataModule:
@@ -109,10 +142,9 @@ def main() -> None:
             RandomBrightnessContrast(p=0.5),
         ]
     )
-    source = FrameSource(plain.val_index, arguments.images, plain.resize, "raise")
-    rows = np.array_split(np.arange(plain.val_index.num_frames), 8 * arguments.workers)
-    jobs = [part.tolist() for part in rows] * arguments.passes
-    with multiprocessing.Pool(arguments.workers, start_bare_loop, (source,)) as pool:
+    jobs = bare_jobs(plain, arguments.images, 8 * arguments.workers) * arguments.passes
+    bare = partial(decode_and_resize, resize=plain.resize)
+    with multiprocessing.Pool(arguments.workers, one_thread) as pool:
         loaders = {
             "training": plain.train_dataloader(),
             "training, flip and brightness": augmented.train_dataloader(),
@@ -120,19 +152,30 @@ def main() -> None:
         }
         loaders = {name: repeat(loader, arguments.passes) for name, loader in loaders.items()}
         runs: dict[str, Callable[[], int]] = {
-            "bare loop": lambda: sum(pool.imap_unordered(decode_and_resize, jobs)),
+            "bare loop": lambda: sum(pool.imap_unordered(bare, jobs)),
             **{name: partial(count_frames, loader) for name, loader in loaders.items()},
         }
         for run in runs.values():  # starts the workers, fills the disk cache
             run()
-        rates = dict.fromkeys(runs, 0.0)
-        for _ in range(arguments.rounds):
-            for name, run in runs.items():
-                rates[name] = max(rates[name], rate(run))
-    table = Table("what", "frames/s", "of the bare loop", title=repr(plain.val_index))
-    for name, best in rates.items():
-        table.add_row(name, f"{best:.0f}", f"{best / rates['bare loop']:.2f}")
-    Console().print(table)
+        rounds = [
+            {name: measure(run) for name, run in runs.items()} for _ in range(arguments.rounds)
+        ]
+    title = f"{plain.val_index!r}, {arguments.workers} processes, {arguments.rounds} rounds"
+    table = Table("what", "frames/s", "of the bare loop", title=title)
+    for column in ("lowest", "highest", "CPU ms/frame", "bare loop's share"):
+        table.add_column(column, justify="right")
+    for name in runs:
+        rates, costs = zip(*(figures[name] for figures in rounds), strict=True)
+        bare_rates, bare_costs = zip(*(figures["bare loop"] for figures in rounds), strict=True)
+        ratios = [rate / bare_rate for rate, bare_rate in zip(rates, bare_rates, strict=True)]
+        shares = [bare_cost / cost for cost, bare_cost in zip(costs, bare_costs, strict=True)]
+        table.add_row(
+            name,
+            f"{median(rates):.0f}",
+            *(f"{ratio:.2f}" for ratio in (median(ratios), min(ratios), max(ratios))),
+            *(f"{median(values):.2f}" for values in (costs, shares)),
+        )
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

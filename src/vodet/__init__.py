@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vodet.data.datamodule import ClipDataModule
     from vodet.data.dataset import Source
+    from vodet.data.resize import Letterbox, Resize
     from vodet.data.st_coco import read_st_coco
-    from vodet.data.transforms import Letterbox, Resize
     from vodet.detector import VideoDetector
     from vodet.errors import VodetError
     from vodet.features.backbone import TimmBackbone
@@ -33,8 +33,8 @@ _HOMES = {
     "ClipDataModule": "vodet.data.datamodule",
     "FeatureMaps": "vodet.structures",
     "FeatureSpec": "vodet.structures",
-    "Letterbox": "vodet.data.transforms",
-    "Resize": "vodet.data.transforms",
+    "Letterbox": "vodet.data.resize",
+    "Resize": "vodet.data.resize",
     "Source": "vodet.data.dataset",
     "StreamingDetector": "vodet.streaming",
     "TimmBackbone": "vodet.features.backbone",

@@ -23,3 +23,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partial(folder: str | os.PathLike[str]) -> None:
+    """Remove what processes that were killed have left half written in a folder."""
+    for partial in Path(folder).glob(".*.partial"):
+        partial.unlink(missing_ok=True)

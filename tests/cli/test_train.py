@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import json
+from functools import partialmethod
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 
 import vodet
 from cli.conftest import TINY, Command
+from cli.snapshots import snapshots
 from vodet.tasks.checkpoint import read_checkpoint
+
+FROZEN = tuple(f"detector.backbone.net.{name}." for name in ("conv1", "bn1", "layer1"))
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -64,3 +69,72 @@ def test_resumed_training_ends_with_the_same_weights(
     assert report["steps"] == 6
     logs = sorted((inside / "runs/resumed/a/csv").iterdir())
     assert [path.name for path in logs] == ["version_0", "version_1"]
+
+
+def test_average_half_precision_and_accumulation_resume_too(inside: Path, command: Command) -> None:
+    arguments = [
+        *TINY,
+        "callbacks=ema",
+        "callbacks.progress=null",
+        "trainer.precision=bf16-mixed",
+        "trainer.accumulate_grad_batches=2",
+    ]
+    run = Path("runs/average")
+    command("train", *arguments, f"run_dir={run}", *snapshots(run))
+    expected = read_checkpoint(run / "last.ckpt")
+    command("train", *arguments, f"resume={run}/epoch_0.ckpt")
+    found = read_checkpoint(run / "last.ckpt")
+    assert found["global_step"] == expected["global_step"] == 4  # 2 and 1 of 3 batches, twice
+    for entry in ("state_dict", "current_model_state", "averaging_state", "optimizer_states"):
+        torch.testing.assert_close(found[entry], expected[entry], rtol=0, atol=0, msg=entry)
+    average, current = expected["state_dict"], expected["current_model_state"]
+    assert any(not torch.equal(value, current[name]) for name, value in average.items())
+
+
+def test_what_is_frozen_stays_and_gradients_are_clipped(inside: Path, command: Command) -> None:
+    saved = Path("runs/frozen")
+    command(
+        "train",
+        *TINY,
+        f"run_dir={saved}",
+        *snapshots(saved),
+        "trainer.max_epochs=1",
+        "model.backbone.frozen=[conv1,bn1,layer1]",
+        "optimizer=sgd",
+        "optimizer.lr=1",
+        "optimizer.momentum=0",
+        "optimizer.weight_decay=0",
+        "scheduler=constant",
+        "scheduler.warmup_steps=0",
+        "trainer.gradient_clip_val=0.001",
+    )
+    before, after = (weights(saved / f"{name}.ckpt") for name in ("start", "epoch_0"))
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    frozen = [name for name in before if name.startswith(FROZEN)]
+    assert len(frozen) > 10
+    assert any("running_mean" in name for name in frozen)
+    assert not changed.intersection(frozen)
+    assert any(name.startswith("detector.backbone.net.layer2") for name in changed)
+    parameters = torch.load(saved / "process_0.pt")
+    squares = [(after[name] - before[name]).square().sum() for name in parameters]
+    length = torch.stack(squares).sum().sqrt()
+    assert 0 < length <= 3 * 0.001 * 1.001  # 3 steps, with a learning rate of 1
+
+
+def test_compiled_encoder(
+    trained: Path, inside: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The backend of torch.compile that needs no C compiler and little time.
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", partialmethod(compile_module, backend="aot_eager")
+    )
+    jaxtyping.config.update("jaxtyping_disable", True)  # its checks cannot be compiled
+    torch._dynamo.utils.counters.clear()
+    try:
+        command("train", *TINY, "compile_encoder=true", "run_dir=runs/compiled")
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+    found, expected = weights(inside / "runs/compiled/last.ckpt"), weights(trained / "last.ckpt")
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

@@ -13,9 +13,9 @@ import torch
 
 from vodet.data.datamodule import ClipDataModule, match_classes
 from vodet.data.dataset import Source
+from vodet.data.resize import Resize
 from vodet.data.sampling import TemporalDropout
 from vodet.data.st_coco import read_st_coco
-from vodet.data.transforms import Resize
 from vodet.errors import ConfigError, DataError
 from vodet.structures import Window
 

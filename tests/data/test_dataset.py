@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from vodet.data.dataset import NO_VIDEO, ClipDataset, VideoChunkDataset
+from vodet.data.resize import Letterbox, Resize
 from vodet.data.sampling import TemporalDropout
 from vodet.data.st_coco import read_st_coco
-from vodet.data.transforms import ClipTransform, Letterbox, Resize
+from vodet.data.transforms import ClipTransform
 from vodet.errors import ConfigError, DataError, FrameError
 from vodet.structures import Window
 
@@ -94,7 +95,7 @@ def test_each_frame_is_decoded_once(source, monkeypatch, repeats):
     read = []
     dataset = clips(source, Window(past=repeats), memory_windows=2)
     monkeypatch.setattr(
-        "vodet.data.dataset.read_frame",
+        "vodet.data.frame_source.read_frame",
         lambda path, *_: read.append(path) or np.zeros((48, 64, 3), np.uint8),
     )
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vodet.data.frames import image_path, read_frame, reduction_for
-from vodet.data.transforms import Letterbox, OriginalSize, Resize
+from vodet.data.resize import Letterbox, OriginalSize, Resize
 from vodet.errors import FrameError
 
 SIZE = (48, 64)

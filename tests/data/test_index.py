@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from vodet.data.index import BoxRows, FrameRows, PackedStrings, VideoIndex, starts_of
+from vodet.data.columns import PackedStrings
+from vodet.data.index import BoxRows, FrameRows, VideoIndex
 from vodet.errors import DataError
 from vodet.structures import Target
 
@@ -144,19 +145,6 @@ def test_size_and_description(index: VideoIndex) -> None:
         if isinstance(array, np.ndarray)
     )
     assert repr(index) == "VideoIndex('a.json': 3 videos, 5 frames, 5 boxes of 2 classes)"
-
-
-@pytest.mark.parametrize("strings", [[], [""], ["a", "", "日本/ü.jpg", "b"]])
-def test_packed_strings(strings: list[str]) -> None:
-    packed = PackedStrings.pack(strings)
-    assert list(packed) == strings
-    reverse = np.arange(len(strings))[::-1]
-    assert list(packed.reorder(reverse)) == strings[::-1]
-
-
-def test_starts_of() -> None:
-    assert starts_of(np.array([2, 0, 3])).tolist() == [0, 2, 2, 5]
-    assert starts_of(np.array([], np.int64)).tolist() == [0]
 
 
 @pytest.mark.parametrize(

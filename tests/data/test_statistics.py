@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vodet.data.index import BoxRows, FrameRows, PackedStrings, VideoIndex
+from vodet.data.columns import PackedStrings
+from vodet.data.index import BoxRows, FrameRows, VideoIndex
 from vodet.data.st_coco import read_st_coco
 from vodet.data.statistics import SHOWN_SIZES, Spread, compute_statistics, statistics_table
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vodet.data.sampling import clip_generator
-from vodet.data.transforms import ClipTransform, Expand, IouCrop, Letterbox, OriginalSize, Resize
+from vodet.data.transforms import ClipTransform, Expand, IouCrop
 from vodet.errors import ConfigError, FrameError
 from vodet.structures import Target
 
@@ -46,54 +46,6 @@ def clip():
     frames = [picture(pair) for pair in boxes]
     targets = [target(pair, labels=[0, 1], track_ids=[5, 8]) for pair in boxes]
     return frames, targets
-
-
-@pytest.mark.parametrize(
-    ("resize", "size", "expected"),
-    [
-        (Resize(24), (48, 64), (24, 32)),
-        (Resize(24), (64, 48), (32, 24)),
-        (Resize(600, 1000), (720, 1280), (562, 1000)),
-        (Resize(600, 1000), (720, 960), (600, 800)),
-        (Letterbox(320, 320), (720, 1280), (180, 320)),
-        (Letterbox(320, 576), (1000, 100), (320, 32)),
-        (Letterbox(10, 10), (5, 1000), (1, 10)),
-        (OriginalSize(), (48, 64), (48, 64)),
-    ],
-)
-def test_target_size(resize, size, expected):
-    assert resize.target_size(size) == expected
-
-
-def test_resize_averages_where_it_shrinks_and_interpolates_where_it_grows():
-    frame = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3) * 5
-
-    small, large = Resize(2)(frame), Resize(8)(frame)
-
-    assert np.abs(small - frame.reshape(2, 2, 2, 2, 3).mean((1, 3))).max() <= 0.5
-    assert large.shape == (8, 8, 3)
-    assert np.array_equal(large[0, 0], frame[0, 0])
-
-
-def test_letterbox_puts_the_picture_at_the_top_left_on_black():
-    frame = np.full((10, 20, 3), 200, np.uint8)
-    letterbox = Letterbox(16, 16)
-
-    result = letterbox(frame)
-
-    height, width = letterbox.target_size((10, 20))
-    assert (height, width) == (8, 16)
-    assert (result[:height, :width] == 200).all()
-    assert not result[height:].any()
-    assert not result[:, width:].any()
-
-
-@pytest.mark.parametrize(
-    "make", [lambda: Resize(0), lambda: Resize(600, 500), lambda: Letterbox(320, 0)]
-)
-def test_impossible_sizes(make):
-    with pytest.raises(ConfigError, match=r"found (Resize|Letterbox)"):
-        make()
 
 
 SPATIAL = {

@@ -17,6 +17,9 @@ from vodet.tasks.checkpoint import load
 
 def predict(config: DictConfig) -> None:
     """Run the checkpoint that a config names on its source."""
+    if config.chunk_size < 1:
+        msg = f"chunk_size must be at least 1, found {config.chunk_size}."
+        raise ConfigError(msg)
     source = open_source(config.source)
     detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
     predict_video(

@@ -18,6 +18,7 @@ from vodet.cli.app import run
 from vodet.data.datamodule import ClipDataModule
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
+from vodet.files import remove_partial
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 
@@ -26,11 +27,12 @@ def train(config: DictConfig) -> None:
     """Train the detector that a config describes."""
     checkpoint = continue_run(config)
     L.seed_everything(config.seed, workers=True, verbose=False)
-    torch.set_float32_matmul_precision(config.matmul_precision)
+    set_precision(config.matmul_precision)
     data, task = build(config)
     trainer = build_trainer(config)
     if trainer.is_global_zero:
         save_config(config)
+        remove_partial(config.run_dir)
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         print_summary(trainer, Path(config.run_dir))
@@ -47,17 +49,32 @@ def continue_run(config: DictConfig) -> Path | None:
     checkpoint = Path(config.resume)
     if config.resume == "last":
         runs = Path(config.runs_dir, str(config.name))
-        found = sorted(runs.glob("*/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        found += [path for path in [Path(config.run_dir, "last.ckpt")] if path.is_file()]
+        found = [*runs.rglob("last.ckpt"), *Path(config.run_dir).glob("last.ckpt")]
         if not found:
-            msg = f"resume=last: expected a run with a last.ckpt in {runs}, found none."
+            msg = (
+                f"resume=last: expected a run with a last.ckpt in {runs}, found none. The first is "
+                "written at the end of the first epoch: start again, without resume."
+            )
             raise ConfigError(msg)
-        checkpoint = found[-1]
+        checkpoint = max(found, key=lambda path: path.stat().st_mtime)
     if not checkpoint.is_file():
         msg = f"resume={config.resume}: expected 'last' or a checkpoint, found no such file."
         raise ConfigError(msg)
     config.run_dir = str(checkpoint.parent)
     return checkpoint
+
+
+def set_precision(name: str) -> None:
+    """Set the precision of float32 matrix products on GPUs.
+
+    Raises:
+        ConfigError: If torch has none of this name, of which it would only warn.
+    """
+    known = ("highest", "high", "medium")
+    if name not in known:
+        msg = f"matmul_precision must be one of {', '.join(known)}; found {name!r}."
+        raise ConfigError(msg)
+    torch.set_float32_matmul_precision(name)
 
 
 def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
@@ -101,7 +118,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
         )
     except Exception as error:
         reason = error.__cause__ or error
-        if not isinstance(reason, MisconfigurationException):
+        if not isinstance(reason, MisconfigurationException | ValueError):
             raise
         accelerator, devices = config.trainer.accelerator, config.trainer.devices
         msg = (

@@ -16,12 +16,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vodet.data.collate import collate_clips
-from vodet.data.dataset import ClipDataset, OnBadFrame, Source, VideoChunkDataset
+from vodet.data.dataset import ClipDataset, Source, VideoChunkDataset
+from vodet.data.frame_source import OnBadFrame
 from vodet.data.index import VideoIndex
+from vodet.data.resize import OriginalSize
 from vodet.data.sampler import ClipSampler, WholeVideoSampler
 from vodet.data.sampling import TemporalDropout
 from vodet.data.st_coco import read_st_coco
-from vodet.data.transforms import ClipTransform, OriginalSize
+from vodet.data.transforms import ClipTransform
 from vodet.errors import ConfigError, DataError
 from vodet.structures import ClipBatch, FrameResize, VideoChunk, Window
 
@@ -56,6 +58,9 @@ class ClipDataModule(LightningDataModule):
         pin_memory: Whether batches are pinned; None means where there is a CUDA device.
         multiprocessing_context: How workers are started: ``fork``, ``spawn`` or ``forkserver``;
             None leaves it to the platform.
+
+    Raises:
+        ConfigError: If a number is too small.
     """
 
     def __init__(
@@ -82,6 +87,14 @@ class ClipDataModule(LightningDataModule):
         multiprocessing_context: str | None = None,
     ) -> None:
         super().__init__()
+        numbers = {
+            "batch_size": batch_size,
+            "chunk_size": chunk_size,
+            "clips_per_video": clips_per_video,
+        }
+        for name, number in numbers.items():
+            _require(name, number, least=1)
+        _require("num_workers", num_workers, least=0)
         self.train = train
         self.val = val
         self._class_names = class_names
@@ -204,6 +217,12 @@ class _ReportingLoader(DataLoader[Any]):
             yield from super().__iter__()
         finally:  # also where the epoch is cut short
             self.dataset.source.report_bad_frames()
+
+
+def _require(name: str, number: int | None, least: int) -> None:
+    if number is not None and number < least:
+        msg = f"data.{name} must be at least {least}, found {number}."
+        raise ConfigError(msg)
 
 
 def _use_one_thread(worker: int) -> None:

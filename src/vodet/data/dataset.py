@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -14,9 +12,10 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vodet.boxes import rescale_boxes
-from vodet.data.frames import image_path, read_frame, reduction_for
+from vodet.data.frame_source import FrameSource, OnBadFrame
+from vodet.data.handover import empty_frames
 from vodet.data.index import VideoIndex
+from vodet.data.resize import OriginalSize
 from vodet.data.sampling import (
     TemporalDropout,
     clip_generator,
@@ -24,13 +23,10 @@ from vodet.data.sampling import (
     reference_frames,
     window_positions,
 )
-from vodet.data.transforms import ClipTransform, OriginalSize
+from vodet.data.transforms import ClipTransform
 from vodet.errors import DataError, FrameError
-from vodet.structures import Clip, FrameInfo, FrameResize, Size, Target, VideoChunk, Window
+from vodet.structures import Clip, FrameInfo, FrameResize, Target, VideoChunk, Window
 
-logger = logging.getLogger(__name__)
-
-OnBadFrame = Literal["raise", "skip"]
 NO_VIDEO = -1
 # So many bad clips in a row are not a few bad files: the images are not there.
 MAX_SKIPPED_IN_A_ROW = 100
@@ -47,103 +43,6 @@ class Source:
 
     annotations: str
     images: str
-
-
-class FrameSource:
-    """Frames of an index, read at the size of a resize, and the record of those that are bad.
-
-    Args:
-        index: The data set.
-        images: Folder or fsspec URL of the images.
-        resize: How frames are brought to size.
-        on_bad_frame: ``raise`` lets the error of a bad frame stop everything; ``skip`` records it.
-    """
-
-    def __init__(
-        self, index: VideoIndex, images: str, resize: FrameResize, on_bad_frame: OnBadFrame
-    ) -> None:
-        self.index = index
-        self.images = images
-        self.resize = resize
-        self.on_bad_frame = on_bad_frame
-        # In shared memory, for workers to write to: one flag a frame is safe without a lock.
-        # Loaders of an evaluation are made in inference mode, and its tensors are read-only later.
-        with torch.inference_mode(mode=False):
-            self._is_bad = torch.zeros(index.num_frames, dtype=torch.bool)
-        self._is_bad.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
-
-    def size(self, row: int) -> Size:
-        """Return the size of the image file of a frame, as annotated."""
-        height, width = self.index.sizes[row].tolist()
-        return height, width
-
-    def read(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
-        """Read a frame at the size of the resize.
-
-        Raises:
-            FrameError: If the image is bad.
-        """
-        size = self.size(row)
-        path = image_path(self.images, self.index.file_name(row))
-        reduction = reduction_for(size, self.resize)
-        return self.resize(read_frame(path, int(self.index.image_ids[row]), size, reduction))
-
-    def read_or_record(self, row: int) -> UInt8[np.ndarray, "height width 3"] | None:
-        """Read a frame; where it is bad and bad ones are skipped, record that and return None.
-
-        Raises:
-            FrameError: If the image is bad and ``on_bad_frame`` is ``raise``.
-        """
-        try:
-            return self.read(row)
-        except FrameError:
-            if self.on_bad_frame == "raise":
-                raise
-            self._is_bad[row] = True
-            return None
-
-    def target(self, row: int) -> Target:
-        """Return the objects of a frame in pixels of the resized picture."""
-        size = self.size(row)
-        target = self.index.target(row)
-        target["boxes"] = rescale_boxes(target["boxes"], size, self.resize.target_size(size))
-        return target
-
-    def info(self, row: int, size: Size | None = None, is_known: bool = True) -> FrameInfo:
-        """Describe a frame.
-
-        Args:
-            row: The frame.
-            size: Size of the picture in the input where the resize did not decide it.
-            is_known: Whether the picture is that of the frame.
-        """
-        original_size = self.size(row)
-        return FrameInfo(
-            video=self.index.video_name(self.index.video_of(row)),
-            frame_number=int(self.index.frame_numbers[row]),
-            image_id=int(self.index.image_ids[row]),
-            original_size=original_size,
-            size=size or self.resize.target_size(original_size),
-            is_annotated=bool(self.index.is_annotated[row]) and is_known,
-        )
-
-    def report_bad_frames(self) -> None:
-        """Log how many frames were skipped since the last report, with the first three errors."""
-        rows = self._is_bad.nonzero()[:, 0].tolist()
-        self._is_bad.zero_()
-        if not rows:
-            return
-        message = "%d bad frames of %s were skipped. The first of them:\n%s"
-        texts = "\n".join(self._why_bad(row) for row in rows[:3])
-        logger.warning(message, len(rows), self.index.source, texts)
-
-    def _why_bad(self, row: int) -> str:
-        """Say what is wrong with a frame; reading it again needs no messages between processes."""
-        try:
-            self.read(row)
-        except FrameError as error:
-            return str(error)
-        return f"{self.index.file_name(row)}: bad at first, readable by now."
 
 
 class ClipDataset(Dataset[Clip]):
@@ -232,8 +131,9 @@ class ClipDataset(Dataset[Clip]):
             return None
         targets = [self.source.target(int(row)) for row in rows]
         images, targets_left = self.transform(good, targets, generator)
-        pictures = channels_first(images)
-        infos = [self.source.info(int(row), images[0].shape[:2]) for row in rows]
+        size = images[0].shape[:2]
+        pictures = _stack(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
+        infos = [self.source.info(int(row), size) for row in rows]
         first, *others = (
             _pick(pictures, infos, targets_left, window, reference)
             for window in positions.reshape(len(windows), -1).tolist()
@@ -274,12 +174,11 @@ def _pick(
     )
 
 
-def channels_first(frames: Sequence[np.ndarray]) -> UInt8[Tensor, "n 3 h w"]:
-    """Stack pictures ``[H, W, 3]`` of one size; OpenCV's split is faster than transposing."""
-    result = np.empty((len(frames), 3, *frames[0].shape[:2]), np.uint8)
-    for planes, frame in zip(result, frames, strict=True):
+def _stack(frames: Sequence[np.ndarray], out: UInt8[Tensor, "n 3 h w"]) -> Tensor:
+    """Write pictures ``[H, W, 3]`` into ``out``; OpenCV's split is faster than transposing."""
+    for planes, frame in zip(out.numpy(), frames, strict=True):
         cv2.split(frame, list(planes))
-    return torch.from_numpy(result)
+    return out
 
 
 class VideoChunkDataset(Dataset[VideoChunk]):
@@ -346,7 +245,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
             )
             raise FrameError(msg)
         return VideoChunk(
-            frames=channels_first(frames),
+            frames=_stack(frames, empty_frames(len(frames), 3, *frames[0].shape[:2])),
             infos=tuple(infos),
             is_first=rows.start == video.start,
             is_last=rows.stop == video.stop,

@@ -1,8 +1,8 @@
 """The generated set: videos in which a single frame is often not enough to recognise the objects.
 
-A part of the frames, drawn independently of each other, is degraded so that textures and borders
-are gone (``degradations``), while objects move a few pixels from frame to frame (``scenes``): what
-one frame hides, its neighbour mostly shows. A folder of the set holds::
+A part of the frames, never two in a row, is degraded so that textures and borders are gone
+(``degradations``), while objects move a few pixels from frame to frame (``scenes``): what one frame
+hides, its neighbours show. A folder of the set holds::
 
     images/{train,val}/{video}/{frame:06d}.jpg
     train.json, val.json      ST-COCO, file names relative to the folder
@@ -33,7 +33,7 @@ from vodet.errors import ConfigError, DataError
 SPLITS = ("train", "val")
 
 _GENERATOR = "vodet-data generate"
-_VERSION = 1  # to raise whenever the same settings give other bytes
+_VERSION = 2  # to raise whenever the same settings give other bytes
 _CONFIG_FILE = "config.json"
 
 
@@ -48,7 +48,7 @@ class SyntheticConfig:
         size: Side of the square pictures in pixels.
         min_objects: Smallest number of objects of a video.
         max_objects: Largest number of objects of a video.
-        degradation_rate: Probability of each frame to be degraded.
+        degradation_rate: Expected share of degraded frames, of which no two are neighbours.
         jpeg_quality: 1 to 100.
         seed: Decides all that is random.
 
@@ -59,10 +59,10 @@ class SyntheticConfig:
     train_videos: int = 60
     val_videos: int = 12
     frames_per_video: int = 16
-    size: int = 160
+    size: int = 128
     min_objects: int = 3
-    max_objects: int = 6
-    degradation_rate: float = 0.5
+    max_objects: int = 5
+    degradation_rate: float = 0.45
     jpeg_quality: int = 90
     seed: int = 0
 
@@ -74,7 +74,7 @@ class SyntheticConfig:
             "size": (64, 4096),
             "min_objects": (0, self.max_objects),
             "max_objects": (1, 1000),
-            "degradation_rate": (0, 1),
+            "degradation_rate": (0, 0.5),
             "jpeg_quality": (1, 100),
             "seed": (0, 2**63),
         }
@@ -190,15 +190,22 @@ def _write_video(
     """Write the pictures of a video and return their annotations."""
     scene = video_scene(config, split, video)
     _, rng = _generators(config, split, video)
-    frames = []
+    frames: list[RenderedFrame] = []
     for frame in range(config.frames_per_video):
         picture = scene.picture(frame)
         degradations: tuple[str, ...] = ()
-        if rng.random() < config.degradation_rate:
+        if rng.random() < _degradation_probability(config.degradation_rate, frames):
             picture, degradations = degrade(picture, rng)
         _write_jpeg(folder / _file_name(split, video, frame), picture, config.jpeg_quality)
         frames.append(RenderedFrame(degradations, scene.boxes(frame)))
     return frames
+
+
+def _degradation_probability(rate: float, earlier: list[RenderedFrame]) -> float:
+    """Return the probability that keeps each frame at ``rate`` though no two are neighbours."""
+    if not earlier:
+        return rate
+    return 0.0 if earlier[-1].degradations else rate / (1 - rate)
 
 
 def _write_jpeg(path: Path, picture: np.ndarray, quality: int) -> None:

@@ -1,22 +1,20 @@
-"""Resizing of frames, and augmentation of clips: one draw for all frames, boxes carried along."""
+"""Augmentation of clips: one draw for all frames, boxes carried along."""
 
 from __future__ import annotations
 
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from vodet.boxes import box_areas, clip_boxes
 from vodet.errors import ConfigError, FrameError
-from vodet.structures import FrameResize, Size, Target
+from vodet.structures import Target
 
 # Importing albumentations asks a server for its newest version unless told not to.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -25,99 +23,6 @@ from albumentations.augmentations.crops.transforms import BaseCrop
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 
 MIN_BOX_AREA = 1.0  # square pixels; nothing can be learnt from less
-
-
-def resize_frame(
-    frame: UInt8[np.ndarray, "h w 3"], size: Size
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize a picture: by area averages where it shrinks, bilinearly where it grows."""
-    if frame.shape[:2] == size:
-        return frame
-    shrinks = size[0] < frame.shape[0]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(frame, (size[1], size[0]), interpolation=interpolation)
-
-
-def _scaled(size: Size, scale: float) -> Size:
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-@dataclass(frozen=True)
-class OriginalSize(FrameResize):
-    """Leaves frames as they are."""
-
-    def target_size(self, original_size: Size) -> Size:
-        """Return the same size."""
-        return original_size
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Return the same frame."""
-        return frame
-
-
-@dataclass(frozen=True)
-class Resize(FrameResize):
-    """Brings the short side to a length, or less where the long side would exceed its own.
-
-    Args:
-        short_side: Pixels of the shorter side.
-        long_side: The most pixels of the longer side; None for no limit.
-
-    Raises:
-        ConfigError: If a side is not positive or the long side is shorter than the short one.
-    """
-
-    short_side: int
-    long_side: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.short_side < 1 or (self.long_side or self.short_side) < self.short_side:
-            msg = f"Resizing needs 1 <= short_side <= long_side, found {self}."
-            raise ConfigError(msg)
-
-    def target_size(self, original_size: Size) -> Size:
-        """Return the size of the picture after resizing; the ratio of its sides is kept."""
-        scale = self.short_side / min(original_size)
-        if self.long_side is not None:
-            scale = min(scale, self.long_side / max(original_size))
-        return _scaled(original_size, scale)
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Resize ``[H, W, 3]`` uint8."""
-        return resize_frame(frame, self.target_size((frame.shape[0], frame.shape[1])))
-
-
-@dataclass(frozen=True)
-class Letterbox(FrameResize):
-    """Fits pictures into one shape: at the top left, with black at the right and the bottom.
-
-    Args:
-        height: Pixels of every result, padding included.
-        width: Likewise.
-
-    Raises:
-        ConfigError: If a side is not positive.
-    """
-
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            msg = f"A letterbox needs a positive height and width, found {self}."
-            raise ConfigError(msg)
-
-    def target_size(self, original_size: Size) -> Size:
-        """Return the size of the picture in the letterbox, without padding; its ratio is kept."""
-        height, width = original_size
-        return _scaled(original_size, min(self.height / height, self.width / width))
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Resize and pad ``[H, W, 3]`` uint8."""
-        size = self.target_size((frame.shape[0], frame.shape[1]))
-        result = np.zeros((self.height, self.width, 3), np.uint8)
-        result[: size[0], : size[1]] = resize_frame(frame, size)
-        return result
 
 
 class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes without types
@@ -282,13 +187,15 @@ class ClipTransform:
             return frames, _select(targets, boxes[rows], rows)
         # One stream for all transforms: seeds would start each of them at the same number.
         self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        result = self._compose(
-            images=np.stack(frames), bboxes=boxes.numpy(), rows=np.arange(len(boxes))
-        )
+        # A target for each frame: for `images`, albumentations copies all of them in every step.
+        names = ["image", *(f"image{position}" for position in range(1, len(frames)))]
+        self._compose.add_targets(dict.fromkeys(names[1:], "image"))
+        pictures = dict(zip(names, frames, strict=True))
+        result = self._compose(**pictures, bboxes=boxes.numpy(), rows=np.arange(len(boxes)))
         boxes = torch.as_tensor(np.asarray(result["bboxes"], np.float32).reshape(-1, 4))
         rows = torch.as_tensor(np.asarray(result["rows"], np.int64))
         order = rows.argsort()
-        return list(result["images"]), _select(targets, boxes[order], rows[order])
+        return [result[name] for name in names], _select(targets, boxes[order], rows[order])
 
 
 def _select(

@@ -107,7 +107,7 @@ class TimmBackbone(nn.Module):
             levels = self.net((frames - self.mean) / self.std)
         except AssertionError as error:  # how timm refuses a size
             msg = (
-                f"{self.name} does not take frames of {height} x {width}: {error}. "
+                f"{self.name} does not take frames of {height} x {width}: {error} "
                 "Give the size to the model as img_size=[height, width] where it has one."
             )
             raise ConfigError(msg) from error

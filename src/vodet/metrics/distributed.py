@@ -1,11 +1,12 @@
-"""What the processes of a distributed evaluation have found, brought together on the first."""
+"""Exchange between the processes of a distributed evaluation: all goes through the first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch.distributed as dist
+from torch import Tensor
 
 from vodet.errors import VodetError
 
@@ -36,6 +37,13 @@ def on_first(function: Callable[[Gathered], T], gathered: Gathered | None) -> T:
     if isinstance(result, VodetError):
         raise result
     return result  # type: ignore[return-value]  # None only where `function` returns None
+
+
+def copy_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with their values on the first process."""
+    if _is_distributed():
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
 
 
 def _is_distributed() -> bool:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from vodet import __version__
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
 from vodet.files import replacing
+from vodet.tasks.trust import trusted_config
 
 CARD_KEY = "vodet"
 _WEIGHTS_PREFIX = "detector."
@@ -34,12 +39,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             CheckpointError: If it cannot be written, as on a full disk; the old file stays.
         """
+        # Into memory first: torch's writer does not survive a file that cannot be written.
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
         try:
             with replacing(path) as partial, partial.open("wb") as file:
-                torch.save(checkpoint, file)
+                file.write(buffer.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-        except (OSError, RuntimeError) as error:  # torch's writer hides OSError in RuntimeError
+        except OSError as error:
             msg = (
                 f"The checkpoint {path} could not be written: {error}. Is the disk full? What "
                 "was there before is unchanged; free some space and go on with resume=last."
@@ -72,25 +80,43 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
     if not Path(path).is_file():
         msg = f"Expected a checkpoint at {path}, found no such file."
         raise CheckpointError(msg)
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    if not is_zipfile(path):  # as all that torch.save writes
         msg = (
-            f"The checkpoint {path} holds more than tensors and plain values and was not loaded, "
-            f"since it could run code: {_first_line(error)}"
+            f"The checkpoint {path} is truncated, or is none: its {Path(path).stat().st_size} "
+            "bytes do not end as a checkpoint does. Copy it again."
+        )
+        raise CheckpointError(msg)
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        name = re.search(r"GLOBAL (\S+)", str(error))
+        msg = (
+            f"The checkpoint {path} was not loaded, since it could run code: it holds "
+            f"{name.group(1) if name else 'something'} beside tensors and plain values."
         )
         raise CheckpointError(msg) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        msg = f"The checkpoint {path} is truncated or damaged: {_first_line(error)}"
+    except Exception as error:  # whatever the reader stumbles over
+        msg = f"The checkpoint {path} is damaged: {type(error).__name__}: {_first_line(error)}"
         raise CheckpointError(msg) from error
-    if not isinstance(checkpoint, dict) or not {CARD_KEY, "state_dict"} <= checkpoint.keys():
+    if not _is_of_vodet(checkpoint):
         found = sorted(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         msg = (
-            f"The checkpoint {path} was not written by vodet: expected the entries {CARD_KEY!r} "
-            f"and 'state_dict', found {found}."
+            f"The checkpoint {path} was not written by vodet: expected the entries 'state_dict' "
+            f"and {CARD_KEY!r}, with class_names and config; found {found}."
         )
         raise CheckpointError(msg)
     return checkpoint
+
+
+def _is_of_vodet(checkpoint: Any) -> bool:
+    if not isinstance(checkpoint, dict) or not {CARD_KEY, "state_dict"} <= checkpoint.keys():
+        return False
+    card = checkpoint[CARD_KEY]
+    return (
+        isinstance(card, dict)
+        and isinstance(card.get("class_names"), list)
+        and isinstance(card.get("config", ...), dict | None)
+    )
 
 
 def load(
@@ -122,15 +148,13 @@ def load(
     """
     checkpoint = read_checkpoint(path, map_location)
     card = checkpoint[CARD_KEY]
-    config = (card["config"] or {}).get("model")
-    if config is None:
+    if not card["config"]:
         msg = (
             f"The checkpoint {path} carries no config: its task was made without one. "
             "Build the detector yourself and call load_weights(detector, path)."
         )
         raise CheckpointError(msg)
-    for target in _targets(config):
-        _require_trusted(target, ("vodet", *trusted), path)
+    config = trusted_config(card["config"].get("model"), trusted, path)
     detector = _build(config, card["class_names"], overrides or {}, path)
     load_weights(detector, path, checkpoint)
     return detector.to(map_location).eval()
@@ -144,7 +168,17 @@ def load_weights(
     Raises:
         CheckpointError: If classes, names or shapes differ; names the first ten differences.
     """
-    checkpoint = checkpoint or read_checkpoint(path)
+    detector.load_state_dict(fitting_weights(detector, checkpoint or read_checkpoint(path), path))
+
+
+def fitting_weights(
+    detector: VideoDetector, checkpoint: dict[str, Any], path: Any
+) -> dict[str, Tensor]:
+    """Return the weights of a detector from a checkpoint of it.
+
+    Raises:
+        CheckpointError: As `load_weights`.
+    """
     class_names = tuple(checkpoint[CARD_KEY]["class_names"])
     if class_names != detector.class_names:
         msg = (
@@ -166,7 +200,7 @@ def load_weights(
             f"the first of them:\n{shown}"
         )
         raise CheckpointError(msg)
-    detector.load_state_dict(weights)
+    return weights
 
 
 def _differences(own: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
@@ -179,48 +213,19 @@ def _differences(own: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: expected shape {own[name]}, found {found[name]}"
 
 
-def _targets(node: Any) -> Iterator[str]:
-    """Yield every class path of a config."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
-
-
-def _require_trusted(target: str, trusted: tuple[str, ...], path: Any) -> None:
-    """Raise unless ``target`` is a class that is defined in a trusted package.
-
-    The prefix is not enough: ``vodet.some.module.os.system`` would reach what a module imports.
-    """
-    if target.partition(".")[0] in trusted:
-        found = get_object(target)
-        if isinstance(found, type) and found.__module__.partition(".")[0] in trusted:
-            return
-    msg = (
-        f"The checkpoint {path} names {target!r}, which is not a class of {', '.join(trusted)}. If "
-        f"you trust it, say so: vodet.load(path, trusted=[{target.partition('.')[0]!r}]), or "
-        f"trusted=[{target.partition('.')[0]}] on the command line."
-    )
-    raise CheckpointError(msg)
-
-
 def _build(
-    config: dict[str, Any], class_names: list[str], overrides: dict[str, Any], path: Any
+    model: DictConfig, class_names: list[str], overrides: dict[str, Any], path: Any
 ) -> VideoDetector:
-    model = OmegaConf.create(config)
     # The weights are in the checkpoint: nothing is to be fetched for the backbone.
     for key, value in {"backbone.pretrained": False, "backbone.checkpoint_path": None}.items():
-        OmegaConf.update(model, key, value)
+        if OmegaConf.select(model, key):
+            OmegaConf.update(model, key, value)
     for key, value in overrides.items():
         OmegaConf.update(model, key, value)
     try:
         detector = instantiate(model, class_names=class_names)
     except InstantiationException as error:
-        msg = f"The detector of the checkpoint {path} cannot be built: {error}"
+        msg = f"The detector of the checkpoint {path} cannot be built: {error.__cause__ or error}"
         raise CheckpointError(msg) from error
     if not isinstance(detector, VideoDetector):
         msg = f"The checkpoint {path} describes a {type(detector).__name__}, not a VideoDetector."

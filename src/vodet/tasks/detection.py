@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vodet.detector import VideoDetector
-from vodet.errors import TrainingError
+from vodet.errors import ConfigError, TrainingError
 from vodet.metrics.coco import CocoAveragePrecision
+from vodet.metrics.distributed import copy_from_first
 from vodet.structures import ClipBatch, VideoChunk
-from vodet.tasks.checkpoint import CARD_KEY, model_card
+from vodet.tasks.checkpoint import CARD_KEY, fitting_weights, model_card
 from vodet.tasks.evaluation import Evaluation
 from vodet.tasks.schedule import Schedule
 
@@ -62,11 +63,16 @@ class VideoDetectionTask(L.LightningModule):
 
         Raises:
             TrainingError: If the task was made without an optimizer.
+            ConfigError: If it cannot be built.
         """
         if self._optimizer is None:
             msg = "Training needs an optimizer: VideoDetectionTask(detector, optimizer=...)."
             raise TrainingError(msg)
-        optimizer = self._optimizer(p for p in self.detector.parameters() if p.requires_grad)
+        try:
+            optimizer = self._optimizer(p for p in self.detector.parameters() if p.requires_grad)
+        except (TypeError, ValueError) as error:
+            msg = f"The optimizer cannot be built: {error}"
+            raise ConfigError(msg) from error
         return [optimizer], self._schedule(optimizer) if self._schedule else []
 
     def on_train_epoch_start(self) -> None:
@@ -90,6 +96,8 @@ class VideoDetectionTask(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Begin an evaluation against the annotations of the data module."""
+        # Running statistics differ after a training step: each process has seen other clips.
+        copy_from_first(self.detector.buffers())
         ground_truth = self.trainer.datamodule.val_index.ground_truth()  # type: ignore[attr-defined]
         self.evaluation = Evaluation(self.detector, CocoAveragePrecision(ground_truth))
 
@@ -103,12 +111,23 @@ class VideoDetectionTask(L.LightningModule):
         if self.evaluation is not None:
             result = self.evaluation.metric.compute()
             for name, value in result.items():
-                self.log(f"val/{name}", value, prog_bar=name == "map")
+                # Equal on all processes: the maximum keeps it, where a mean would round.
+                self.log(
+                    f"val/{name}", value, prog_bar=name == "map", reduce_fx="max", sync_dist=True
+                )
             self.evaluation = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `vodet.load` needs: version, class names and the config."""
         checkpoint[CARD_KEY] = model_card(self.detector, self._config)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on from a checkpoint of another detector.
+
+        Raises:
+            CheckpointError: If its classes or weights differ.
+        """
+        fitting_weights(self.detector, checkpoint, self.trainer.ckpt_path)
 
 
 def _not_finite(terms: dict[str, Tensor], batch: ClipBatch, step: int) -> str:

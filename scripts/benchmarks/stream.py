@@ -1,0 +1,203 @@
+"""Frames per second of streaming detectors beside their backbone alone, and where the time goes.
+
+    python scripts/benchmarks/stream.py --backbone hrnet_w32 --size 320 576
+
+All rows see the same random frames, one after the other in each round; medians over the rounds are
+shown, of the ratios within a round too. Latency is that of one push. The last columns divide the
+time of a frame among the stages, measured apart. Weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median, quantiles
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from rich.console import Console
+from rich.table import Table
+
+from vodet import StreamingDetector, VideoDetector
+from vodet.cli.app import config_dir
+from vodet.structures import ClipBatch, FrameInfo
+
+CLASSES = [f"class {number}" for number in range(8)]
+STAGES = ("encode", "fusion", "head")  # what is left of a push is decoding and postprocessing
+Run = Callable[[np.ndarray], Any]  # of a chunk of frames [n, H, W, 3]
+# Overrides of each row of the table; the first is what the others are compared with.
+DETECTORS = {
+    "CenterNet": ["window=single", "model/fusion=none", "model/head=centernet"],
+    "CenterNet + STF": ["model/fusion=stf", "model/head=centernet"],
+}
+
+
+def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
+    """Build a detector from the configs, with random weights."""
+    torch.manual_seed(0)
+    common = [
+        f"window={options.window}",
+        f"model/backbone={options.backbone}",
+        f"model/pyramid={options.pyramid}",
+        f"data.resize.short_side={min(options.size)}",
+        f"data.resize.long_side={max(options.size)}",
+    ]
+    chosen = dict(override.split("=", 1) for override in (*common, *overrides))
+    config = hydra.compose("train", [f"{key}={value}" for key, value in chosen.items()])
+    detector: VideoDetector = instantiate(config.model, class_names=CLASSES)
+    return detector.to(options.device).eval()
+
+
+def backbone_run(detector: VideoDetector) -> Run:
+    """Return the bare timm model, on frames that are normalised already."""
+    net: Any = detector.backbone.net
+
+    @torch.inference_mode()
+    def run(frames: np.ndarray) -> Any:
+        images = torch.from_numpy(frames).permute(0, 3, 1, 2).to(detector.device)
+        return net(images.contiguous() / 255)
+
+    return run
+
+
+def clip_run(detector: VideoDetector) -> Run:
+    """Return a detector that gets the whole window of every frame, and encodes it again."""
+    length = len(detector.window.offsets)
+
+    @torch.inference_mode()
+    def run(frames: np.ndarray) -> Any:
+        size = frames.shape[1:3]
+        images = torch.from_numpy(frames).permute(0, 3, 1, 2).to(detector.device)
+        info = FrameInfo("video", 0, 0, size, size)
+        clips = images.unsqueeze(1).expand(-1, length, -1, -1, -1)
+        infos = ((info,) * length,) * len(frames)
+        return detector(ClipBatch(clips, infos, (), detector.window.reference))
+
+    return run
+
+
+def wait_for(device: str) -> None:
+    """Wait until a GPU has done what it was asked."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def latencies(run: Run, chunks: list[np.ndarray], options: argparse.Namespace) -> list[float]:
+    """Return the milliseconds of each chunk."""
+    dtype = torch.bfloat16
+    device = options.device.split(":")[0]
+    times = []
+    with torch.autocast(device, dtype, enabled=options.precision == "bf16-mixed"):
+        for chunk in chunks:
+            start = time.perf_counter()
+            run(chunk)
+            wait_for(options.device)
+            times.append(1000 * (time.perf_counter() - start))
+    return times
+
+
+def timed(function: Callable[..., Any], times: list[float], device: str) -> Callable[..., Any]:
+    """Return the function with its time added to ``times``."""
+
+    def call(*arguments: Any) -> Any:
+        wait_for(device)
+        start = time.perf_counter()
+        result = function(*arguments)
+        wait_for(device)
+        times.append(1000 * (time.perf_counter() - start))
+        return result
+
+    return call
+
+
+def shares(
+    detector: VideoDetector, chunks: list[np.ndarray], options: argparse.Namespace
+) -> list[float]:
+    """Return the share of each stage in the time of a stream, and that of the rest."""
+    spent: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    parts = {"encode": detector, "fusion": detector.fusion, "head": detector.head}
+    for stage, part in parts.items():
+        name = "encode" if stage == "encode" else "forward"
+        setattr(part, name, timed(getattr(part, name), spent[stage], options.device))
+    total = sum(latencies(StreamingDetector(detector).push, chunks, options))
+    for stage, part in parts.items():
+        delattr(part, "encode" if stage == "encode" else "forward")
+    known = [sum(spent[stage]) / total for stage in STAGES]
+    return [*known, 1 - sum(known)]
+
+
+def rows(
+    detectors: dict[str, VideoDetector], options: argparse.Namespace
+) -> Iterator[tuple[str, Callable[[], Run]]]:
+    """Yield the rows of the table: a name, and what makes its run for one round."""
+    for name, detector in detectors.items():
+        yield name, lambda detector=detector: StreamingDetector(detector).push
+        if len(detector.window.offsets) > 1:
+            yield f"{name}, as clips", partial(clip_run, detector)
+    yield "backbone alone", partial(backbone_run, next(iter(detectors.values())))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--backbone", default="hrnet_w32", help="of conf/model/backbone")
+    parser.add_argument("--pyramid", default="identity", help="of conf/model/pyramid")
+    parser.add_argument("--size", type=int, nargs=2, default=[320, 576], help="height and width")
+    parser.add_argument("--window", default="previous", help="of conf/window")
+    parser.add_argument("--frames", type=int, default=16, help="of a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--chunk", type=int, default=1, help="frames of a push")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
+    options = parser.parse_args()
+
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        detectors = {name: build(overrides, options) for name, overrides in DETECTORS.items()}
+    generator = np.random.default_rng(0)
+    video = generator.integers(0, 256, (options.frames, *options.size, 3), np.uint8)
+    chunks = [video[start : start + options.chunk] for start in range(0, len(video), options.chunk)]
+    makers = dict(rows(detectors, options))
+    for make in makers.values():
+        latencies(make(), chunks[:2], options)
+    rounds = [
+        {name: latencies(make(), chunks, options) for name, make in makers.items()}
+        for _ in range(options.rounds)
+    ]
+    Console(width=120).print(table_of(rounds, detectors, chunks, options))
+
+
+def table_of(
+    rounds: list[dict[str, list[float]]],
+    detectors: dict[str, VideoDetector],
+    chunks: list[np.ndarray],
+    options: argparse.Namespace,
+) -> Table:
+    """Return one row for each way of running, compared with the first."""
+    threads = f", {torch.get_num_threads()} threads" if options.device == "cpu" else ""
+    table = Table(title=f"torch {torch.__version__}{threads}, {vars(options)}")
+    first = next(iter(rounds[0]))
+    for column in ("", "frames/s", f"of {first}", "ms median", "95 %", *STAGES, "rest"):
+        table.add_column(column, justify="right" if column else "left")
+    for name in rounds[0]:
+        rates = [options.frames / sum(times[name]) * 1000 for times in rounds]
+        ratios = [sum(times[first]) / sum(times[name]) for times in rounds]
+        pushes = [time for times in rounds for time in times[name]]
+        stages = shares(detectors[name], chunks, options) if name in detectors else []
+        table.add_row(
+            name,
+            f"{median(rates):.1f}",
+            f"{median(ratios):.2f}",
+            f"{median(pushes):.1f}",
+            f"{quantiles(pushes, n=20)[-1]:.1f}",
+            *(f"{share:.0%}" for share in stages),
+        )
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""What to tell a user of an error that is theirs to mend."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vodet.errors import VodetError
+
+Compose = Callable[[list[str]], DictConfig]
+
+
+def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str | None:
+    """Return what to tell the user of an error that is theirs to mend, else None.
+
+    Args:
+        error: What ended the command.
+        arguments: Those of the command line.
+        compose: Makes the command's config with some of these arguments.
+    """
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, VodetError):
+            return _without_worker(cause)
+    for cause in causes:
+        if isinstance(cause, OverrideParseException):
+            return _unreadable_argument(cause)
+        if isinstance(cause, MissingConfigException) and cause.options:
+            return _unknown_choice(cause)
+        if isinstance(cause, ConfigCompositionException) and (key := _refused_key(cause)):
+            return _unknown_key(key, _config_of(arguments, key, compose))
+        if isinstance(cause, OmegaConfBaseException):
+            return _with_its_key(cause)
+        if isinstance(cause, HydraException | MisconfigurationException):
+            return str(cause)
+        if _is_lost_process(cause):
+            return "Another process of this run has ended: what it has written says why."
+    return None
+
+
+def _is_lost_process(error: BaseException) -> bool:
+    """Say whether an exchange failed because a process at the other end is gone."""
+    return isinstance(error, RuntimeError) and bool(
+        re.search("by peer|Broken pipe", str(error))  # gloo and NCCL
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _without_worker(error: VodetError) -> str:
+    """Return the message of an error, also where a worker of a data loader put a traceback on."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}: "
+    return str(error).rpartition(name)[2]
+
+
+def _unreadable_argument(error: OverrideParseException) -> str:
+    return (
+        f"Cannot read the argument {error.override!r}. Expected KEY=VALUE, such as seed=1; a value "
+        "with spaces, commas or brackets needs quotes, such as 'source=\"a, b.mp4\"'."
+    )
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, choice = str(error.missing_cfg_file).removesuffix(".yaml").rpartition("/")
+    options = sorted(error.options or [])
+    nearest = difflib.get_close_matches(choice, options, n=1, cutoff=0.5)
+    return (
+        f"There is no {group}={choice}.{_did_you_mean([f'{group}={name}' for name in nearest])} "
+        f"Valid choices: {', '.join(options)}."
+    )
+
+
+def _with_its_key(error: OmegaConfBaseException) -> str:
+    message = str(error).partition("\n")[0].rpartition(" resolving interpolation: ")[2]
+    return f"{error.full_key}: {message}" if error.full_key else message
+
+
+def _refused_key(error: ConfigCompositionException) -> str | None:
+    match = re.match(r"Could not override '([^'@]+)", str(error))
+    return match and match.group(1)
+
+
+def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> DictConfig:
+    """Make the config with the groups that the user has chosen, where that is possible."""
+    chosen = [argument for argument in arguments if re.match(r"\+*[\w/@]+=", argument)]
+    try:
+        return compose([choice for choice in chosen if choice.split("=")[0] != refused])
+    except (HydraException, OmegaConfBaseException):
+        return compose([])
+
+
+def _unknown_key(key: str, config: DictConfig) -> str:
+    """Name the valid key nearest to an unknown one: beside it, or elsewhere with its name."""
+    what, separator = ("group", "/") if "/" in key else ("config key", ".")
+    parts = key.split(separator)
+    known = _keys_below(config, [])
+    depth = 0
+    while parts[depth] in known:
+        known = _keys_below(config, parts[: depth + 1])
+        depth += 1
+    nearest = difflib.get_close_matches(parts[depth], known, n=1, cutoff=0.5)
+    found = [separator.join([*parts[:depth], name, *parts[depth + 1 :]]) for name in nearest]
+    if len(parts) == 1:
+        found = [name for name in _dotted_keys(config) if name.endswith(f".{key}")] or found
+    place = separator.join(parts[:depth])
+    valid = f" Valid keys{place and f' of {place}'}: {', '.join(known)}."
+    listed = valid if known else f" {place} has no keys."
+    return f"There is no {what} {key!r}.{_did_you_mean(found) or listed}"
+
+
+def _keys_below(config: DictConfig, path: list[str]) -> list[str]:
+    node = OmegaConf.select(config, ".".join(path)) if path else config
+    keys = [str(key) for key in node] if isinstance(node, DictConfig) else []
+    return [key for key in keys if not key.startswith("_")]
+
+
+def _dotted_keys(config: DictConfig) -> Iterator[str]:
+    def walk(node: Any, path: str) -> Iterator[str]:
+        for key, value in node.items() if isinstance(node, dict) else ():
+            yield f"{path}{key}"
+            yield from walk(value, f"{path}{key}.")
+
+    yield from walk(OmegaConf.to_container(config), "")
+
+
+def _did_you_mean(names: Sequence[str]) -> str:
+    return f" Did you mean {' or '.join(names)}?" if names else ""

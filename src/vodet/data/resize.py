@@ -1,0 +1,105 @@
+"""How frames are brought to the size at which a detector sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from vodet.errors import ConfigError
+from vodet.structures import FrameResize, Size
+
+
+def resize_frame(
+    frame: UInt8[np.ndarray, "h w 3"], size: Size
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Resize a picture: by area averages where it shrinks, bilinearly where it grows."""
+    if frame.shape[:2] == size:
+        return frame
+    shrinks = size[0] < frame.shape[0]
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(frame, (size[1], size[0]), interpolation=interpolation)
+
+
+def _scaled(size: Size, scale: float) -> Size:
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+@dataclass(frozen=True)
+class OriginalSize(FrameResize):
+    """Leaves frames as they are."""
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the same size."""
+        return original_size
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Return the same frame."""
+        return frame
+
+
+@dataclass(frozen=True)
+class Resize(FrameResize):
+    """Brings the short side to a length, or less where the long side would exceed its own.
+
+    Args:
+        short_side: Pixels of the shorter side.
+        long_side: The most pixels of the longer side; None for no limit.
+
+    Raises:
+        ConfigError: If a side is not positive or the long side is shorter than the short one.
+    """
+
+    short_side: int
+    long_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.short_side < 1 or (self.long_side or self.short_side) < self.short_side:
+            msg = f"Resizing needs 1 <= short_side <= long_side, found {self}."
+            raise ConfigError(msg)
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the size of the picture after resizing; the ratio of its sides is kept."""
+        scale = self.short_side / min(original_size)
+        if self.long_side is not None:
+            scale = min(scale, self.long_side / max(original_size))
+        return _scaled(original_size, scale)
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Resize ``[H, W, 3]`` uint8."""
+        return resize_frame(frame, self.target_size((frame.shape[0], frame.shape[1])))
+
+
+@dataclass(frozen=True)
+class Letterbox(FrameResize):
+    """Fits pictures into one shape: at the top left, with black at the right and the bottom.
+
+    Args:
+        height: Pixels of every result, padding included.
+        width: Likewise.
+
+    Raises:
+        ConfigError: If a side is not positive.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            msg = f"A letterbox needs a positive height and width, found {self}."
+            raise ConfigError(msg)
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the size of the picture in the letterbox, without padding; its ratio is kept."""
+        height, width = original_size
+        return _scaled(original_size, min(self.height / height, self.width / width))
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Resize and pad ``[H, W, 3]`` uint8."""
+        size = self.target_size((frame.shape[0], frame.shape[1]))
+        result = np.zeros((self.height, self.width, 3), np.uint8)
+        result[: size[0], : size[1]] = resize_frame(frame, size)
+        return result

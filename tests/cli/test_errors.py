@@ -1,0 +1,308 @@
+"""What a user sees of a mistake: one message on what was found, and where; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cli.conftest import TINY, Command
+
+Fails = Callable[..., str]
+
+SMALL = (*TINY, "prepare_data=null")
+
+
+@pytest.fixture
+def fails(
+    inside: Path,
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Fails:
+    """Runs a command that has to fail; returns its message."""
+    # Lightning's log goes to the stream of the test in which it was imported, which is closed.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+
+    def run(name: str, *arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            command(name, *arguments)
+        message = capsys.readouterr().err
+        assert ended.value.code == 1
+        assert message.startswith("Error: ")
+        assert "Traceback" not in message
+        return message.removeprefix("Error: ").rstrip("\n")
+
+    return run
+
+
+@pytest.fixture
+def data_set(inside: Path, tmp_path: Path) -> Path:
+    """A copy of the generated set, to be spoilt."""
+    return shutil.copytree(inside / "data" / "demo", tmp_path / "demo")
+
+
+def train_on(folder: Path) -> tuple[str, ...]:
+    return (*SMALL, f"data_dir={folder.parent}", f"run_dir={folder.parent}/run")
+
+
+def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads(path.read_text())
+    function(document)
+    path.write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("command_line", "message"),
+    [
+        (
+            "train trainer.max_epoch=1",
+            "There is no config key 'trainer.max_epoch'. Did you mean trainer.max_epochs?",
+        ),
+        (
+            "train experiment=custom trianer.max_epochs=1",
+            "There is no config key 'trianer.max_epochs'. Did you mean trainer.max_epochs?",
+        ),
+        ("train modle=x", "There is no config key 'modle'. Did you mean model?"),
+        ("train lr=1", "There is no config key 'lr'. Did you mean optimizer.lr?"),
+        (
+            "train optimizer.lrr=1",
+            "There is no config key 'optimizer.lrr'. Did you mean optimizer.lr?",
+        ),
+        (
+            "train data.train.anotations=x",
+            "There is no config key 'data.train.anotations'. Did you mean data.train.annotations?",
+        ),
+        (
+            "train prepare_data.config.train_video=3 experiment=demo",
+            "There is no config key 'prepare_data.config.train_video'. "
+            "Did you mean prepare_data.config.train_videos?",
+        ),
+        (
+            "train model/pyramid=identity model.pyramid.channels=8",
+            "There is no config key 'model.pyramid.channels'. model.pyramid has no keys.",
+        ),
+        (
+            "train window.x=1",
+            "There is no config key 'window.x'. Valid keys of window: past, future, frame_stride.",
+        ),
+        (
+            "train model/fusoin=stf",
+            "There is no group 'model/fusoin'. Did you mean model/fusion?",
+        ),
+        (
+            "train model/fusion=sft",
+            "There is no model/fusion=sft. Did you mean model/fusion=stf? "
+            "Valid choices: mean, none, stf.",
+        ),
+        ("train experiment=dmo", "There is no experiment=dmo. Did you mean experiment=demo? "),
+        ("eval ckt=x", "There is no config key 'ckt'. Did you mean ckpt?"),
+        ("eval window.pst=1", "There is no config key 'window.pst'. Did you mean window.past?"),
+        ("predict sorce=x", "There is no config key 'sorce'. Did you mean source?"),
+        (
+            "train experiment=custom",
+            "No value is given for data.train.annotations, data.train.images, "
+            "data.val.annotations, data.val.images. Set each: data.train.annotations=VALUE.",
+        ),
+        ("predict", "No value is given for ckpt, source. Set each: ckpt=VALUE."),
+        (
+            "train trainer.max_epochs",
+            "Cannot read the argument 'trainer.max_epochs'. Expected KEY=VALUE, such as seed=1;",
+        ),
+        ("eval ckpt=[a", "Cannot read the argument 'ckpt=[a'. Expected KEY=VALUE"),
+        (
+            "train experiment=demo trainer=ddp_slurm",
+            "Environment variable 'SLURM_NTASKS_PER_NODE' not found",
+        ),
+    ],
+)
+def test_command_line(
+    command_line: str, message: str, fails: Fails, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
+    assert message in fails(*command_line.split())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("window.past=-1", "found past=-1, future=0, frame_stride=1."),
+        (
+            "data.resize.short_side=0",
+            "Resizing needs 1 <= short_side <= long_side, "
+            "found Resize(short_side=0, long_side=64).",
+        ),
+        ("data.batch_size=0", "data.batch_size must be at least 1, found 0."),
+        ("data.num_workers=-1", "data.num_workers must be at least 0, found -1."),
+        ("data.chunk_size=0", "data.chunk_size must be at least 1, found 0."),
+        ("data.clips_per_video=0", "data.clips_per_video must be at least 1, found 0."),
+        (
+            "matmul_precision=hgh",
+            "matmul_precision must be one of highest, high, medium; found 'hgh'.",
+        ),
+        ("model.fusion.merge=ad", "merge must be one of concat, add; found 'ad'."),
+        ("model.backbone.name=resnet10", "Did you mean resnet10t"),
+        ("+optimizer.lrr=1", "The optimizer cannot be built: AdamW.__init__() got an unexpected"),
+        ("optimizer.lr=-1", "The optimizer cannot be built: Invalid learning rate: -1"),
+        (
+            "trainer.accelerator=gpuu",
+            "The trainer cannot be built: You selected an invalid accelerator name: "
+            "`accelerator='gpuu'`.",
+        ),
+        ("trainer.precision=bf16mixed", "Precision 'bf16mixed' is invalid."),
+        ("resume=nothing.ckpt", "resume=nothing.ckpt: expected 'last' or a checkpoint, found no"),
+    ],
+)
+def test_settings_of_a_training(setting: str, message: str, fails: Fails, tmp_path: Path) -> None:
+    assert message in fails("train", *SMALL, f"run_dir={tmp_path}", setting)
+
+
+def test_a_choice_of_python_code(inside: Path, tmp_path: Path) -> None:
+    # In a process of its own: here the tests' own check of types would come first.
+    command = (sys.executable, "-c", "from vodet.cli.train import main; main()")
+    ended = subprocess.run(
+        [*command, *SMALL, f"run_dir={tmp_path}", "data.on_bad_frame=skp"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "Error: on_bad_frame must be one of raise, skip; found 'skp'." in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_size_that_the_model_cannot_take(fails: Fails, tmp_path: Path) -> None:
+    made_for_one_size = ("model.backbone.name=vit_tiny_patch16_224", "model.backbone.strides=[16]")
+    message = fails("train", *SMALL, f"run_dir={tmp_path}", *made_for_one_size)
+    assert message.startswith("vit_tiny_patch16_224 does not take frames of ")
+    assert "Give the size to the model as img_size=[height, width]" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command_name", ["train", "eval", "predict"])
+def test_no_gpu_where_one_was_asked_for(
+    command_name: str, fails: Fails, trained: Path, tmp_path: Path
+) -> None:
+    arguments = {
+        "train": (*SMALL, "trainer=gpu", "trainer.accelerator=gpu", f"run_dir={tmp_path}"),
+        "eval": ("trainer=gpu", f"ckpt={trained}/last.ckpt"),
+        "predict": (
+            "device=cuda",
+            f"ckpt={trained}/last.ckpt",
+            "source=data/demo/images/val/val_000",
+        ),
+    }
+    message = fails(command_name, *arguments[command_name])
+    asked = "device=cuda: " if command_name == "predict" else "trainer.accelerator=gpu"
+    assert asked in message
+    assert "this machine" in message
+    assert "0 GPUs" in message
+    assert "cpu runs anywhere." in message
+
+
+def test_malformed_json(fails: Fails, data_set: Path) -> None:
+    (data_set / "train.json").write_text('{"images": [}')
+    assert fails("train", *train_on(data_set)).startswith(
+        f"{data_set}/train.json is not valid JSON: "
+    )
+
+
+def test_all_faults_of_a_file(fails: Fails, data_set: Path) -> None:
+    def spoil(document: dict[str, Any]) -> None:
+        document["images"][0]["file_name"] = "../a.jpg"
+        document["annotations"][1]["category_id"] = 99
+        document["annotations"][2]["bbox"] = [0, 0, 0, 5]
+        document["annotations"][3]["id"] = document["annotations"][2]["id"]
+
+    change(data_set / "train.json", spoil)
+    message = fails("train", *train_on(data_set))
+    assert message.startswith(f"{data_set}/train.json: 4 faults in this ST-COCO file.")
+    for found in (
+        "images[0].file_name: found '../a.jpg'",
+        "annotations[1].category_id: found 99",
+        "annotations[2].bbox: found [0.0, 0.0, 0.0, 5.0]",
+        "annotations[3].id: found",
+    ):
+        assert found in message
+
+
+def test_an_empty_data_set(fails: Fails, data_set: Path) -> None:
+    change(data_set / "train.json", lambda document: document.update(images=[], annotations=[]))
+    assert "images: expected at least 1 entry" in fails("train", *train_on(data_set))
+
+
+def test_a_class_in_val_that_train_lacks(fails: Fails, data_set: Path) -> None:
+    def add_class(document: dict[str, Any]) -> None:
+        document["categories"].append({"id": 77, "name": "zebra"})
+
+    change(data_set / "val.json", add_class)
+    message = fails("train", *train_on(data_set))
+    assert f"{data_set}/val.json has classes that the training data lack: zebra." in message
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (Path.unlink, "expected an image, found no such file. Is the image root right?"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "found a truncated or damaged"),
+        (lambda path: path.write_bytes(b"GIF89a"), "expected a JPEG or PNG image, found 6 bytes"),
+    ],
+)
+def test_a_bad_image(
+    spoil: Callable[[Path], object], found: str, workers: int, fails: Fails, data_set: Path
+) -> None:
+    path = data_set / "images/train/train_001/000002.jpg"
+    spoil(path)
+    message = fails("train", *train_on(data_set), f"data.num_workers={workers}")
+    assert message.startswith(f"{path} (image id 6): ")
+    assert found in message
+
+
+def test_an_image_of_another_size(fails: Fails, data_set: Path) -> None:
+    change(data_set / "train.json", lambda document: document["images"][6].update(width=63))
+    assert "(image id 6): expected an image of 64 x 63 pixels (height x width) as annotated" in (
+        fails("train", *train_on(data_set))
+    )
+
+
+def test_bad_frames_that_are_skipped_are_reported(
+    command: Command, inside: Path, data_set: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = data_set / "images/train/train_001/000002.jpg"
+    path.unlink()
+    with caplog.at_level(logging.WARNING, "vodet"):
+        command("train", *train_on(data_set), "data.on_bad_frame=skip", "trainer.max_epochs=1")
+    reports = [r.getMessage() for r in caplog.records if "bad frames" in r.getMessage()]
+    assert len(reports) == 1
+    assert reports[0].startswith(f"1 bad frames of {data_set}/train.json were skipped.")
+    assert f"{path} (image id 6): expected an image, found no such file." in reports[0]
+
+
+def test_a_checkpoint_of_another_model_is_not_resumed(fails: Fails, trained: Path) -> None:
+    last = shutil.copytree(trained, trained.parent / "copy", dirs_exist_ok=True) / "last.ckpt"
+    message = fails("train", *SMALL, f"resume={last}", "model.pyramid.channels=12")
+    assert message.startswith(f"The checkpoint {last} is from another model: ")
+    assert "expected shape (12,), found (8,)" in message
+
+
+def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes((trained / "last.ckpt").read_bytes()[:5000])
+    expected = f"The checkpoint {broken} is truncated, or is none: its 5000 bytes do not end"
+    assert expected in fails("eval", f"ckpt={broken}")
+    assert expected in fails("predict", f"ckpt={broken}", "source=data/demo/images/val/val_000")
+    assert expected in fails("train", *SMALL, f"resume={broken}")
+
+
+def test_no_frames_at_a_time(fails: Fails, trained: Path) -> None:
+    arguments = (f"ckpt={trained}/last.ckpt", "source=data/demo/images/val/val_000")
+    assert fails("predict", *arguments, "chunk_size=0") == "chunk_size must be at least 1, found 0."

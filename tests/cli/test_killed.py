@@ -1,0 +1,75 @@
+"""A training that is killed and resumed ends as one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import pytest
+from lightning.pytorch.callbacks import Callback
+
+from cli.conftest import TINY, Command
+from cli.processes import finish, script, start
+from cli.test_train import assert_same_weights
+from vodet.tasks.report import read_curves
+
+pytestmark = pytest.mark.slow
+
+
+def kill(*_args: Any) -> NoReturn:
+    """End this process and its workers, which lead a process group, at once and unprepared."""
+    os.killpg(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+class KillAfterStep(Callback):
+    """Kills the training when it has made so many steps."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_args: Any) -> None:
+        if trainer.global_step == self.step:
+            kill()
+
+
+class KillWhileSaving(Callback):
+    """Kills the training when a checkpoint is written but not yet in its place."""
+
+    def on_save_checkpoint(self, *_args: Any) -> None:
+        os.fsync = kill
+
+
+def test_resumes_after_a_kill_at_any_moment(
+    trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*TINY, "name=killed", "data.num_workers=2", "trainer.log_every_n_steps=1"]
+
+    def train_and_die(*further: str) -> None:
+        (ended,) = finish([start(script("vodet-train"), *arguments, *further, folder=inside)])
+        assert ended.code == -signal.SIGKILL, ended.errors
+
+    after_step = "+callbacks.kill._target_=cli.test_killed.KillAfterStep"
+    train_and_die(after_step, "+callbacks.kill.step=2")  # in the first of two epochs of 3 steps
+    with pytest.raises(SystemExit, match="1"):
+        command("train", *arguments, "resume=last")
+    message = capsys.readouterr().err.replace("\n", " ")
+    assert "expected a run with a last.ckpt in runs/killed, found none" in message
+    assert "written at the end of the first epoch: start again, without resume" in message
+
+    run = inside / "runs" / "killed" / "second"
+    train_and_die(after_step, "+callbacks.kill.step=5", f"run_dir={run}")
+    train_and_die("+callbacks.kill._target_=cli.test_killed.KillWhileSaving", "resume=last")
+    assert list(run.glob(".*.partial"))
+    command("train", *arguments, "resume=last")
+
+    assert_same_weights(run / "last.ckpt", trained / "last.ckpt")
+    names = {"best.ckpt", "last.ckpt", "config.yaml", "metrics.json", "curves.png", "csv"}
+    assert {path.name for path in run.iterdir()} == names
+    assert json.loads((run / "metrics.json").read_text())["steps"] == 6
+    loss = read_curves(sorted(run.glob("csv/*/metrics.csv")))["train/loss"]
+    assert [step for step, _ in loss] == list(range(6))

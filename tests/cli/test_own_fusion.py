@@ -1,0 +1,106 @@
+"""A map fusion of a user's own package, outside this repository."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import vodet
+from cli.conftest import TINY, Command
+from tiny import random_frames, tiny_detector
+from vodet.errors import CheckpointError
+from vodet.structures import FeatureMaps, FeatureSpec, Window
+
+MODULE = '''
+import torch
+from torch import nn
+
+from vodet import FeatureMaps, FeatureSpec
+
+
+class PowerMean(nn.Module):
+    """Mean of the window's maps, each scaled by a learnt weight of its level."""
+
+    def __init__(self, spec: FeatureSpec, initial: float = 1.0) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.full((len(spec.channels),), initial))
+
+    def forward(self, window: FeatureMaps, reference: int) -> FeatureMaps:
+        return FeatureMaps(tuple(w * x.mean(dim=1) for w, x in zip(self.weights, window.levels)))
+'''
+
+YAML = """
+_target_: own_fusion.PowerMean
+_partial_: true
+initial: 0.5
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path with a module of a fusion, and a config folder with its YAML."""
+    (tmp_path / "own_fusion.py").write_text(MODULE)
+    group = tmp_path / "conf" / "model" / "fusion"
+    group.mkdir(parents=True)
+    (group / "power_mean.yaml").write_text(YAML)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_fusion", raising=False)
+    return tmp_path
+
+
+class Latest(nn.Module):
+    """The last frame of the window: written in a cell of a notebook."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        super().__init__()
+
+    def forward(self, window: FeatureMaps, reference: int) -> FeatureMaps:
+        return window[:, -1]
+
+
+def test_works_from_a_notebook(own: Path) -> None:
+    from own_fusion import PowerMean
+
+    frames = random_frames(4)
+    for fusion in (PowerMean, partial(PowerMean, initial=0.5), Latest):
+        detector = tiny_detector(fusion, Window(past=1, future=1))
+        stream = vodet.StreamingDetector(detector)
+        answers = stream.push(frames) + stream.flush()
+        assert [answer.frame_index for answer in answers] == [0, 1, 2, 3]
+    baseline = vodet.StreamingDetector(tiny_detector(Latest, Window()))
+    later = baseline.push(frames)  # frame i + 1 is the last of the window of frame i
+    for answer, expected in zip(answers[:3], later[1:], strict=True):
+        torch.testing.assert_close(
+            answer.detections["scores"], expected.detections["scores"], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_works_from_the_command_line(own: Path, inside: Path, command: Command) -> None:
+    command(
+        "train",
+        "--config-dir",
+        str(own / "conf"),
+        *TINY,
+        "model/fusion=power_mean",
+        "trainer.max_epochs=1",
+        "run_dir=runs/own",
+    )
+    checkpoint = inside / "runs/own/last.ckpt"
+    with pytest.raises(CheckpointError, match=r"names 'own_fusion.PowerMean'.*trusted="):
+        vodet.load(checkpoint)
+    detector = vodet.load(checkpoint, trusted=["own_fusion"])
+    assert type(detector.fusion).__name__ == "PowerMean"
+    assert detector.fusion.weights.tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+    command(
+        "eval",
+        f"ckpt={checkpoint}",
+        "trusted=[own_fusion]",
+        "trainer.accelerator=cpu",
+        "data.num_workers=0",
+        "output=runs/own",
+    )

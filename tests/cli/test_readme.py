@@ -1,0 +1,108 @@
+"""Every command and every example of the README runs, in its order, on small data."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import vodet
+from cli.conftest import TINY, Command
+from tiny import random_frames, tiny_detector
+from vodet.inference.writing import VideoWriter
+from vodet.structures import Window
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line]
+
+
+def smaller(command: list[str]) -> list[str]:
+    """The arguments of a command with those that make it quick."""
+    name, *arguments = command
+    if name == "vodet-train":
+        is_demo = "experiment=demo" in arguments
+        tiny = [a for a in TINY[1:] if is_demo or not a.startswith("prepare_data")]
+        return [*arguments, *tiny, "trainer.max_epochs=1"]
+    if name == "vodet-eval":
+        return [*arguments, "trainer.accelerator=cpu", "data.num_workers=0"]
+    return arguments
+
+
+@pytest.fixture
+def newcomer(inside: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that the README speaks of."""
+    for split in ("train", "val"):
+        document = json.loads((inside / f"data/demo/{split}.json").read_text())
+        for image in document["images"]:
+            image["video"] = image["video"].replace("train_000", "street_001")
+        (inside / f"{split}.json").write_text(json.dumps(document))
+    if not (inside / "frames").exists():
+        (inside / "frames").symlink_to(inside / "data" / "demo")
+    with VideoWriter(inside / "street.mp4", 5) as video:
+        for frame in random_frames(4):
+            video.write(np.ascontiguousarray(frame.permute(1, 2, 0).numpy()))
+    (inside / "my_package.py").write_text(blocks("python")[1])
+    (yaml,) = blocks("yaml")
+    path = inside / yaml.splitlines()[0].removeprefix("# ")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml)
+    monkeypatch.syspath_prepend(inside)
+    return inside
+
+
+def test_commands(newcomer: Path, command: Command) -> None:
+    ran = []
+    for words in commands():
+        if words[0].startswith("scripts/"):
+            assert (Path(__file__).parents[2] / words[0]).is_file()
+            continue
+        if words[0] == "vodet-data":
+            from vodet.cli.data import main
+
+            assert main(words[1:]) == 0
+        else:
+            command(words[0].removeprefix("vodet-"), *smaller(words))
+        ran.append(words[0])
+    assert len(ran) >= 9
+    assert (newcomer / "runs/predict/street_detections.mp4").is_file()
+
+
+def test_notebook_example(trained: Path, newcomer: Path) -> None:
+    frames = [frame.permute(1, 2, 0).numpy() for frame in random_frames(3)]
+    example = blocks("python")[0].replace("runs/demo/best.ckpt", str(trained / "best.ckpt"))
+    scope: dict[str, object] = {"frames": frames}
+    exec(compile(example, "README.md", "exec"), scope)
+    assert scope["last_answers"] == []
+    assert isinstance(scope["answer"].frame_index, int)
+
+
+def test_fusion_example() -> None:
+    scope: dict[str, object] = {}
+    exec(compile(blocks("python")[1], "README.md", "exec"), scope)
+    stream = vodet.StreamingDetector(tiny_detector(scope["MaxFusion"], Window(past=1)))
+    assert len(stream.push(random_frames(3))) == 3
+
+
+def test_experiments_that_are_named_exist() -> None:
+    conf = Path(__file__).parents[2] / "conf" / "experiment"
+    named = set(
+        re.findall(r"`(?:vodet-train experiment=)?(\w+_stf|demo|custom|centernet)\b", README)
+    )
+    assert named >= {"demo", "custom", "centernet", "cityscapes_stf", "kitti_mots_stf", "uavdt_stf"}
+    assert named <= {path.stem for path in conf.glob("*.yaml")}
+
+
+def test_is_short() -> None:
+    assert len(README.splitlines()) <= 150

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import lightning as L
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+import vodet
+from tiny import random_frames, tiny_detector
+from vodet.detector import VideoDetector
+from vodet.errors import CheckpointError
+from vodet.fusion.mean import MeanFusion
+from vodet.structures import Window
+from vodet.tasks.checkpoint import AtomicCheckpointIO, load_weights, model_card, read_checkpoint
+from vodet.tasks.detection import VideoDetectionTask
+
+CLASS_NAMES = ("car", "dog", "kite")
+
+# What tests/tiny.py builds, as a config.
+MODEL: dict[str, Any] = {
+    "_target_": "vodet.detector.VideoDetector",
+    "backbone": {
+        "_target_": "vodet.features.backbone.TimmBackbone",
+        "name": "test_resnet",
+        "strides": [4, 8],
+        "pretrained": True,
+        "checkpoint_path": "a/file/of/the/training",
+    },
+    "pyramid": {
+        "_target_": "vodet.features.pyramid.Projection",
+        "_partial_": True,
+        "channels": 8,
+    },
+    "fusion": {"_target_": "vodet.fusion.mean.MeanFusion", "_partial_": True},
+    "head": {
+        "_target_": "vodet.heads.centernet.CenterNetHead",
+        "_partial_": True,
+        "neck": {
+            "_target_": "vodet.features.pyramid.SumNeck",
+            "_partial_": True,
+            "channels": 8,
+        },
+        "channels": 8,
+    },
+    "window": {"_target_": "vodet.structures.Window", "past": 1},
+    "resize": {"_target_": "vodet.data.resize.OriginalSize"},
+}
+
+
+def detector(**options: Any) -> VideoDetector:
+    return tiny_detector(MeanFusion, Window(past=1), **options)
+
+
+def contents(model: Any = MODEL, **changes: Any) -> dict[str, Any]:
+    trained = detector()
+    state = {f"detector.{name}": value for name, value in trained.state_dict().items()}
+    return {"state_dict": state, "vodet": model_card(trained, {"model": model}) | changes}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[Any], Path]:
+    """Writes a checkpoint as `torch.save` does."""
+
+    def write_(checkpoint: Any) -> Path:
+        path = tmp_path / "a.ckpt"
+        torch.save(checkpoint, path)
+        return path
+
+    return write_
+
+
+def message_of(function: Callable[..., object], *arguments: Any, **options: Any) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        function(*arguments, **options)
+    return str(caught.value)
+
+
+def test_a_loaded_detector_detects_the_same(write: Callable[[Any], Path]) -> None:
+    loaded = vodet.load(write(contents()))
+
+    assert not loaded.training
+    assert loaded.class_names == CLASS_NAMES
+    frames = random_frames(3).numpy().transpose(0, 2, 3, 1)
+    found, expected = (
+        [*stream.push(frames), *stream.flush()]
+        for stream in map(vodet.StreamingDetector, (loaded, detector()))
+    )
+    assert sum(len(answer.detections["scores"]) for answer in expected) > 0
+    torch.testing.assert_close(
+        [dict(answer.detections) for answer in found],
+        [dict(answer.detections) for answer in expected],
+        rtol=0,
+        atol=0,
+    )
+
+
+def test_overrides_replace_values_of_the_config(write: Callable[[Any], Path]) -> None:
+    loaded = vodet.load(write(contents()), overrides={"window.past": 3, "window.future": 1})
+    assert loaded.window == Window(past=3, future=1)
+    message = message_of(vodet.load, write(contents()), overrides={"window.past": -1})
+    assert "cannot be built: A window needs past >= 0" in message
+
+
+def test_a_task_made_in_a_notebook(tmp_path: Path) -> None:
+    trainer = L.Trainer(accelerator="cpu", logger=False, plugins=[AtomicCheckpointIO()])
+    trainer.strategy.connect(VideoDetectionTask(detector()))
+    path = tmp_path / "notebook.ckpt"
+    trainer.save_checkpoint(path)
+
+    message = message_of(vodet.load, path)
+    assert f"The checkpoint {path} carries no config: its task was made without one." in message
+    assert "load_weights(detector, path)" in message
+    other = detector(seed=1)
+    load_weights(other, path)
+    torch.testing.assert_close(other.state_dict(), detector().state_dict(), rtol=0, atol=0)
+
+
+def test_other_classes(write: Callable[[Any], Path]) -> None:
+    path = write(contents())
+    message = message_of(load_weights, detector(class_names=("car", "cat", "kite")), path)
+    assert message == (
+        f"The checkpoint {path} was trained on other classes: expected ['car', 'cat', 'kite'], "
+        "found ['car', 'dog', 'kite']."
+    )
+
+
+def test_another_model(write: Callable[[Any], Path]) -> None:
+    checkpoint = contents()
+    state = checkpoint["state_dict"]
+    state["detector.extra"] = torch.zeros(2, 3)
+    del state["detector.head.size.out.bias"]
+    state["detector.head.size.out.weight"] = torch.zeros(5)
+    path = write(checkpoint)
+
+    shape = tuple(detector().head.size.out.weight.shape)
+    assert message_of(load_weights, detector(), path).splitlines() == [
+        f"The checkpoint {path} is from another model: 3 differences, the first of them:",
+        "  extra: not in the model, found shape (2, 3)",
+        "  head.size.out.bias: expected shape (2,), not in the checkpoint",
+        f"  head.size.out.weight: expected shape {shape}, found (5,)",
+    ]
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, -1])
+def test_truncated(kept: float, write: Callable[[Any], Path]) -> None:
+    path = write(contents())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data)) if kept == 0.5 else int(kept)])
+    size = path.stat().st_size
+    assert message_of(vodet.load, path) == (
+        f"The checkpoint {path} is truncated, or is none: its {size} bytes do not end as a "
+        "checkpoint does. Copy it again."
+    )
+
+
+def test_damaged(write: Callable[[Any], Path]) -> None:
+    path = write(contents())
+    data = bytearray(path.read_bytes())
+    start = data.index(b"data.pkl") + 200
+    data[start : start + 50] = bytes(50)
+    path.write_bytes(data)
+    assert message_of(vodet.load, path).startswith(f"The checkpoint {path} ")
+
+
+def test_missing(tmp_path: Path) -> None:
+    path = tmp_path / "absent.ckpt"
+    assert message_of(vodet.load, path) == f"Expected a checkpoint at {path}, found no such file."
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "found"),
+    [
+        ({"a": 1}, "found ['a']."),
+        ([1], "found list."),
+        ({"state_dict": {}, "vodet": 3}, "found ['state_dict', 'vodet']."),
+    ],
+)
+def test_of_another_program(checkpoint: Any, found: str, write: Callable[[Any], Path]) -> None:
+    path = write(checkpoint)
+    message = message_of(vodet.load, path)
+    assert message.startswith(f"The checkpoint {path} was not written by vodet: expected the")
+    assert message.endswith(found)
+
+
+class WritesAFile:
+    """Runs code when it is unpickled by the usual reader."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("is_plain_pickle", [False, True])
+def test_a_pickle_that_would_run_code(
+    is_plain_pickle: bool, write: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    target = tmp_path / "written"
+    hostile = contents() | {"callbacks": WritesAFile(target)}
+    path = write(hostile)
+    if is_plain_pickle:
+        path.write_bytes(pickle.dumps(hostile))
+
+    message = message_of(vodet.load, path)
+
+    assert not target.exists()
+    assert is_plain_pickle or message.startswith(
+        f"The checkpoint {path} was not loaded, since it could run code: it holds io.open "
+    )
+    read: Callable[[], Any] = (
+        partial(pickle.loads, path.read_bytes())
+        if is_plain_pickle
+        else partial(torch.load, path, weights_only=False)
+    )
+    read()["callbacks"].close()
+    assert target.exists()  # it would have run
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "torch.nn.Conv2d",
+        "vodet.tasks.checkpoint.os.system",
+        "vodet.cli.train.instantiate",
+        "vodet.cli.train.L.Trainer",
+        "vodet.data.synthetic.generate",
+        "vodet.detector.VideoDetector.__class__",
+        "vodet",
+        "",
+    ],
+)
+def test_a_config_that_names_what_is_not_a_class_of_vodet(
+    target: str, write: Callable[[Any], Path], tmp_path: Path
+) -> None:
+    written = tmp_path / "written"
+    hostile = {"_target_": target, "_args_": [f"touch {written}"]}
+    path = write(contents(MODEL | {"resize": hostile}))
+
+    message = message_of(vodet.load, path)
+
+    assert f"The checkpoint {path} names {target!r}, which is not a class of vodet." in message
+    assert not written.exists()
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        {"nested": [{"deeper": ({"_target_": "os.system"},)}]},
+        "${oc.create:{_target_: os.system}}",
+        "${oc.decode:'{_target_: os.system}'}",
+        {"_target_": "${oc.decode:os.system}"},
+        {"_target_": ["os.system"]},
+    ],
+)
+def test_a_config_that_hides_what_it_names(hidden: Any, write: Callable[[Any], Path]) -> None:
+    message = message_of(vodet.load, write(contents(MODEL | {"resize": hidden})))
+    assert "os.system" in message
+    assert "which is not a class of vodet" in message or "could make up a class" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (MODEL | {"resize": {"_target_": "vodet.data.Gone"}}, "'vodet.data.Gone', which is not in"),
+        (MODEL["window"], "cannot be built: got an unexpected keyword argument"),
+        (MODEL | {"head": {"_target_": "vodet.structures.Window", "past": -1}}, "past=-1"),
+        ({}, "describes a DictConfig, not a VideoDetector."),
+    ],
+)
+def test_a_config_that_builds_no_detector(
+    model: Any, message: str, write: Callable[[Any], Path]
+) -> None:
+    assert message in message_of(vodet.load, write(contents(model)))
+
+
+OWN = """
+from vodet.fusion.mean import MeanFusion
+from os import system
+
+def build(spec):
+    return MeanFusion(spec)
+"""
+
+
+def test_trusted_packages(
+    write: Callable[[Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_package.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def own(name: str) -> Path:
+        fusion = {"_target_": f"own_package.{name}", "_partial_": True}
+        return write(contents(MODEL | {"fusion": fusion}))
+
+    message = message_of(vodet.load, own("build"))
+    assert "vodet.load(path, trusted=['own_package'])" in message
+    assert "trusted=[own_package] on the command line" in message
+    assert isinstance(vodet.load(own("build"), trusted=["own_package"]).fusion, MeanFusion)
+    message = message_of(vodet.load, own("system"), trusted=["own_package"])
+    assert "'own_package.system', which is not a class of vodet, own_package" in message
+
+
+@contextmanager
+def no_large_files() -> Iterator[None]:
+    """Lets no file grow beyond a kilobyte."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    error = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=error))
+        yield
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [(no_large_files, "[Errno 27] File too large"), (full_disk, "[Errno 28] No space left on")],
+)
+def test_a_full_disk_leaves_the_old_checkpoint(
+    trouble: Callable[[], AbstractContextManager[None]],
+    reason: str,
+    write: Callable[[Any], Path],
+) -> None:
+    path = write(contents())
+    before = path.read_bytes()
+
+    with trouble():
+        message = message_of(AtomicCheckpointIO().save_checkpoint, contents(), path)
+
+    assert message.startswith(f"The checkpoint {path} could not be written: {reason}")
+    assert "Is the disk full? What was there before is unchanged; free some space" in message
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
+
+
+def test_a_checkpoint_io_reads_what_it_writes(tmp_path: Path) -> None:
+    checkpoint = contents()
+    AtomicCheckpointIO().save_checkpoint(checkpoint, tmp_path / "new" / "a.ckpt")
+    read = AtomicCheckpointIO().load_checkpoint(tmp_path / "new" / "a.ckpt")
+    assert read["vodet"] == checkpoint["vodet"] == read_checkpoint(tmp_path / "new/a.ckpt")["vodet"]
+    assert read["vodet"]["version"] == vodet.__version__
+    torch.testing.assert_close(read["state_dict"], checkpoint["state_dict"], rtol=0, atol=0)
+    assert OmegaConf.create(read["vodet"]["config"])["model"] == MODEL
