@@ -52,8 +52,9 @@ def one_thread() -> None:
 def decode_and_resize(job: Job, resize: FrameResize) -> int:
     """Read frames, keep none."""
     for path, reduction in job:
-        data = np.fromfile(path, np.uint8)
-        resize(cv2.imdecode(data, REDUCED[reduction]))
+        frame = cv2.imdecode(np.fromfile(path, np.uint8), REDUCED[reduction])
+        assert frame is not None, path
+        resize(frame)
     return len(job)
 
 
@@ -97,7 +98,7 @@ def cpu_seconds() -> float:
     """Return the processor time of this process and those that it has started."""
     process = psutil.Process()
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
-    return sum(time.user + time.system for time in times)
+    return float(sum(time.user + time.system for time in times))
 
 
 def measure(run: Callable[[], int]) -> tuple[float, float]:

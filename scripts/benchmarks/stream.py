@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import numpy as np
@@ -23,12 +23,12 @@ from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
 
-from vodet import StreamingDetector, VideoDetector
+from vodet import StreamingDetector, TimmBackbone, VideoDetector
 from vodet.cli.app import config_dir
 from vodet.structures import ClipBatch, FrameInfo
 
 CLASSES = [f"class {number}" for number in range(8)]
-STAGES = ("encode", "fusion", "head")  # what is left of a push is decoding and postprocessing
+STAGES = ("encode", "fusion", "neck + head", "decode and rest")
 Run = Callable[[np.ndarray], Any]  # of a chunk of frames [n, H, W, 3]
 # Overrides of each row of the table; the first is what the others are compared with.
 DETECTORS = {
@@ -53,9 +53,14 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
     return detector.to(options.device).eval()
 
 
+def stream_run(detector: VideoDetector) -> Run:
+    """Return a new stream."""
+    return StreamingDetector(detector).push
+
+
 def backbone_run(detector: VideoDetector) -> Run:
     """Return the bare timm model, on frames that are normalised already."""
-    net: Any = detector.backbone.net
+    net = cast("TimmBackbone", detector.backbone).net
 
     @torch.inference_mode()
     def run(frames: np.ndarray) -> Any:
@@ -89,10 +94,9 @@ def wait_for(device: str) -> None:
 
 def latencies(run: Run, chunks: list[np.ndarray], options: argparse.Namespace) -> list[float]:
     """Return the milliseconds of each chunk."""
-    dtype = torch.bfloat16
-    device = options.device.split(":")[0]
     times = []
-    with torch.autocast(device, dtype, enabled=options.precision == "bf16-mixed"):
+    is_mixed = options.precision == "bf16-mixed"
+    with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=is_mixed):
         for chunk in chunks:
             start = time.perf_counter()
             run(chunk)
@@ -102,7 +106,7 @@ def latencies(run: Run, chunks: list[np.ndarray], options: argparse.Namespace) -
 
 
 def timed(function: Callable[..., Any], times: list[float], device: str) -> Callable[..., Any]:
-    """Return the function with its time added to ``times``."""
+    """Return the function with its milliseconds appended to ``times``."""
 
     def call(*arguments: Any) -> Any:
         wait_for(device)
@@ -119,27 +123,24 @@ def shares(
     detector: VideoDetector, chunks: list[np.ndarray], options: argparse.Namespace
 ) -> list[float]:
     """Return the share of each stage in the time of a stream, and that of the rest."""
-    spent: dict[str, list[float]] = {stage: [] for stage in STAGES}
-    parts = {"encode": detector, "fusion": detector.fusion, "head": detector.head}
-    for stage, part in parts.items():
-        name = "encode" if stage == "encode" else "forward"
-        setattr(part, name, timed(getattr(part, name), spent[stage], options.device))
-    total = sum(latencies(StreamingDetector(detector).push, chunks, options))
-    for stage, part in parts.items():
-        delattr(part, "encode" if stage == "encode" else "forward")
-    known = [sum(spent[stage]) / total for stage in STAGES]
+    parts = ((detector, "encode"), (detector.fusion, "forward"), (detector.head, "forward"))
+    spent: list[list[float]] = []
+    for part, method in parts:
+        spent.append([])
+        setattr(part, method, timed(getattr(part, method), spent[-1], options.device))
+    total = sum(latencies(stream_run(detector), chunks, options))
+    known = [sum(times) / total for times in spent]
     return [*known, 1 - sum(known)]
 
 
-def rows(
-    detectors: dict[str, VideoDetector], options: argparse.Namespace
-) -> Iterator[tuple[str, Callable[[], Run]]]:
-    """Yield the rows of the table: a name, and what makes its run for one round."""
+def rows(detectors: dict[str, VideoDetector]) -> dict[str, Callable[[], Run]]:
+    """Return the rows of the table: what makes the run of each, anew for every round."""
+    makers: dict[str, Callable[[], Run]] = {}
     for name, detector in detectors.items():
-        yield name, lambda detector=detector: StreamingDetector(detector).push
+        makers[name] = partial(stream_run, detector)
         if len(detector.window.offsets) > 1:
-            yield f"{name}, as clips", partial(clip_run, detector)
-    yield "backbone alone", partial(backbone_run, next(iter(detectors.values())))
+            makers[f"{name}, as clips"] = partial(clip_run, detector)
+    return makers | {"backbone alone": partial(backbone_run, next(iter(detectors.values())))}
 
 
 def main() -> None:
@@ -161,14 +162,14 @@ def main() -> None:
     generator = np.random.default_rng(0)
     video = generator.integers(0, 256, (options.frames, *options.size, 3), np.uint8)
     chunks = [video[start : start + options.chunk] for start in range(0, len(video), options.chunk)]
-    makers = dict(rows(detectors, options))
+    makers = rows(detectors)
     for make in makers.values():
         latencies(make(), chunks[:2], options)
     rounds = [
         {name: latencies(make(), chunks, options) for name, make in makers.items()}
         for _ in range(options.rounds)
     ]
-    Console(width=120).print(table_of(rounds, detectors, chunks, options))
+    Console(width=130).print(table_of(rounds, detectors, chunks, options))
 
 
 def table_of(
@@ -177,11 +178,14 @@ def table_of(
     chunks: list[np.ndarray],
     options: argparse.Namespace,
 ) -> Table:
-    """Return one row for each way of running, compared with the first."""
+    """Return one row for each way of running, compared with the first; call it last.
+
+    Measuring the stages leaves stopwatches in the detectors.
+    """
     threads = f", {torch.get_num_threads()} threads" if options.device == "cpu" else ""
     table = Table(title=f"torch {torch.__version__}{threads}, {vars(options)}")
     first = next(iter(rounds[0]))
-    for column in ("", "frames/s", f"of {first}", "ms median", "95 %", *STAGES, "rest"):
+    for column in ("", "frames/s", f"of {first}", "ms median", "95 %", *STAGES):
         table.add_column(column, justify="right" if column else "left")
     for name in rounds[0]:
         rates = [options.frames / sum(times[name]) * 1000 for times in rounds]

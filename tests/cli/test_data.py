@@ -49,7 +49,7 @@ def test_help_of_generate_names_every_setting_and_default(capsys):
 
     text = capsys.readouterr().out
     assert "--degradation-rate" in text
-    assert "0 to 1 (default: 0.5)" in text
+    assert "0 to 0.5 (default: 0.45)" in text
 
 
 def test_check_prints_statistics(tiny, capsys):
@@ -191,7 +191,7 @@ def test_generate_refuses_an_existing_folder_unless_asked(copy, capsys):
 
 def test_generate_refuses_bad_settings(tmp_path, capsys):
     assert data.main(["generate", str(tmp_path / "set"), "--degradation-rate", "2"]) == 1
-    assert "degradation_rate must lie in 0 to 1, found 2" in capsys.readouterr().err
+    assert "degradation_rate must lie in 0 to 0.5, found 2" in capsys.readouterr().err
 
 
 def test_interruption_ends_quietly(tiny, monkeypatch, capsys):

@@ -165,18 +165,27 @@ def test_settings_of_a_training(setting: str, message: str, fails: Fails, tmp_pa
     assert message in fails("train", *SMALL, f"run_dir={tmp_path}", setting)
 
 
-def test_a_choice_of_python_code(inside: Path, tmp_path: Path) -> None:
-    # In a process of its own: here the tests' own check of types would come first.
-    command = (sys.executable, "-c", "from vodet.cli.train import main; main()")
-    ended = subprocess.run(
-        [*command, *SMALL, f"run_dir={tmp_path}", "data.on_bad_frame=skp"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def process_fails(*arguments: str) -> str:
+    """Runs a training that has to fail in a process of its own; returns its last line."""
+    code = "from vodet.cli.train import main; main()"
+    command = [sys.executable, "-c", code, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert "Error: on_bad_frame must be one of raise, skip; found 'skp'." in ended.stderr
     assert "Traceback" not in ended.stderr
+    return ended.stderr.splitlines()[-1]
+
+
+def test_a_choice_that_the_tests_would_refuse_before(inside: Path, data_set: Path) -> None:
+    message = process_fails(*train_on(data_set), "data.on_bad_frame=skp")
+    assert message == "Error: on_bad_frame must be one of raise, skip; found 'skp'."
+
+
+def test_the_process_ends_in_order_after_a_failure_in_evaluation(
+    inside: Path, data_set: Path
+) -> None:
+    path = data_set / "images/val/val_001/000000.jpg"
+    path.unlink()
+    assert process_fails(*train_on(data_set)).startswith(f"Error: {path} (image id 4): ")
 
 
 def test_a_size_that_the_model_cannot_take(fails: Fails, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -52,8 +53,9 @@ def _explained(function: Callable[..., None], config_name: str) -> Callable[...,
                 raise
         else:
             return
-        # The error is let go before: torch aborts where its tensors outlive the interpreter.
         Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {_escape(message)}")
+        # What the error held goes now: at the end of the interpreter torch would abort over it.
+        gc.collect()
         sys.exit(1)
 
     return explained

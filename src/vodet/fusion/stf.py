@@ -102,7 +102,8 @@ class DualFrameFusion(nn.Module):
     ) -> Float[Tensor, "B C H W"]:
         """Join the outputs of multi-frame and single-frame attention."""
         height, width = multi.shape[-2:]
-        single = F.adaptive_avg_pool2d(single, (height, width))
+        if single.shape[-2:] != (height, width):
+            single = F.adaptive_avg_pool2d(single, (height, width))
         fused: Tensor
         if self.merge == "concat":
             fused = self.deform_conv(torch.cat((multi, single), dim=1))

@@ -39,7 +39,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             CheckpointError: If it cannot be written, as on a full disk; the old file stays.
         """
-        # Into memory first: torch's writer does not survive a file that cannot be written.
+        # Into memory first: torch's own writer hides why a file cannot be written.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
         try:
