@@ -68,7 +68,7 @@ _GENERATE_OPTIONS = {
     "size": "side of the square pictures in pixels",
     "min_objects": "smallest number of objects of a video",
     "max_objects": "largest number of objects of a video",
-    "degradation_rate": "share of frames that are blurred and noisy, dark or partly hidden, 0 to 0.5",
+    "degradation_rate": "share of blurred and noisy, dark or partly hidden frames, 0 to 0.5",
     "jpeg_quality": "1 to 100",
     "seed": "decides all that is random",
 }

@@ -124,19 +124,19 @@ class ClipDataset(Dataset[Clip]):
         generator = clip_generator(self.seed, epoch, clip)
         windows, reference = self._windows(clip, generator)
         # A frame that occurs several times, as at the borders, is read and transformed once.
-        rows, positions = np.unique(np.array(windows), return_inverse=True)
-        frames = [self.source.read_or_record(int(row)) for row in rows]
+        rows = sorted({row for window in windows for row in window})
+        frames = [self.source.read_or_record(row) for row in rows]
         good = [frame for frame in frames if frame is not None]
         if len(good) < len(frames):
             return None
-        targets = [self.source.target(int(row)) for row in rows]
+        targets = [self.source.target(row) for row in rows]
         images, targets_left = self.transform(good, targets, generator)
         size = images[0].shape[:2]
         pictures = _stack(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
-        infos = [self.source.info(int(row), size) for row in rows]
+        infos = [self.source.info(row, size) for row in rows]
         first, *others = (
-            _pick(pictures, infos, targets_left, window, reference)
-            for window in positions.reshape(len(windows), -1).tolist()
+            _pick(pictures, infos, targets_left, [rows.index(row) for row in window], reference)
+            for window in windows
         )
         return Clip(first.frames, first.infos, first.targets, reference, tuple(others))
 

@@ -9,7 +9,7 @@ import cv2
 import fsspec
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from vodet.errors import FrameError
 from vodet.structures import FrameResize, Size
@@ -24,8 +24,8 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_JPEG_START_OF_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
-_PNG_END = b"IEND"
+_JPEG_START, _JPEG_START_OF_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 
 
 def image_path(root: str | Path, file_name: str) -> str:
@@ -65,27 +65,32 @@ def read_frame(
     """
     where = f"{path} (image id {image_id})"
     data = _read_bytes(str(path), where)
-    try:
-        header = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    is_jpeg = data.startswith(_JPEG_START)
+    if not is_jpeg and not data.startswith(_PNG_START):
         msg = f"{where}: expected a JPEG or PNG image, found {_describe(data)}."
-        raise FrameError(msg) from error
-    found_size = (header.height, header.width)
+        raise FrameError(msg)
+    is_reduced = is_jpeg and reduction > 1
+    flags = _AS_STORED | (_REDUCED[reduction] if is_reduced else 0)
+    frame = None
+    if _is_complete(data, is_jpeg):
+        frame = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if frame is None:
+        msg = f"{where}: expected a whole image, found a truncated or damaged one of "
+        raise FrameError(msg + f"{len(data)} bytes. Copy it again.")
+    found_size = _jpeg_size(data) if is_reduced else frame.shape[:2]
     if found_size != tuple(expected_size):
         msg = (
             f"{where}: expected an image of {expected_size[0]} x {expected_size[1]} pixels (height "
             f"x width) as annotated, found {found_size[0]} x {found_size[1]}."
         )
         raise FrameError(msg)
-    is_jpeg = header.format != "PNG"
-    frame = None
-    if _is_complete(data, is_jpeg):
-        flags = _AS_STORED | (_REDUCED[reduction] if is_jpeg else 0)
-        frame = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if frame is None:
-        msg = f"{where}: expected a whole image, found a truncated or damaged one of "
-        raise FrameError(msg + f"{len(data)} bytes. Copy it again.")
     return frame
+
+
+def _jpeg_size(data: bytes) -> Size:
+    """Read the size in the header, which that of a reduced picture does not tell to the pixel."""
+    with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
+        return header.height, header.width
 
 
 def _read_bytes(path: str, where: str) -> bytes:
