@@ -1,7 +1,7 @@
 """Draw the detections of one checkpoint or several on the videos that they were evaluated on.
 
-An output that ends in .png shows consecutive frames side by side, one row a checkpoint; one that
-ends in .mp4 plays the videos, the checkpoints one below the other.
+An output that ends in .mp4 plays the videos, the checkpoints one below the other; any other is a
+picture of consecutive frames side by side, one row a checkpoint.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def main() -> None:
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--video", type=int, default=0, help="number of the first video")
     parser.add_argument("--videos", type=int, default=6, help="how many videos an .mp4 shows")
-    parser.add_argument("--first", type=int, default=0, help="first frame of a .png")
-    parser.add_argument("--frames", type=int, default=4, help="frames of a .png")
+    parser.add_argument("--first", type=int, default=0, help="first frame of a picture")
+    parser.add_argument("--frames", type=int, default=4, help="frames of a picture")
     parser.add_argument("--score-threshold", type=float, default=0.3)
     options = parser.parse_args()
 
