@@ -95,7 +95,7 @@ def test_each_frame_is_decoded_once(source, monkeypatch, repeats):
     read = []
     dataset = clips(source, Window(past=repeats), memory_windows=2)
     monkeypatch.setattr(
-        "vodet.data.frame_source.read_frame",
+        "vodet.data.frame_reader.read_frame",
         lambda path, *_: read.append(path) or np.zeros((48, 64, 3), np.uint8),
     )
 
@@ -182,8 +182,8 @@ def test_a_bad_frame_is_skipped_counted_and_reported_once(source, caplog):
 
     with caplog.at_level(logging.WARNING):
         made = [dataset[0, clip] for clip in range(len(dataset))] + [dataset[0, 2]]
-        dataset.source.report_bad_frames()
-        dataset.source.report_bad_frames()
+        dataset.reader.report_bad_frames()
+        dataset.reader.report_bad_frames()
 
     assert numbers(made[2]) == [("long", 4)]
     assert numbers(made[7]) == [("still", 0)]

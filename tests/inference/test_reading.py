@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from vodet.errors import FrameError
-from vodet.inference.reading import FrameSource, NamedFrame, open_source
+from vodet.inference.reading import FrameSource, NamedFrame, open_source, open_sources
 from vodet.inference.writing import VideoWriter
 
 
@@ -201,3 +201,17 @@ def test_error_of_the_reader_reaches_the_consumer_after_the_good_frames() -> Non
         next(frames)
     assert received == ["1", "2", "3", "4", "5", "6"]
     assert reader_threads() == 0
+
+
+def test_a_folder_of_videos_is_several(tmp_path: Path) -> None:
+    for name in ("b2", "b10", "a"):
+        with VideoWriter(tmp_path / f"{name}.mp4", 5) as video:
+            for grey in (10, 20):
+                video.write(np.full((32, 48, 3), grey, np.uint8))
+    for source in (tmp_path, tmp_path / "*.mp4"):
+        assert [video.name for video in open_sources(source)] == ["a", "b2", "b10"]
+    (one,) = open_sources(tmp_path / "a.mp4")
+    assert len(list(one)) == 2
+    cv2.imwrite(str(tmp_path / "1.png"), np.zeros((8, 8, 3), np.uint8))
+    (images,) = open_sources(tmp_path)
+    assert [name for name, _ in images] == ["1.png"]

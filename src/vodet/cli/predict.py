@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from vodet.cli.app import run
 from vodet.errors import ConfigError
 from vodet.inference.prediction import predict_video
-from vodet.inference.reading import open_source
+from vodet.inference.reading import open_sources
 from vodet.streaming import StreamingDetector
 from vodet.tasks.checkpoint import load
 
@@ -20,17 +20,18 @@ def predict(config: DictConfig) -> None:
     if config.chunk_size < 1:
         msg = f"chunk_size must be at least 1, found {config.chunk_size}."
         raise ConfigError(msg)
-    source = open_source(config.source)
+    sources = open_sources(config.source)
     detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
-    predict_video(
-        StreamingDetector(detector),
-        source,
-        Path(config.output),
-        detector.class_names,
-        score_threshold=config.score_threshold,
-        chunk_size=config.chunk_size,
-        fps=config.fps,
-    )
+    for source in sources:
+        predict_video(
+            StreamingDetector(detector),
+            source,
+            Path(config.output),
+            detector.class_names,
+            score_threshold=config.score_threshold,
+            chunk_size=config.chunk_size,
+            fps=config.fps,
+        )
 
 
 def find_device(name: str) -> torch.device:

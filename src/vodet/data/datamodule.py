@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from vodet.data.collate import collate_clips
 from vodet.data.dataset import ClipDataset, Source, VideoChunkDataset
-from vodet.data.frame_source import OnBadFrame
+from vodet.data.frame_reader import OnBadFrame
 from vodet.data.index import VideoIndex
 from vodet.data.resize import OriginalSize
 from vodet.data.sampler import ClipSampler, WholeVideoSampler
@@ -216,7 +216,7 @@ class _ReportingLoader(DataLoader[Any]):
         try:
             yield from super().__iter__()
         finally:  # also where the epoch is cut short
-            self.dataset.source.report_bad_frames()
+            self.dataset.reader.report_bad_frames()
 
 
 def _require(name: str, number: int | None, least: int) -> None:

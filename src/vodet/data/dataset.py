@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from vodet.data.frame_source import FrameSource, OnBadFrame
+from vodet.data.frame_reader import FrameReader, OnBadFrame
 from vodet.data.handover import empty_frames
 from vodet.data.index import VideoIndex
 from vodet.data.resize import OriginalSize
@@ -82,7 +82,7 @@ class ClipDataset(Dataset[Clip]):
         on_bad_frame: OnBadFrame = "raise",
         seed: int = 0,
     ) -> None:
-        self.source = FrameSource(index, images, resize or OriginalSize(), on_bad_frame)
+        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
         self.window = window
         self.transform = transform or ClipTransform()
         self.temporal_dropout = temporal_dropout
@@ -116,7 +116,7 @@ class ClipDataset(Dataset[Clip]):
                 return made
         msg = (
             f"No clip without a bad frame among {MAX_SKIPPED_IN_A_ROW} in a row from "
-            f"{self.source.index.source}. Are the images below {self.source.images}?"
+            f"{self.reader.index.source}. Are the images below {self.reader.images}?"
         )
         raise DataError(msg)
 
@@ -125,15 +125,15 @@ class ClipDataset(Dataset[Clip]):
         windows, reference = self._windows(clip, generator)
         # A frame that occurs several times, as at the borders, is read and transformed once.
         rows = sorted({row for window in windows for row in window})
-        frames = [self.source.read_or_record(row) for row in rows]
+        frames = [self.reader.read_or_record(row) for row in rows]
         good = [frame for frame in frames if frame is not None]
         if len(good) < len(frames):
             return None
-        targets = [self.source.target(row) for row in rows]
+        targets = [self.reader.target(row) for row in rows]
         images, targets_left = self.transform(good, targets, generator)
         size = images[0].shape[:2]
         pictures = _stack(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
-        infos = [self.source.info(row, size) for row in rows]
+        infos = [self.reader.info(row, size) for row in rows]
         first, *others = (
             _pick(pictures, infos, targets_left, [rows.index(row) for row in window], reference)
             for window in windows
@@ -143,7 +143,7 @@ class ClipDataset(Dataset[Clip]):
     def _windows(self, clip: int, generator: np.random.Generator) -> tuple[list[list[int]], int]:
         """Draw the rows of the clip's window and of its memory windows, and the reference."""
         row = int(self.references[clip])
-        video = self.source.index.frames_of(self.source.index.video_of(row))
+        video = self.reader.index.frames_of(self.reader.index.video_of(row))
         position = row - video.start
         references = [position]
         if self.memory_windows:
@@ -205,7 +205,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         chunk_size: int = 16,
         on_bad_frame: OnBadFrame = "raise",
     ) -> None:
-        self.source = FrameSource(index, images, resize or OriginalSize(), on_bad_frame)
+        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
         self.chunks: list[range] = []
         self.chunks_of_video: list[range] = []
         for video in range(index.num_videos):
@@ -229,12 +229,12 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         if chunk == NO_VIDEO:
             return VideoChunk(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), (), True, True)
         rows = self.chunks[chunk]
-        video = self.source.index.frames_of(self.source.index.video_of(rows.start))
+        video = self.reader.index.frames_of(self.reader.index.video_of(rows.start))
         frames: list[np.ndarray] = []
         infos = []
         for row in rows:
-            frame = self.source.read_or_record(row)
-            infos.append(self.source.info(row, is_known=frame is not None))
+            frame = self.reader.read_or_record(row)
+            infos.append(self.reader.info(row, is_known=frame is not None))
             if frame is None:
                 frame = frames[-1] if frames else self._stand_in(range(video.start, row))
             frames.append(frame)
@@ -254,7 +254,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
     def _stand_in(self, earlier: range) -> np.ndarray:
         """Return the last good one of some frames, or a black one."""
         for row in reversed(earlier):
-            frame = self.source.read_or_record(row)
+            frame = self.reader.read_or_record(row)
             if frame is not None:
                 return frame
-        return self.source.resize(np.zeros((*self.source.size(earlier.stop), 3), np.uint8))
+        return self.reader.resize(np.zeros((*self.reader.size(earlier.stop), 3), np.uint8))

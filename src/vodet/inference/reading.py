@@ -20,6 +20,7 @@ NamedFrame = tuple[str, np.ndarray]
 Frames = Generator[NamedFrame, None, None]
 
 _IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+_VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"}
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,22 @@ class FrameSource:
         return _of_one_size(_ahead(self.open(), self.read_ahead))
 
 
+def open_sources(source: str | Path) -> list[FrameSource]:
+    """Find the video of `open_source`, or each of the video files of a folder or glob.
+
+    Raises:
+        FrameError: As `open_source`.
+    """
+    path = Path(source)
+    if path.is_file():
+        return [open_source(path)]
+    files = list(path.iterdir()) if path.is_dir() else _matches(path)
+    videos = [file for file in files if file.suffix.lower() in _VIDEO_SUFFIXES]
+    if videos and not any(map(_is_image, files)):
+        return [_open_video(video) for video in sorted(videos, key=_natural)]
+    return [open_source(source)]
+
+
 def open_source(source: str | Path) -> FrameSource:
     """Find a video file, an image, the images of a folder, or the images that match a glob.
 
@@ -60,16 +77,24 @@ def open_source(source: str | Path) -> FrameSource:
         return _open_images(path.resolve().name, images, source)
     if path.is_file():
         return _open_images(path.stem, [path], source) if _is_image(path) else _open_video(path)
-    folder = path
-    while set("*?[") & set(str(folder)):
-        folder = folder.parent
-    matches = list(folder.glob(str(path.relative_to(folder)))) if folder != path else []
+    matches = _matches(path)
     if not matches:
         msg = f"Expected a video, a folder of images or a glob of images; found nothing at {source}"
         raise FrameError(msg)
-    return _open_images(
-        folder.resolve().name, [file for file in matches if _is_image(file)], source
-    )
+    name = _folder_of(path).resolve().name
+    return _open_images(name, [file for file in matches if _is_image(file)], source)
+
+
+def _folder_of(pattern: Path) -> Path:
+    """Return the folder that a glob starts from."""
+    while set("*?[") & set(str(pattern)):
+        pattern = pattern.parent
+    return pattern
+
+
+def _matches(pattern: Path) -> list[Path]:
+    folder = _folder_of(pattern)
+    return list(folder.glob(str(pattern.relative_to(folder)))) if folder != pattern else []
 
 
 def _is_image(path: Path) -> bool:

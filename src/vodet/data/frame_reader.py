@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 OnBadFrame = Literal["raise", "skip"]
 
 
-class FrameSource:
+class FrameReader:
     """Frames of an index, read at the size of a resize, and the record of those that are bad.
 
     Args:
