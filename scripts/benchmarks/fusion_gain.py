@@ -100,9 +100,9 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         results = dict(zip(runs, pool.map(lambda run: train(*run, options), runs), strict=True))
     console.print(table_of(results, options.fusions, options.seeds))
-    steps = {int(result["steps"]) for result in results.values()}
+    steps = max(int(result["steps"]) for result in results.values())
     console.print(
-        f"{steps} steps of {options.epochs} epochs, window {options.window}, precision "
+        f"{steps} steps in {options.epochs} epochs, window {options.window}, precision "
         f"{options.precision}, {options.jobs} runs at a time with {options.threads} threads each, "
         f"overrides {options.override}"
     )

@@ -45,8 +45,12 @@ def deform_conv(
         grid = _sampling_grid(offsets.float())
         # The grid is written for align_corners=False: the other divides by width - 1.
         sampled = F.grid_sample(products.float(), grid, align_corners=False)
-        sampled = sampled.view(batch, TAPS, out_channels, height, width)
-        return (sampled * mask.float().unsqueeze(2)).sum(dim=1).to(x.dtype)
+        taps = sampled.view(batch, TAPS, out_channels, height, width).unbind(dim=1)
+        strengths = mask.float().unsqueeze(2).unbind(dim=1)
+        total = taps[0] * strengths[0]
+        for tap, strength in zip(taps[1:], strengths[1:], strict=True):
+            total = torch.addcmul(total, tap, strength)  # keeps the product of all taps unmade
+        return total.to(x.dtype)
 
 
 def _sampling_grid(offsets: Float[Tensor, "B 18 H W"]) -> Float[Tensor, "n H W 2"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import time
 from pathlib import Path
 from statistics import median
@@ -131,11 +132,13 @@ def read_curves(files: list[Path]) -> dict[str, Curve]:
 
 
 def draw_curves(curves: dict[str, Curve]) -> Figure:
-    """Draw the loss terms on the left and the COCO APs on the right."""
+    """Draw the loss terms on the left and the COCO APs over all classes on the right."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw(left, {n: c for n, c in curves.items() if n.startswith("train/loss")}, "loss", None)
-    _draw(right, {n: c for n, c in curves.items() if n.startswith("val/map")}, "COCO AP", "o")
+    _draw(
+        right, {n: c for n, c in curves.items() if re.fullmatch(r"val/map\w*", n)}, "COCO AP", "o"
+    )
     left.set_yscale("log")
     right.set_ylim(0, 1)
     return figure
