@@ -120,8 +120,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of each (default 2)")
     parser.add_argument("--batch-size", type=int, default=16, help="clips (default 16)")
     parser.add_argument("--short-side", type=int, default=320, help="pixels (default 320)")
-    parser.add_argument("--passes", type=int, default=4, help="through the set (default 4)")
-    parser.add_argument("--rounds", type=int, default=5, help="of measurements (default 5)")
+    parser.add_argument("--passes", type=int, default=8, help="through the set (default 8)")
+    parser.add_argument("--rounds", type=int, default=4, help="of measurements (default 4)")
     arguments = parser.parse_args()
 
     def module(**options: Any) -> ClipDataModule:
