@@ -98,7 +98,8 @@ class VideoDetectionTask(L.LightningModule):
         """Begin an evaluation against the annotations of the data module."""
         # Running statistics differ after a training step: each process has seen other clips.
         copy_from_first(self.detector.buffers())
-        ground_truth = self.trainer.datamodule.val_index.ground_truth()  # type: ignore[attr-defined]
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning late
+        ground_truth = data.val_index.ground_truth()
         self.evaluation = Evaluation(self.detector, CocoAveragePrecision(ground_truth))
 
     def validation_step(self, chunk: VideoChunk) -> None:
