@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from tiny import frame_info, random_frames, tiny_detector
 from vodet.errors import ConfigError
 from vodet.fusion.mean import MeanFusion
-from vodet.structures import ClipBatch, Target, TemporalMemory, Window
+from vodet.structures import ClipBatch, Target, TemporalMemory, Window, Windows
 
 
 @pytest.mark.parametrize("class_names", [(), ("car", "dog", "car")])
@@ -25,23 +25,24 @@ def test_frames_are_padded_with_black_at_the_right_and_the_bottom() -> None:
     found, expected = detector.encode(frames), detector.encode(padded)
 
     assert detector.backbone.size_divisor == 32
-    assert [tuple(level.shape) for level in found.levels] == [(2, 8, 16, 24), (2, 8, 8, 12)]
-    torch.testing.assert_close(found.levels, expected.levels, rtol=0, atol=0)
+    assert [tuple(level.shape) for level in found.maps.levels] == [(2, 8, 16, 24), (2, 8, 8, 12)]
+    torch.testing.assert_close(found.maps.levels, expected.maps.levels, rtol=0, atol=0)
+    assert found.sizes.tolist() == [[50, 70]] * 2
 
 
 @torch.inference_mode()
 def test_step_answers_for_the_reference_frame_and_returns_new_memories() -> None:
     detector = tiny_detector(MeanFusion, Window(past=1))
-    maps = detector.encode(random_frames(4))
-    window = maps.map(lambda level: level.view(2, 2, *level.shape[1:]))
+    encodings = detector.encode(random_frames(4))
+    windows = Windows.of_clips(encodings, length=2, reference=1)
     memories = [TemporalMemory(), TemporalMemory(answered=5)]
 
-    predictions, after = detector.step(window, memories)
+    predictions, after = detector.step(windows, memories)
 
     assert after == [TemporalMemory(answered=1), TemporalMemory(answered=6)]
     assert {len(prediction) for prediction in predictions.values()} == {2}
-    mean = window.map(lambda level: level.mean(dim=1))
-    torch.testing.assert_close(predictions, detector.head(mean))
+    mean = windows.maps.map(lambda level: level.mean(dim=1))
+    torch.testing.assert_close(predictions, detector.head.predict(mean))
 
 
 def clip_batch(original_size: tuple[int, int] = (64, 64)) -> ClipBatch:

@@ -44,19 +44,14 @@ def test_levels_that_cannot_be(channels: tuple[int, ...], strides: tuple[int, ..
         FeatureSpec(channels, strides)
 
 
-def test_maps_are_indexed_and_joined_by_level() -> None:
+def test_maps_are_indexed_by_level() -> None:
     maps = FeatureMaps((torch.arange(6.0).view(3, 2), torch.arange(3.0).view(3, 1)))
     assert len(maps) == 3
     assert [level.tolist() for level in maps[1:].levels] == [[[2, 3], [4, 5]], [[1], [2]]]
-    joined = FeatureMaps.cat([maps[2:], maps[:1]])
-    assert [level.tolist() for level in joined.levels] == [[[4, 5], [0, 1]], [[2], [0]]]
-    with pytest.raises(ValueError, match="shorter"):
-        FeatureMaps.cat([maps, FeatureMaps(maps.levels[:1])])
 
 
 def test_memory_is_a_value() -> None:
     memory = TemporalMemory()
-    assert memory.after_answer().after_answer() == TemporalMemory(answered=2)
     assert memory == TemporalMemory(answered=0)
     with pytest.raises(FrozenInstanceError):
         memory.answered = 1  # type: ignore[misc]  # what is tested

@@ -33,7 +33,8 @@ from vodet.data.datamodule import ClipDataModule
 from vodet.data.dataset import Source
 from vodet.data.frames import image_path, reduction_for
 from vodet.data.resize import Resize
-from vodet.structures import ClipBatch, FrameResize, Window
+from vodet.stages import FrameResize
+from vodet.structures import ClipBatch, Window
 
 REDUCED = {
     1: cv2.IMREAD_COLOR,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from vodet.structures import Size
 
 
-def clip_boxes(boxes: Float[Tensor, "n 4"], size: Size) -> Float[Tensor, "n 4"]:
+def clip_boxes(
+    boxes: Float[Tensor, "*n 4"], size: Size | Int[Tensor, " 2"]
+) -> Float[Tensor, "*n 4"]:
     """Clip boxes to a picture of the given size."""
-    height, width = size
-    limits = boxes.new_tensor([width, height, width, height])
-    return boxes.clamp(min=0).minimum(limits)
+    sides = size.to(boxes) if isinstance(size, Tensor) else boxes.new_tensor(size)
+    return boxes.clamp(min=0).minimum(sides.flip(0).repeat(2))
 
 
 def rescale_boxes(
@@ -23,7 +24,7 @@ def rescale_boxes(
     return boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
 
 
-def box_areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+def box_areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Area of each box in square pixels; 0 for a box without extent."""
-    width, height = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).unbind(dim=1)
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(dim=-1)
     return width * height

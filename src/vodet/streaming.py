@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
 from vodet.inference.postprocess import to_original
-from vodet.structures import FeatureMaps, FrameDetections, Size, TemporalMemory
+from vodet.structures import Encodings, FrameDetections, Size, TemporalMemory, Windows
 
 
 class StreamingDetector:
@@ -44,7 +45,7 @@ class StreamingDetector:
         """Forget the video; the next frame is the first of another one."""
         self._memory = TemporalMemory()
         self._arrived = 0
-        self._encodings: dict[int, FeatureMaps] = {}
+        self._ring: Encodings | None = None
         self._sizes: dict[int, tuple[Size, Size]] = {}
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
@@ -55,7 +56,7 @@ class StreamingDetector:
                 ``[3, H, W]`` or ``[n, 3, H, W]``.
 
         Raises:
-            ConfigError: If ``frames`` is none of these.
+            ConfigError: If ``frames`` is none of these, or of another size than those before.
         """
         arrays = _as_arrays(frames)
         resize = self.detector.resize
@@ -74,9 +75,10 @@ class StreamingDetector:
             original_size: Size that the detections refer to.
             size: Size of the picture in the upper left corner of ``frames``.
         """
-        encodings = self.detector.encode(frames.to(self.detector.device, non_blocking=True))
-        for position in range(len(frames)):
-            self._encodings[self._arrived] = encodings[position]
+        sizes = torch.tensor(size, device=self.detector.device).expand(len(frames), 2)
+        frames = frames.to(self.detector.device, non_blocking=True)
+        self._keep(self.detector.encode(frames, sizes))
+        for _ in range(len(frames)):
             self._sizes[self._arrived] = (size, original_size)
             self._arrived += 1
         return self._answer(self._arrived - self.detector.window.lookahead)
@@ -93,33 +95,65 @@ class StreamingDetector:
         ready = range(self._memory.answered, end)
         if not ready:
             return []
-        memories = [TemporalMemory(answered=index) for index in ready]
-        predictions, memories = self.detector.step(self._windows(ready), memories)
+        # What an answer leaves in the memory, the next one needs; without that, all go at once.
+        at_once = 1 if self.detector.head.remembers else len(ready)
+        answers = []
+        for start in range(0, len(ready), at_once):
+            answers += self._step(ready[start : start + at_once])
+        return answers
+
+    def _step(self, indices: range) -> list[FrameDetections]:
+        memories = [replace(self._memory, answered=index) for index in indices]
+        predictions, memories = self.detector.step(self._windows(indices), memories)
         self._memory = memories[-1]
         detections = self.detector.head.decode(predictions)
-        answers = [
+        return [
             FrameDetections(
                 index, to_original(found, *self._sizes.pop(index), self.score_threshold)
             )
-            for index, found in zip(ready, detections, strict=True)
+            for index, found in zip(indices, detections, strict=True)
         ]
-        self._forget(self._memory.answered - self.detector.window.lookback)
-        return answers
 
-    def _windows(self, ready: Sequence[int]) -> FeatureMaps:
-        """Stack the encodings around each frame, ``[n, T, C, h, w]``, repeating the borders."""
-        offsets = self.detector.window.offsets
+    def _windows(self, indices: range) -> Windows:
+        """Return the windows around frames, repeating the borders of the video."""
+        window, ring = self.detector.window, cast("Encodings", self._ring)
         last = self._arrived - 1
-        frames = [min(max(index + offset, 0), last) for index in ready for offset in offsets]
-        levels = zip(*(self._encodings[frame].levels for frame in frames), strict=True)
-        shape = (len(ready), len(offsets))
-        return FeatureMaps(
-            tuple(torch.stack(level).view(*shape, *level[0].shape) for level in levels)
-        )
+        frames = [
+            [min(max(index + offset, 0), last) % len(ring) for offset in window.offsets]
+            for index in indices
+        ]
+        return Windows(ring, torch.tensor(frames, device=self.detector.device), window.reference)
 
-    def _forget(self, before: int) -> None:
-        for index in [index for index in self._encodings if index < before]:
-            del self._encodings[index]
+    def _keep(self, encodings: Encodings) -> None:
+        """Put new frames into the ring: frame ``i`` has the place ``i`` modulo its length.
+
+        The ring is as long as what can still be asked for: the window and the new frames.
+        """
+        window = self.detector.window
+        held = range(max(0, self._memory.answered - window.lookback), self._arrived)
+        needed = len(held) + len(encodings)
+        if self._ring is None or needed > len(self._ring):
+            length = max(needed, window.lookback + window.lookahead + len(encodings))
+            self._ring = _ring_of(encodings, length, self._ring, held)
+        places = [(self._arrived + number) % len(self._ring) for number in range(len(encodings))]
+        for kept, new in zip(self._ring.tensors(), encodings.tensors(), strict=True):
+            if kept.shape[1:] != new.shape[1:]:
+                msg = (
+                    "The frames of a video must have one size: maps of the first frames are "
+                    f"{list(kept.shape[1:])}, found {list(new.shape[1:])}. Call reset() before "
+                    "another video."
+                )
+                raise ConfigError(msg)
+            kept[places] = new
+
+
+def _ring_of(like: Encodings, length: int, old: Encodings | None, held: range) -> Encodings:
+    """Return a ring of ``length`` frames with those of another that are still held."""
+    ring = like.map(lambda new: torch.empty_like(new[:1].expand(length, *new.shape[1:])))
+    if old is not None:
+        for kept, before in zip(ring.tensors(), old.tensors(), strict=True):
+            kept[[i % length for i in held]] = before[[i % len(old) for i in held]]
+    return ring
 
 
 def _as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:

@@ -1,14 +1,15 @@
-"""The values that cross a border between parts of vodet, and what the stages ask of each other.
+"""The values that cross a border between parts of vodet.
 
-Shape letters: ``B`` clips, ``T`` frames of a clip, ``C H W`` channels, height and width, ``n``
-boxes of a frame. Boxes are ``xyxy`` float32; sizes are always ``(height, width)`` in pixels.
+Shape letters: ``F`` frames, ``B`` clips, ``T`` frames of a clip, ``C H W`` channels, height and
+width, ``n`` boxes of a frame, ``N`` RoIs of the reference frame, ``M`` RoIs of the memory. Boxes
+are ``xyxy`` float32 in pixels; sizes are always ``(height, width)`` in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -133,14 +134,136 @@ class FeatureMaps:
         """Index the leading dimensions of every level alike."""
         return self.map(lambda level: level[index])
 
+
+@dataclass(frozen=True)
+class Encodings:
+    """What is known of frames by themselves.
+
+    Args:
+        maps: Feature maps ``[F, C, h, w]`` per level.
+        sizes: ``(height, width)`` of the picture in the upper left corner of each frame, ``[F, 2]``
+            int64.
+        extras: What the head has found in each frame alone, by name, ``[F, ...]``.
+    """
+
+    maps: FeatureMaps
+    sizes: Tensor
+    extras: dict[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors, in a fixed order."""
+        return [*self.maps.levels, self.sizes, *self.extras.values()]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Encodings:
+        """Apply ``function`` to each tensor."""
+        extras = {name: function(extra) for name, extra in self.extras.items()}
+        return Encodings(self.maps.map(function), function(self.sizes), extras)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of frames that are joined, one for each answer.
+
+    Args:
+        frames: The frames, each once.
+        index: Which of them is at each place of each window, ``[B, T]`` int64.
+        reference: Place of the reference frame in each window.
+        fused: Maps of the reference frames ``[B, C, h, w]`` after a map fusion; None without one.
+        is_in_order: Whether the windows are the frames one after the other, so that no map need be
+            copied to make windows of them.
+    """
+
+    frames: Encodings
+    index: Tensor
+    reference: int
+    fused: FeatureMaps | None = None
+    is_in_order: bool = False
+
+    def __len__(self) -> int:
+        return len(self.index)
+
     @staticmethod
-    def cat(parts: Sequence[FeatureMaps]) -> FeatureMaps:
-        """Join along the leading dimension."""
-        return FeatureMaps(
-            tuple(
-                torch.cat(levels) for levels in zip(*(part.levels for part in parts), strict=True)
-            )
-        )
+    def of_clips(frames: Encodings, length: int, reference: int) -> Windows:
+        """Return the windows of clips of ``length`` frames that lie one after the other."""
+        index = torch.arange(len(frames), device=frames.sizes.device).view(-1, length)
+        return Windows(frames, index, reference, is_in_order=True)
+
+    @property
+    def references(self) -> Tensor:
+        """Which frames are the reference frames, ``[B]``."""
+        return self.index[:, self.reference]
+
+    @property
+    def sizes(self) -> Tensor:
+        """Sizes of the pictures of the reference frames, ``[B, 2]``."""
+        return self.frames.sizes[self.references]
+
+    @property
+    def maps(self) -> FeatureMaps:
+        """Maps of the whole windows, ``[B, T, C, h, w]``."""
+        shape = tuple(self.index.shape)
+        if self.is_in_order:
+            return self.frames.maps.map(lambda level: level.view(*shape, *level.shape[1:]))
+        return self.frames.maps.map(lambda level: level[self.index])
+
+    @property
+    def reference_maps(self) -> FeatureMaps:
+        """Maps of the reference frames, after the fusion where there is one, ``[B, C, h, w]``."""
+        if self.fused is not None:
+            return self.fused
+        if self.is_in_order:
+            return self.maps[:, self.reference]
+        return self.frames.maps[self.references]
+
+
+@dataclass(frozen=True)
+class RoISpec:
+    """What the features of a RoI look like: ``channels`` on a grid of ``resolution`` squared."""
+
+    channels: int
+    resolution: int
+
+    @property
+    def width(self) -> int:
+        """Number of features of a RoI."""
+        return self.channels * self.resolution**2
+
+
+@dataclass(frozen=True)
+class RoIs:
+    """Regions of interest of windows, the same object's in each frame of a window.
+
+    Args:
+        features: ``[B, T, N, C, s, s]``.
+        boxes: In pixels of the input, ``[B, T, N, 4]``.
+        objectness: Logits of the reference frame, ``[B, N]``.
+        is_valid: ``[B, N]``; the others fill up windows with fewer RoIs.
+        sizes: ``(height, width)`` of the pictures, ``[B, 2]``.
+        reference: Place of the reference frame among the ``T``.
+    """
+
+    features: Tensor
+    boxes: Tensor
+    objectness: Tensor
+    is_valid: Tensor
+    sizes: Tensor
+    reference: int
+
+    def fused(self, features: Tensor) -> RoIs:
+        """Return the RoIs of the reference frame alone, with features ``[B, N, C, s, s]``."""
+        boxes = self.boxes[:, self.reference].unsqueeze(1)
+        return replace(self, features=features.unsqueeze(1), boxes=boxes, reference=0)
+
+
+@dataclass(frozen=True)
+class KeyFrame:
+    """RoIs that are remembered of a frame: features ``[M, D]`` and boxes in pixels ``[M, 4]``."""
+
+    features: Tensor
+    boxes: Tensor
 
 
 @dataclass(frozen=True)
@@ -149,9 +272,11 @@ class TemporalMemory:
 
     Args:
         answered: Number of frames of the video answered so far.
+        key_frames: What is remembered of some of them, oldest first; boundedly many.
     """
 
     answered: int = 0
+    key_frames: tuple[KeyFrame, ...] = ()
 
     def after_answer(self) -> TemporalMemory:
         """Return the memory one answered frame later."""
@@ -220,9 +345,15 @@ class ClipBatch:
     memory_windows: tuple[ClipBatch, ...] = ()
 
     @property
-    def reference_targets(self) -> list[Target]:
-        """Targets of the reference frames, ``[B]``."""
-        return [targets[self.reference] for targets in self.targets]
+    def known_targets(self) -> list[list[Target | None]]:
+        """Targets ``[B][T]``, None for frames that are not annotated."""
+        return [
+            [
+                target if info.is_annotated else None
+                for target, info in zip(targets, infos, strict=True)
+            ]
+            for targets, infos in zip(self.targets, self.infos, strict=True)
+        ]
 
     @property
     def reference_infos(self) -> list[FrameInfo]:
@@ -317,74 +448,3 @@ class GroundTruth:
     labels: np.ndarray
     areas: np.ndarray
     iscrowd: np.ndarray
-
-
-@runtime_checkable
-class FrameResize(Protocol):
-    """How a frame is brought to the size at which it is evaluated."""
-
-    def target_size(self, original_size: Size) -> Size:
-        """Return the size of the picture after resizing."""
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Resize ``[H, W, 3]`` uint8 to the target size of its own size."""
-
-
-@runtime_checkable
-class Backbone(Protocol):
-    """Frames to feature maps, each frame by itself."""
-
-    spec: FeatureSpec
-    size_divisor: int
-
-    def compile(self) -> None:
-        """Compile it with ``torch.compile``, as every ``nn.Module`` can be."""
-
-    def __call__(self, frames: Tensor) -> FeatureMaps:
-        """Encode uint8 RGB ``[N, 3, H, W]``, sides divisible by ``size_divisor``."""
-
-
-@runtime_checkable
-class Pyramid(Protocol):
-    """Feature maps to feature maps of other levels or channels, each frame by itself."""
-
-    spec: FeatureSpec
-
-    def __call__(self, maps: FeatureMaps) -> FeatureMaps:
-        """Turn maps ``[N, C, h, w]`` into maps of ``spec``."""
-
-
-@runtime_checkable
-class MapFusion(Protocol):
-    """Feature maps of a window to feature maps of its reference frame, same levels and channels."""
-
-    def __call__(self, window: FeatureMaps, reference: int) -> FeatureMaps:
-        """Fuse maps ``[B, T, C, h, w]`` into those of frame ``reference``, ``[B, C, h, w]``."""
-
-
-@runtime_checkable
-class Head(Protocol):
-    """Feature maps of the reference frame to boxes."""
-
-    def __call__(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Turn maps ``[B, C, h, w]`` into named raw predictions, batch first."""
-
-    def losses(
-        self, predictions: dict[str, Tensor], targets: Sequence[Target]
-    ) -> dict[str, Tensor]:
-        """Return the named, weighted loss terms; their sum is the training loss."""
-
-    def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections of each item in input pixels, best first, not clipped."""
-
-
-PyramidFactory = Callable[[FeatureSpec], Pyramid]
-MapFusionFactory = Callable[[FeatureSpec], MapFusion]
-
-
-@runtime_checkable
-class HeadFactory(Protocol):
-    """Builds a head from the levels it will get and the number of classes."""
-
-    def __call__(self, spec: FeatureSpec, num_classes: int) -> Head:
-        """Return a head, an ``nn.Module``."""

@@ -44,7 +44,7 @@ def test_what_belongs_to_a_clip_stays_with_it():
 
     assert batch.reference == 1
     assert [infos[1].video for infos in batch.infos] == ["5", "9", "2"]
-    assert [target["labels"].tolist() for target in batch.reference_targets] == [[5], [9], [2]]
+    assert [clip[batch.reference]["labels"].tolist() for clip in batch.targets] == [[5], [9], [2]]
     assert [info.frame_number for info in batch.reference_infos] == [1, 1, 1]
     assert batch.memory_windows == ()
 

@@ -50,7 +50,8 @@ def same_batches(batches, others):
         and a.infos == b.infos
         and all(
             torch.equal(x["boxes"], y["boxes"])
-            for x, y in zip(a.reference_targets, b.reference_targets, strict=True)
+            for one, other in zip(a.targets, b.targets, strict=True)
+            for x, y in zip(one, other, strict=True)
         )
         and same_batches(a.memory_windows, b.memory_windows)
         for a, b in zip(batches, others, strict=True)

@@ -73,7 +73,7 @@ def test_targets_agree_with_the_reference(reference, reference_targets):
 
 
 def test_losses_and_gradients_agree_with_the_reference(reference, reference_targets, predictions):
-    losses = make_head(3).losses(predictions, reference_targets)
+    losses = make_head(3).criterion(predictions, reference_targets)
     for name, their_name in (("heatmap", "center_heatmap"), ("size", "wh"), ("offset", "offset")):
         torch.testing.assert_close(losses[name], reference[f"loss_{their_name}"], rtol=1e-5, atol=0)
     sum(losses.values()).backward()
@@ -132,7 +132,7 @@ def test_later_object_wins_a_shared_cell_and_both_classes_are_positive():
 
 def test_frames_without_objects_have_finite_losses_and_gradients():
     head = make_head(2)
-    losses = head.losses(head(maps()), [target([], [])] * 2)
+    losses = head.criterion(head.predict(maps()), [target([], [])] * 2)
     assert losses["size"] == losses["offset"] == 0
     assert losses["heatmap"] > 0
     sum(losses.values()).backward()
@@ -147,14 +147,14 @@ def test_heatmap_is_not_judged_inside_ignore_regions():
         for name, c in zip(("heatmap", "size", "offset"), (2, 2, 2), strict=True)
     }
     predictions["heatmap"].requires_grad_()
-    losses = head.losses(predictions, [objects])
+    losses = head.criterion(predictions, [objects])
     losses["heatmap"].backward()
     judged = predictions["heatmap"].grad[0] != 0
     expected = torch.ones(8, 8, dtype=torch.bool)
     expected[3:6, 3:6] = False  # rows 12 to 21 and columns 13 to 24 in cells of four pixels
     assert torch.equal(judged[0], expected)
     assert torch.equal(judged[1], expected)
-    without = head.losses(predictions, [target([[0.0, 0, 8, 8]], [0])])
+    without = head.criterion(predictions, [target([[0.0, 0, 8, 8]], [0])])
     assert losses["size"] == without["size"]
 
 
@@ -162,7 +162,7 @@ def test_heatmap_is_not_judged_inside_ignore_regions():
 def test_loss_of_extreme_scores_is_finite(logit):
     heatmap = torch.full((1, 1, 4, 4), logit, requires_grad=True)
     zeros = torch.zeros(1, 2, 4, 4)
-    losses = make_head(1).losses(
+    losses = make_head(1).criterion(
         {"heatmap": heatmap, "size": zeros, "offset": zeros}, [target([[0.0, 0, 9, 9]], [0])]
     )
     losses["heatmap"].backward()
@@ -181,7 +181,7 @@ def maps() -> FeatureMaps:
 
 
 def test_predictions_have_the_shapes_and_the_initial_score_promised():
-    predictions = make_head(5)(maps())
+    predictions = make_head(5).predict(maps())
     assert {name: tuple(p.shape) for name, p in predictions.items()} == {
         "heatmap": (2, 5, 8, 6),
         "size": (2, 2, 8, 6),
@@ -189,12 +189,14 @@ def test_predictions_have_the_shapes_and_the_initial_score_promised():
     }
     head = make_head(5)
     nn.init.zeros_(head.heatmap.out.weight)
-    torch.testing.assert_close(head(maps())["heatmap"].sigmoid(), torch.full((2, 5, 8, 6), 0.1))
+    torch.testing.assert_close(
+        head.predict(maps())["heatmap"].sigmoid(), torch.full((2, 5, 8, 6), 0.1)
+    )
 
 
 def test_predictions_are_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        predictions = make_head(3)(maps())
+        predictions = make_head(3).predict(maps())
     assert {p.dtype for p in predictions.values()} == {torch.float32}
 
 
@@ -214,9 +216,9 @@ def test_decoded_targets_are_the_objects():
 
 def test_no_more_detections_than_cells_or_than_asked_for():
     head = make_head(2, max_detections=7)
-    assert all(len(found["scores"]) <= 7 for found in head.decode(head(maps())))
+    assert all(len(found["scores"]) <= 7 for found in head.decode(head.predict(maps())))
     head = make_head(2, max_detections=10_000)
-    for found in head.decode(head(maps())):
+    for found in head.decode(head.predict(maps())):
         assert len(found["scores"]) > 0
         assert (found["scores"].diff() <= 0).all()
 

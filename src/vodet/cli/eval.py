@@ -56,7 +56,11 @@ def evaluate_predictions(config: DictConfig) -> dict[str, float]:
 def evaluate_checkpoint(config: DictConfig) -> dict[str, float] | None:
     """Stream the videos through the detector of a checkpoint; None on all but one process."""
     trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
-    window = {f"window.{key}": value for key, value in config.window.items() if value is not None}
+    window = {
+        f"window.{key}": config.window[key]
+        for key in ("past", "future", "frame_stride")
+        if config.window[key] is not None
+    }
     detector = load(config.ckpt, trusted=config.trusted, overrides=window)
     data = ClipDataModule(
         train=None,

@@ -21,6 +21,7 @@ from vodet.errors import ConfigError
 from vodet.files import remove_partial
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
+from vodet.tasks.init_from import init_from
 
 
 def train(config: DictConfig) -> None:
@@ -30,6 +31,10 @@ def train(config: DictConfig) -> None:
     set_precision(config.matmul_precision)
     data, task = build(config)
     trainer = build_trainer(config)
+    if config.init_from is not None and checkpoint is None:
+        report = init_from(task.detector, config.init_from)
+        if trainer.is_global_zero:
+            Console(soft_wrap=True).print(str(report), markup=False, highlight=False)
     if trainer.is_global_zero:
         save_config(config)
         remove_partial(config.run_dir)

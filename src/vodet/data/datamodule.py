@@ -25,7 +25,8 @@ from vodet.data.sampling import TemporalDropout
 from vodet.data.st_coco import read_st_coco
 from vodet.data.transforms import ClipTransform
 from vodet.errors import ConfigError, DataError
-from vodet.structures import ClipBatch, FrameResize, VideoChunk, Window
+from vodet.stages import FrameResize
+from vodet.structures import ClipBatch, VideoChunk, Window
 
 
 class ClipDataModule(LightningDataModule):
@@ -50,6 +51,7 @@ class ClipDataModule(LightningDataModule):
         temporal_dropout: Random choice of support frames in training; None keeps all.
         memory_windows: Further windows of the same video with each training clip.
         clips_per_video: The most training clips of a video, evenly spaced; None for all.
+        require_complete_tubelets: Leave out training clips in which tracks come or go.
         chunk_size: The most frames of an evaluation chunk.
         size_divisor: Training batches are padded to multiples of it.
         on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
@@ -79,6 +81,7 @@ class ClipDataModule(LightningDataModule):
         temporal_dropout: TemporalDropout | None = None,
         memory_windows: int = 0,
         clips_per_video: int | None = None,
+        require_complete_tubelets: bool = False,
         chunk_size: int = 16,
         size_divisor: int = 32,
         on_bad_frame: OnBadFrame = "raise",
@@ -107,6 +110,7 @@ class ClipDataModule(LightningDataModule):
         self.temporal_dropout = temporal_dropout
         self.memory_windows = memory_windows
         self.clips_per_video = clips_per_video
+        self.require_complete_tubelets = require_complete_tubelets
         self.chunk_size = chunk_size
         self.size_divisor = size_divisor
         self.on_bad_frame = on_bad_frame
@@ -155,6 +159,7 @@ class ClipDataModule(LightningDataModule):
             temporal_dropout=self.temporal_dropout,
             memory_windows=self.memory_windows,
             clips_per_video=self.clips_per_video,
+            require_complete_tubelets=self.require_complete_tubelets,
             on_bad_frame=self.on_bad_frame,
             seed=self.seed,
         )

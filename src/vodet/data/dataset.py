@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from vodet.data.frame_reader import FrameReader, OnBadFrame
 from vodet.data.handover import empty_frames
-from vodet.data.index import VideoIndex
+from vodet.data.index import UNKNOWN_TRACK, VideoIndex
 from vodet.data.resize import OriginalSize
 from vodet.data.sampling import (
     TemporalDropout,
@@ -25,7 +25,8 @@ from vodet.data.sampling import (
 )
 from vodet.data.transforms import ClipTransform
 from vodet.errors import DataError, FrameError
-from vodet.structures import Clip, FrameInfo, FrameResize, Target, VideoChunk, Window
+from vodet.stages import FrameResize
+from vodet.structures import Clip, FrameInfo, Target, VideoChunk, Window
 
 NO_VIDEO = -1
 # So many bad clips in a row are not a few bad files: the images are not there.
@@ -60,6 +61,8 @@ class ClipDataset(Dataset[Clip]):
         temporal_dropout: Random choice of support frames in each window; None keeps all.
         memory_windows: Number of further windows of the same video.
         clips_per_video: The most reference frames of a video, evenly spaced; None takes all.
+        require_complete_tubelets: Leave out clips in whose window tracks come or go: the next clip
+            stands in.
         on_bad_frame: ``raise`` or ``skip``.
         seed: Decides, with the epoch, all that is drawn.
 
@@ -79,6 +82,7 @@ class ClipDataset(Dataset[Clip]):
         temporal_dropout: TemporalDropout | None = None,
         memory_windows: int = 0,
         clips_per_video: int | None = None,
+        require_complete_tubelets: bool = False,
         on_bad_frame: OnBadFrame = "raise",
         seed: int = 0,
     ) -> None:
@@ -94,6 +98,14 @@ class ClipDataset(Dataset[Clip]):
         self.references = rows.astype(np.int32)  # workers that are spawned get a copy
         if not len(rows):
             msg = f"{index.source} has no annotated frame, so there is no clip to train on."
+            raise DataError(msg)
+        self.require_complete_tubelets = require_complete_tubelets
+        if require_complete_tubelets and (index.track_ids == UNKNOWN_TRACK).any():
+            unknown = int((index.track_ids == UNKNOWN_TRACK).sum())
+            msg = (
+                "data.require_complete_tubelets needs the id_track of every annotation; "
+                f"{unknown} of {index.num_boxes} in {index.source} have none."
+            )
             raise DataError(msg)
 
     def __len__(self) -> int:
@@ -114,6 +126,13 @@ class ClipDataset(Dataset[Clip]):
             made = self._make(epoch, clip % len(self))
             if made is not None:
                 return made
+        if self.require_complete_tubelets:
+            msg = (
+                f"No clip with the same tracks in all frames among {MAX_SKIPPED_IN_A_ROW} in a row "
+                f"from {self.reader.index.source}. Make the window shorter, or set "
+                "data.require_complete_tubelets=false."
+            )
+            raise DataError(msg)
         msg = (
             f"No clip without a bad frame among {MAX_SKIPPED_IN_A_ROW} in a row from "
             f"{self.reader.index.source}. Are the images below {self.reader.images}?"
@@ -123,6 +142,8 @@ class ClipDataset(Dataset[Clip]):
     def _make(self, epoch: int, clip: int) -> Clip | None:
         generator = clip_generator(self.seed, epoch, clip)
         windows, reference = self._windows(clip, generator)
+        if self.require_complete_tubelets and not self._is_complete(windows[0]):
+            return None
         # A frame that occurs several times, as at the borders, is read and transformed once.
         rows = sorted({row for window in windows for row in window})
         frames = [self.reader.read_or_record(row) for row in rows]
@@ -139,6 +160,11 @@ class ClipDataset(Dataset[Clip]):
             for window in windows
         )
         return Clip(first.frames, first.infos, first.targets, reference, tuple(others))
+
+    def _is_complete(self, window: list[int]) -> bool:
+        index = self.reader.index
+        tracks = {frozenset(index.track_ids[index.boxes_of(row)].tolist()) for row in window}
+        return len(tracks) == 1
 
     def _windows(self, clip: int, generator: np.random.Generator) -> tuple[list[list[int]], int]:
         """Draw the rows of the clip's window and of its memory windows, and the reference."""

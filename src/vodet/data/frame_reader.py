@@ -13,7 +13,8 @@ from vodet.boxes import rescale_boxes
 from vodet.data.frames import image_path, read_frame, reduction_for
 from vodet.data.index import VideoIndex
 from vodet.errors import ConfigError, FrameError
-from vodet.structures import FrameInfo, FrameResize, Size, Target
+from vodet.stages import FrameResize
+from vodet.structures import FrameInfo, Size, Target
 
 logger = logging.getLogger(__name__)
 

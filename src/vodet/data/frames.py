@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from vodet.errors import FrameError
-from vodet.structures import FrameResize, Size
+from vodet.stages import FrameResize
+from vodet.structures import Size
 
 # Without the alpha channel, in 8 bits, as stored: boxes were drawn on the pixels as they are in
 # the file, so the EXIF rotation is not applied. The flag of a reduced scale is taken without its

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vodet.errors import ConfigError
-from vodet.structures import FrameResize, Size
+from vodet.stages import FrameResize
+from vodet.structures import Size
 
 
 def resize_frame(

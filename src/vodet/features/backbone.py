@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from jaxtyping import UInt8
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from vodet.errors import CheckpointError, ConfigError
+from vodet.freezing import find_modules, freeze
 from vodet.structures import FeatureMaps, FeatureSpec
 
 
@@ -30,6 +32,15 @@ class TimmBackbone(nn.Module):
         pretrained: Load timm's weights, from its cache or the hub.
         checkpoint_path: Load this file of weights of the model instead; nothing in it is executed.
         frozen: Names of modules that do not learn, such as ``("conv1", "bn1", "layer1")``.
+        frozen_norm: Freeze all batch norms, as is usual with pretrained weights and few pictures
+            in a batch.
+        mean: Of the three channels, in the order that the network takes them, in values of 0 to
+            255; None means timm's for these weights.
+        std: The same.
+        channel_order: ``rgb``, or ``bgr`` for a network that takes the channels the other way
+            round, as those of Caffe and detectron2 do.
+        stride_in_1x1: Move the stride of bottleneck blocks from their 3 x 3 to their first 1 x 1
+            convolution, where the ResNets of Caffe and detectron2 (not their ResNeXts) have it.
         model_kwargs: Further arguments of the timm model, such as ``drop_path_rate`` or, where it
             is made for one size of input, ``img_size``.
 
@@ -54,9 +65,18 @@ class TimmBackbone(nn.Module):
         pretrained: bool = False,
         checkpoint_path: str | Path | None = None,
         frozen: Sequence[str] = (),
+        frozen_norm: bool = False,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        channel_order: Literal["rgb", "bgr"] = "rgb",
+        stride_in_1x1: bool = False,
         **model_kwargs: Any,
     ) -> None:
         super().__init__()
+        if channel_order not in ("rgb", "bgr"):
+            msg = f"channel_order must be rgb or bgr, found {channel_order!r}."
+            raise ConfigError(msg)
+        self.channel_order = channel_order
         self.name = name
         if name.startswith("hrnet"):
             model_kwargs = {"feature_location": ""} | model_kwargs
@@ -67,27 +87,21 @@ class TimmBackbone(nn.Module):
         self.net: nn.Module = net
         info = net.feature_info
         self.spec = FeatureSpec(tuple(info.channels()), tuple(info.reduction()))
-        for statistic in ("mean", "std"):
-            values = 255 * torch.tensor(net.pretrained_cfg[statistic]).view(1, 3, 1, 1)
-            self.register_buffer(statistic, values, persistent=False)
+        for statistic, given in (("mean", mean), ("std", std)):
+            values = given or [255 * share for share in net.pretrained_cfg[statistic]]
+            self.register_buffer(statistic, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        if stride_in_1x1:
+            _move_strides(net, name)
         self.frozen = tuple(frozen)
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
+        self.frozen_norm = frozen_norm
         self.train(self.training)
-
-    def _frozen_modules(self) -> list[nn.Module]:
-        modules = dict(self.net.named_modules())
-        if unknown := [name for name in self.frozen if name not in modules]:
-            children = ", ".join(name for name, _ in self.net.named_children())
-            msg = f"{self.name} has no module {unknown} to freeze. The outermost are: {children}."
-            raise ConfigError(msg)
-        return [modules[name] for name in self.frozen]
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """Set the training mode of all but the frozen modules."""
         super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
+        freeze(find_modules(self.net, self.frozen, self.name))
+        if self.frozen_norm:
+            freeze([module for module in self.net.modules() if isinstance(module, _BatchNorm)])
         return self
 
     def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> FeatureMaps:
@@ -103,6 +117,8 @@ class TimmBackbone(nn.Module):
                 f"found {height} x {width}."
             )
             raise ConfigError(msg)
+        if self.channel_order == "bgr":
+            frames = frames.flip(1)
         try:
             levels = self.net((frames - self.mean) / self.std)
         except AssertionError as error:  # how timm refuses a size
@@ -161,6 +177,16 @@ def _build(
         )
         raise CheckpointError(msg)
     return net
+
+
+def _move_strides(net: nn.Module, name: str) -> None:
+    """Move strides of bottleneck blocks from the 3 x 3 convolution to the one before it."""
+    blocks: list[Any] = [block for block in net.modules() if hasattr(block, "conv3")]
+    if not blocks:
+        msg = f"stride_in_1x1 is for ResNets of bottleneck blocks; {name} has none."
+        raise ConfigError(msg)
+    for block in blocks:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 def _missing_weights(net: nn.Module, checkpoint_path: str | Path) -> set[str]:

@@ -1,6 +1,6 @@
 """From the levels of the backbone to other levels, each frame by itself.
 
-``Identity`` and ``Projection`` come before the temporal fusion. The necks, ``SumNeck`` and
+``Identity``, ``Projection`` and ``FPN`` come before the temporal fusion. The necks, ``SumNeck`` and
 ``ReleasedNeck``, make a single map of all levels; a head that works on one map takes one of them.
 """
 
@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from vodet.deform_conv import DeformConvBlock
 from vodet.errors import ConfigError
@@ -55,6 +57,31 @@ class Projection(nn.Module):
         return FeatureMaps(
             tuple(conv(level) for conv, level in zip(self.convs, maps.levels, strict=True))
         )
+
+
+class FPN(nn.Module):
+    """Feature pyramid network: semantics of the coarse levels on the grids of the fine ones.
+
+    Source: T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv 1612.03144);
+    torchvision's, with the level of every second cell of the coarsest added.
+
+    Args:
+        spec: The levels.
+        channels: Width of each level afterwards.
+    """
+
+    def __init__(self, spec: FeatureSpec, channels: int = 256) -> None:
+        super().__init__()
+        strides = (*spec.strides, 2 * spec.strides[-1])
+        self.spec = FeatureSpec((channels,) * len(strides), strides)
+        self.net = FeaturePyramidNetwork(
+            list(spec.channels), channels, extra_blocks=LastLevelMaxPool()
+        )
+
+    def forward(self, maps: FeatureMaps) -> FeatureMaps:
+        """Turn maps ``[N, C_level, h, w]`` into maps ``[N, channels, h, w]``, one level more."""
+        levels = self.net({str(number): level for number, level in enumerate(maps.levels)})
+        return FeatureMaps(tuple(levels.values()))
 
 
 class SumNeck(nn.Module):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,15 @@ from torch.nn import functional as F
 
 from vodet.errors import ConfigError
 from vodet.heads.centernet_targets import CenterTargets, center_targets
-from vodet.structures import Detections, FeatureMaps, FeatureSpec, PyramidFactory, Target
+from vodet.stages import PyramidFactory
+from vodet.structures import (
+    Detections,
+    FeatureMaps,
+    FeatureSpec,
+    Target,
+    TemporalMemory,
+    Windows,
+)
 
 INITIAL_SCORE = 0.1  # of every cell, so that the many empty cells do not drown the first steps
 
@@ -107,12 +116,37 @@ class CenterNetHead(nn.Module):
         self.offset = Branch(width, channels, 2)
         nn.init.constant_(self.heatmap.out.get_parameter("bias"), -math.log(1 / INITIAL_SCORE - 1))
 
-    def forward(self, maps: FeatureMaps) -> dict[str, Tensor]:
+    remembers = False
+
+    def encode(self, maps: FeatureMaps) -> dict[str, Tensor]:
+        """Find nothing in a frame alone: all that CenterNet does is behind the fusion."""
+        del maps
+        return {}
+
+    def predict(self, maps: FeatureMaps) -> dict[str, Tensor]:
         """Turn maps ``[B, C, h, w]`` into the three predictions."""
         (x,) = self.neck(maps).levels
         return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
 
+    def forward(
+        self, windows: Windows, memories: Sequence[TemporalMemory]
+    ) -> tuple[dict[str, Tensor], list[TemporalMemory]]:
+        """Predict for the reference frames; nothing is remembered."""
+        return self.predict(windows.reference_maps), list(memories)
+
     def losses(
+        self,
+        windows: Windows,
+        targets: Sequence[Sequence[Target | None]],
+        memory_windows: Sequence[Any] = (),
+    ) -> dict[str, Tensor]:
+        """Return `criterion` of the predictions for the reference frames, ``B`` windows."""
+        del memory_windows
+        wanted = [clip[windows.reference] for clip in targets]
+        known = [target for target in wanted if target is not None]
+        return self.criterion(self.predict(windows.reference_maps), known)
+
+    def criterion(
         self, predictions: dict[str, Tensor], targets: Sequence[Target]
     ) -> dict[str, Tensor]:
         """Return the weighted losses ``heatmap``, ``size`` and ``offset``.
@@ -122,7 +156,7 @@ class CenterNetHead(nn.Module):
         twice that.
 
         Args:
-            predictions: What ``forward`` returned for ``B`` frames.
+            predictions: What ``predict`` returned for ``B`` frames.
             targets: Objects of the ``B`` frames, in pixels of the input.
         """
         predictions = {name: prediction.float() for name, prediction in predictions.items()}

@@ -186,11 +186,7 @@ def fitting_weights(
             f"{list(detector.class_names)}, found {list(class_names)}."
         )
         raise CheckpointError(msg)
-    weights = {
-        name.removeprefix(_WEIGHTS_PREFIX): value
-        for name, value in checkpoint["state_dict"].items()
-        if name.startswith(_WEIGHTS_PREFIX)
-    }
+    weights = detector_weights(checkpoint)
     own = {name: tuple(value.shape) for name, value in detector.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     if differences := list(_differences(own, found)):
@@ -201,6 +197,15 @@ def fitting_weights(
         )
         raise CheckpointError(msg)
     return weights
+
+
+def detector_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights of the detector in a checkpoint, by their names in it."""
+    return {
+        name.removeprefix(_WEIGHTS_PREFIX): value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith(_WEIGHTS_PREFIX)
+    }
 
 
 def _differences(own: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:

@@ -1,0 +1,116 @@
+"""Relation attention: features of RoIs gather what is like them, and rightly placed, elsewhere.
+
+Sources: H. Hu et al., "Relation Networks for Object Detection" (arXiv 1711.11575), equations 2 to
+6; J. Deng et al., "Relation Distillation Networks for Video Object Detection" (arXiv 1908.09511);
+the numbers are those of D. Cores et al., "Short-term anchor linking and long-term self-guided
+attention for video object detection", Image and Vision Computing, 2021.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_SCALE, _WAVELENGTH = 100.0, 1000.0
+_FLOOR = 1e-6  # of a geometric weight, whose logarithm is taken
+
+
+def relative_geometry(
+    boxes: Float[Tensor, "*B N 4"], keys: Float[Tensor, "*B M 4"]
+) -> Float[Tensor, "*B N M 4"]:
+    """Return how keys lie to boxes: log-distances of the centres, log-ratios of the sides.
+
+    ``(log(|dx| / w + 1e-3), log(|dy| / h + 1e-3), log(w / w_key), log(h / h_key))`` with w and h of
+    the box; widths count pixels: ``x2 - x1 + 1``.
+    """
+    sides, key_sides = boxes[..., 2:] - boxes[..., :2] + 1, keys[..., 2:] - keys[..., :2] + 1
+    centers = (boxes[..., :2] + boxes[..., 2:]) / 2
+    key_centers = (keys[..., :2] + keys[..., 2:]) / 2
+    distance = (centers.unsqueeze(-2) - key_centers.unsqueeze(-3)).abs() / sides.unsqueeze(-2)
+    ratio = sides.log().unsqueeze(-2) - key_sides.log().unsqueeze(-3)
+    return torch.cat(((distance + 1e-3).log(), ratio), dim=-1)
+
+
+def geometry_embedding(
+    geometry: Float[Tensor, "*B N M 4"], width: int
+) -> Float[Tensor, "*B N M width"]:
+    """Embed each of the four numbers, times 100, in sines, then cosines, of several wavelengths.
+
+    Wavelengths are ``1000^(k / (width / 8))`` for k from 0 to ``width / 8 - 1``.
+    """
+    steps = torch.arange(width // 8, device=geometry.device)
+    wavelengths = _WAVELENGTH ** (steps * (8 / width))
+    phase = _SCALE * geometry.unsqueeze(-1) / wavelengths  # [*B, N, M, 4, width / 8]
+    return torch.cat((phase.sin(), phase.cos()), dim=-1).flatten(-2)
+
+
+class RelationAttention(nn.Module):
+    """Multi-head attention whose values are the keys and whose logits may know where boxes lie.
+
+    Logits are ``q . k / sqrt(d) + log(relu(w e) + 1e-6)``, with e the embedded geometry of box and
+    key. Each group's weighted sum of keys passes through the group's own linear map; as that is
+    linear, the keys pass through it first, and one ``scaled_dot_product_attention`` does the rest.
+
+    Args:
+        width: Number of features.
+        groups: Number of heads.
+        geometry: Whether logits have the geometry term.
+    """
+
+    def __init__(self, width: int = 1024, groups: int = 16, *, geometry: bool = True) -> None:
+        super().__init__()
+        self.groups = groups
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.geometry = nn.Linear(width // groups, groups) if geometry else None
+        for layer in (self.query, self.key):
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+        nn.init.normal_(self.value.weight, std=0.01)
+        if self.geometry is not None:
+            nn.init.normal_(self.geometry.weight, std=0.01)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def _split(self, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B G n d"]:
+        return x.view(*x.shape[:2], self.groups, -1).transpose(1, 2)
+
+    def bias(
+        self, embedding: Float[Tensor, "B N M d"] | None, is_key: Bool[Tensor, "B M"]
+    ) -> Float[Tensor, "B G N M"]:
+        """Return what is added to the logits: the geometry term, and minus infinity for no key."""
+        allowed = torch.zeros_like(is_key, dtype=torch.float).masked_fill(~is_key, -math.inf)
+        if self.geometry is None or embedding is None:
+            return allowed[:, None, None, :]
+        weights = F.relu(self.geometry(embedding)).float()  # [B, N, M, G]
+        return (weights + _FLOOR).log().permute(0, 3, 1, 2) + allowed[:, None, None, :]
+
+    def forward(
+        self,
+        x: Float[Tensor, "B N D"],
+        keys: Float[Tensor, "B M D"],
+        bias: Float[Tensor, "B _ _ M"],
+    ) -> Float[Tensor, "B N D"]:
+        """Return what the keys say to each of x; ``bias`` is that of the method."""
+        query, key, value = (
+            self._split(layer(features))
+            for layer, features in ((self.query, x), (self.key, keys), (self.value, keys))
+        )
+        gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+        return gathered.transpose(1, 2).flatten(2)
+
+    def weights(
+        self,
+        x: Float[Tensor, "B N D"],
+        keys: Float[Tensor, "B M D"],
+        bias: Float[Tensor, "B _ _ M"],
+    ) -> Float[Tensor, "B N M"]:
+        """Return the attention weights, averaged over the groups."""
+        query, key = self._split(self.query(x)), self._split(self.key(keys))
+        logits = query @ key.transpose(2, 3) / math.sqrt(query.shape[3]) + bias
+        return logits.softmax(dim=3).mean(dim=1)

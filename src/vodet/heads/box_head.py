@@ -1,0 +1,120 @@
+"""Box head: RoI features to class and box, and what is made of the scores of two heads.
+
+Sources: R. Girshick, "Fast R-CNN" (arXiv 1504.08083); the double head of D. Cores et al.,
+"Short-term anchor linking and long-term self-guided attention for video object detection" (2021).
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import batched_nms
+
+from vodet.heads.anchors import decode_boxes, encode_boxes
+from vodet.structures import Detections
+
+DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+
+class RoIEncoder(nn.Sequential):
+    """Two fully connected layers with ReLU on the flattened features of a RoI.
+
+    Args:
+        in_features: Number of features of a RoI.
+        width: Of both layers.
+    """
+
+    def __init__(self, in_features: int, width: int) -> None:
+        super().__init__(
+            nn.Linear(in_features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        )
+
+
+class BoxHead(nn.Module):
+    """Class logits and, for each class, box deltas of RoIs.
+
+    Args:
+        in_features: Number of features of a RoI.
+        num_classes: Number of classes, without background.
+        width: Of the fully connected layers.
+    """
+
+    def __init__(self, in_features: int, num_classes: int, width: int = 1024) -> None:
+        super().__init__()
+        self.encoder = RoIEncoder(in_features, width)
+        self.classifier = nn.Linear(width, num_classes + 1)
+        self.regressor = nn.Linear(width, 4 * num_classes)
+        for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):  # of Fast R-CNN
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, features: Float[Tensor, "*n C s s"]
+    ) -> tuple[Float[Tensor, "*n K1"], Float[Tensor, "*n K 4"]]:
+        """Return logits, background last, and deltas, both float32."""
+        x = self.encoder(features.flatten(-3))
+        return self.classifier(x).float(), self.regressor(x).unflatten(-1, (-1, 4)).float()
+
+    @staticmethod
+    def losses(
+        logits: Float[Tensor, "S K1"],
+        deltas: Float[Tensor, "S K 4"],
+        proposals: Float[Tensor, "S 4"],
+        labels: Int[Tensor, " S"],
+        objects: Float[Tensor, "S 4"],
+    ) -> dict[str, Tensor]:
+        """Return ``class`` (mean cross-entropy) and ``box`` (L1 of positives over all RoIs).
+
+        Args:
+            logits: Of the sampled RoIs.
+            deltas: Of the sampled RoIs, for each class.
+            proposals: Their boxes.
+            labels: Their classes, the last for background.
+            objects: The boxes of their objects; of background anything.
+        """
+        positive = (labels < deltas.shape[1]).nonzero()[:, 0]
+        wanted = encode_boxes(objects[positive], proposals[positive], DELTA_WEIGHTS)
+        box_loss = (deltas[positive, labels[positive]] - wanted).abs().sum()
+        return {
+            "class": class_loss(logits, labels),
+            "box": box_loss / max(len(labels), 1),
+        }
+
+
+def class_loss(logits: Float[Tensor, "S K1"], labels: Int[Tensor, " S"]) -> Tensor:
+    """Return the mean cross-entropy, 0 where there is no RoI."""
+    return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
+
+
+def joined_scores(
+    spatial: Float[Tensor, "*n K1"], spatio_temporal: Float[Tensor, "*n K1"]
+) -> Float[Tensor, "*n K1"]:
+    """Return ``p_s + p_st * (1 - p_s)`` of the softmaxes of two heads, not renormalised."""
+    p_s, p_st = spatial.softmax(dim=-1), spatio_temporal.softmax(dim=-1)
+    return p_s + p_st * (1 - p_s)
+
+
+def class_boxes(
+    deltas: Float[Tensor, "*n K 4"], proposals: Float[Tensor, "*n 4"]
+) -> Float[Tensor, "*n K 4"]:
+    """Return the box of each class, in pixels, not clipped."""
+    return decode_boxes(deltas, proposals.unsqueeze(-2), DELTA_WEIGHTS)
+
+
+def detections_of(
+    scores: Float[Tensor, "N K"],
+    boxes: Float[Tensor, "N K 4"],
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+) -> Detections:
+    """Return what is left above a score after suppression within each class, best first.
+
+    Boxes without extent are none.
+    """
+    has_extent = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+    rois, labels = ((scores > score_threshold) & has_extent).nonzero(as_tuple=True)
+    found, their_scores = boxes[rois, labels], scores[rois, labels]
+    kept = batched_nms(found, their_scores, labels, nms_iou)[:max_detections]
+    return Detections(boxes=found[kept], scores=their_scores[kept], labels=labels[kept])

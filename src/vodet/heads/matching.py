@@ -1,0 +1,71 @@
+"""Which anchors and proposals stand for which object, and which of them are trained on.
+
+Source: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1.2; matching and sampling are
+torchvision's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
+from torchvision.ops import box_iou
+
+from vodet.boxes import box_areas
+from vodet.structures import Target
+
+BACKGROUND, IGNORED = -1, -2
+
+
+@dataclass(frozen=True)
+class Assigner:
+    """Assigns boxes to the objects of a frame and draws boxes to train on.
+
+    Args:
+        positive_iou: Boxes with at least this IoU with an object stand for it.
+        negative_iou: Boxes with a lower one with every object are background; those between are
+            ignored.
+        samples: How many boxes of a frame are drawn, at most.
+        positive_share: The most of them that stand for objects.
+        low_quality: Whether the best boxes of an object stand for it at whatever IoU.
+        ignored_share: Background boxes of which crowds cover at least this share are ignored: what
+            is in them is not known.
+    """
+
+    positive_iou: float
+    negative_iou: float
+    samples: int
+    positive_share: float
+    low_quality: bool = False
+    ignored_share: float = 0.5
+
+    def assign(self, boxes: Float[Tensor, "n 4"], target: Target) -> Int[Tensor, " n"]:
+        """Return the row of each box's object in ``target``, or BACKGROUND or IGNORED."""
+        matched = torch.full_like(boxes[:, 0], BACKGROUND, dtype=torch.int64)
+        objects = (~target["iscrowd"]).nonzero()[:, 0]
+        if len(objects):
+            matcher = Matcher(self.positive_iou, self.negative_iou, self.low_quality)
+            found = matcher(box_iou(target["boxes"][objects], boxes))
+            matched = torch.where(found >= 0, objects[found.clamp(min=0)], found)
+        in_crowd = _covered(boxes, target["boxes"][target["iscrowd"]]) >= self.ignored_share
+        return matched.masked_fill(in_crowd & (matched == BACKGROUND), IGNORED)
+
+    def draw(self, matched: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
+        """Draw boxes to train on: those that stand for objects, and background."""
+        labels = torch.where(matched >= 0, 1, torch.where(matched == BACKGROUND, 0, -1))
+        sampler = BalancedPositiveNegativeSampler(self.samples, self.positive_share)
+        (positive,), (negative,) = sampler([labels])
+        return positive.bool(), negative.bool()
+
+
+def _covered(boxes: Float[Tensor, "n 4"], regions: Float[Tensor, "m 4"]) -> Float[Tensor, " n"]:
+    """Return the largest share of each box that one of the regions covers; 0 without regions."""
+    if not len(regions):
+        return torch.zeros_like(boxes[:, 0])
+    low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
+    shared = box_areas(torch.cat((low, high), dim=2)).amax(dim=1)
+    return shared / box_areas(boxes).clamp(min=1e-9)

@@ -1,0 +1,74 @@
+"""RoI features from the level of a pyramid that fits the size of the RoI.
+
+Source: T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv 1612.03144),
+equation 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from vodet.boxes import box_areas
+from vodet.roi_align import roi_align
+from vodet.structures import FeatureMaps
+
+# A RoI of 224 x 224 pixels, the size of ImageNet's pictures, belongs to stride 16 = 2^4.
+_CANONICAL_SIZE, _CANONICAL_LEVEL = 224, 4
+
+
+class RoIPooler:
+    """Pools each RoI from one level, aligned, with as many samples as the RoI has cells.
+
+    Args:
+        strides: Of the levels of the pyramid.
+        resolution: Bins along each side.
+        coarsest: Levels of a larger stride are not pooled from.
+    """
+
+    def __init__(self, strides: Sequence[int], resolution: int, coarsest: int = 32) -> None:
+        self.strides = [stride for stride in strides if stride <= coarsest]
+        self.resolution = resolution
+
+    def level_of(self, boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " n"]:
+        """Return the position of the level of each box: ``floor(4 + log2(sqrt(area) / 224))``."""
+        scale = box_areas(boxes).sqrt() / _CANONICAL_SIZE
+        level = torch.floor(_CANONICAL_LEVEL + torch.log2(scale + 1e-8)).long()
+        first = round(math.log2(self.strides[0]))
+        return (level - first).clamp(0, len(self.strides) - 1)
+
+    def __call__(
+        self, maps: FeatureMaps, boxes: Float[Tensor, "n 4"], frames: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n C s s"]:
+        """Pool from maps ``[F, C, h, w]``.
+
+        Args:
+            maps: Maps of some frames.
+            boxes: In pixels.
+            frames: To which frame each box belongs.
+        """
+        level_of_box = self.level_of(boxes)
+        order, parts = [], []
+        for level, stride in enumerate(self.strides):
+            rows = (level_of_box == level).nonzero()[:, 0]
+            if len(rows):
+                order.append(rows)
+                parts.append(
+                    roi_align(
+                        maps.levels[level].float(),
+                        boxes[rows],
+                        frames[rows],
+                        1 / stride,
+                        self.resolution,
+                    )
+                )
+        if not parts:
+            shape = (0, maps.levels[0].shape[1], self.resolution, self.resolution)
+            return maps.levels[0].new_zeros(shape, dtype=torch.float)
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts)[torch.cat(order).argsort()]

@@ -1,0 +1,114 @@
+"""Beginning a training with the weights of another: what fits by name and shape is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vodet.detector import VideoDetector
+from vodet.errors import CheckpointError
+from vodet.tasks.checkpoint import CARD_KEY, detector_weights, read_checkpoint
+
+
+@dataclass(frozen=True)
+class InitReport:
+    """What was loaded, what was not.
+
+    Args:
+        path: The checkpoint.
+        loaded: Names of the weights that were loaded.
+        new: Names of weights of the detector that are not in the checkpoint.
+        left: Names of weights of the checkpoint that the detector does not have.
+        reshaped: Weights of one name and two shapes, which are new too, with both shapes.
+        class_names: Classes of the checkpoint, where they are others than the detector's.
+    """
+
+    path: str
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+    left: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    class_names: tuple[str, ...] | None
+
+    def __str__(self) -> str:
+        lines = [f"Loaded from {self.path}: {_summary(self.loaded)}"]
+        if self.new:
+            lines.append(f"New, with their first values: {_summary(self.new)}")
+        if self.left:
+            lines.append(f"Left in the checkpoint: {_summary(self.left)}")
+        if self.reshaped:
+            lines.append("Of another shape, so new too: " + ", ".join(self.reshaped))
+        if self.class_names is not None:
+            lines.append(
+                f"The checkpoint has other classes, {', '.join(self.class_names)}: what was loaded "
+                "of the layers that tell classes apart stands for those."
+            )
+        return "\n".join(lines)
+
+
+def init_from(detector: VideoDetector, path: str | os.PathLike[str]) -> InitReport:
+    """Load the weights of a checkpoint that fit a detector; nothing else, such as an optimizer's.
+
+    Args:
+        detector: The detector; its other weights stay.
+        path: A checkpoint written by `vodet-train`, of this or another detector.
+
+    Raises:
+        CheckpointError: If it cannot be read, if it is of another architecture (nothing of the
+            backbone fits), or if weights of frozen parts are not in it: those would never learn.
+    """
+    checkpoint = read_checkpoint(path)
+    found, own = detector_weights(checkpoint), detector.state_dict()
+    loaded = [n for n in own if n in found and own[n].shape == found[n].shape]
+    reshaped = [
+        f"{n} {list(own[n].shape)}, found {list(found[n].shape)}"
+        for n in own
+        if n in found and own[n].shape != found[n].shape
+    ]
+    _check(detector, set(loaded), own, path)
+    detector.load_state_dict({name: found[name] for name in loaded}, strict=False)
+    class_names = tuple(checkpoint[CARD_KEY]["class_names"])
+    return InitReport(
+        path=str(path),
+        loaded=tuple(loaded),
+        new=tuple(name for name in own if name not in found),
+        left=tuple(name for name in found if name not in own),
+        reshaped=tuple(reshaped),
+        class_names=None if class_names == detector.class_names else class_names,
+    )
+
+
+def _check(
+    detector: VideoDetector, loaded: set[str], own: Iterable[str], path: str | os.PathLike[str]
+) -> None:
+    if not any(name.startswith("backbone.") for name in loaded):
+        msg = (
+            f"init_from={path}: the checkpoint is of another architecture, as no weight of the "
+            f"backbone fits. Choose model/backbone and model.backbone.name as it was trained."
+        )
+        raise CheckpointError(msg)
+    missing = [
+        name
+        for name in own
+        if name not in loaded and name.startswith(tuple(f"{part}." for part in detector.frozen))
+    ]
+    if missing:
+        shown = "\n".join(f"  {name}" for name in missing[:10])
+        msg = (
+            f"init_from={path}: {len(missing)} weights of parts that model.frozen keeps from "
+            f"learning ({', '.join(detector.frozen)}) are not in it or have another shape:\n"
+            f"{shown}\nChoose these parts as in the checkpoint, or do not freeze them."
+        )
+        raise CheckpointError(msg)
+
+
+def _summary(names: Iterable[str]) -> str:
+    """Count names by their part of the detector: ``backbone (59), head.rpn (6)``."""
+    names = list(names)
+    parts = Counter(
+        ".".join(name.split(".")[: 2 if name.startswith("head.") else 1]) for name in names
+    )
+    counted = ", ".join(f"{part} ({count})" for part, count in parts.items())
+    return f"{len(names)} weights: {counted}" if names else "nothing"
