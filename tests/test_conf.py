@@ -10,8 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vodet.cli.app import config_dir
-from vodet.cli.train import build, build_trainer
+from vodet.cli.train import begin, build, build_trainer
 from vodet.data.synthetic import SyntheticConfig, generate
+from vodet.errors import ConfigError
 from vodet.structures import Window
 
 COMMANDS = ("train", "eval", "predict")
@@ -79,16 +80,26 @@ def test_command_composes(command: str) -> None:
 def test_choice_builds(group: str, option: str, compose) -> None:
     if (group, option) in {("trainer", "gpu")}:
         pytest.skip("needs a GPU; the trainer's YAML differs from default in two values")
-    config = compose(
-        f"{group}={option}", *(["trainer.accelerator=cpu"] if group == "trainer" else [])
-    )
+    further = {
+        "trainer": ["trainer.accelerator=cpu"],
+        "model/head/roi_fusion": ["model/head=two_stage"],
+        "stage": ["model/head=two_stage", "window=symmetric"],
+    }
+    config = compose(*further.get(group, []), f"{group}={option}")
     data, task = build(config)
     trainer = build_trainer(config)
     assert isinstance(task.detector.window, Window)
     assert task.detector.window == data.window
     assert data.class_names == task.detector.class_names
     assert trainer.max_epochs == config.trainer.max_epochs
-    if group.startswith("model/"):
+    if group == "model/head/roi_fusion":
+        fusions = task.detector.head.fusions
+        named = [fusion._target_ for fusion in (config.model.head.roi_fusion or {}).values()]
+        assert [name.rpartition(".")[2] for name in named] == [
+            type(fusion).__name__ for fusion in fusions.values()
+        ]
+        assert len(fusions) == (option != "none") + (option == "sltnet")
+    elif group.startswith("model/"):
         part = getattr(task.detector, group.removeprefix("model/"))
         target = OmegaConf.load(config_dir() / group / f"{option}.yaml").get("_target_")
         assert target is None or target.endswith(f".{type(part).__name__}")
@@ -136,12 +147,40 @@ def test_launcher_says_how_many_processes(
 
 
 def test_parts_combine_freely(compose) -> None:
-    for fusion in ("none", "mean", "stf"):
+    for fusion in options("model/fusion"):
         for head in options("model/head"):
-            config = compose(
-                "model.backbone.name=test_resnet",
-                f"model/fusion={fusion}",
-                f"model/head={head}",
-                "window=symmetric",
-            )
-            assert instantiate(config.model, class_names=["a"]).window.lookahead == 3
+            for pyramid in ("projection", "fpn"):
+                config = compose(
+                    "model.backbone.name=test_resnet",
+                    f"model/fusion={fusion}",
+                    f"model/pyramid={pyramid}",
+                    f"model/head={head}",
+                    "window=symmetric",
+                )
+                assert instantiate(config.model, class_names=["a"]).window.lookahead == 3
+
+
+@pytest.mark.parametrize("window", ["causal", "symmetric"])
+def test_the_window_of_an_evaluation_is_chosen_by_name(window: str) -> None:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("eval", [f"window={window}"])
+        default = hydra.compose("eval")
+    expected = OmegaConf.load(config_dir() / "window" / f"{window}.yaml")
+    assert {key: config.window[key] for key in expected} == expected
+    assert default.window == {"past": None, "future": None, "frame_stride": None}
+
+
+def test_second_stages_freeze_their_first(compose) -> None:
+    for name in ("demo_sltnet", "imagenet_vid_sltnet"):
+        config = compose(f"experiment={name}", "model.backbone.name=test_resnet")
+        with pytest.raises(
+            ConfigError, match="head.rpn.* from learning, but their weights are ran"
+        ):
+            begin(config, instantiate(config.model, class_names=["a"]))
+        detector = instantiate(config.model, class_names=["a"])
+        learning = {n for n, weight in detector.named_parameters() if weight.requires_grad}
+        assert {".".join(n.split(".")[:2]) for n in learning} == {
+            "head.fusions",
+            "head.st_classifier",
+        }
+        assert (config.window.past, config.window.future) == (3, 3)

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from tiny import frame_info, fusion_names, fusion_of, random_frames, tiny_detector
+from tiny import (
+    frame_info,
+    fusion_names,
+    fusion_of,
+    random_frames,
+    roi_fusion_names,
+    roi_fusions_of,
+    tiny_detector,
+    tiny_two_stage,
+)
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
+from vodet.inference.postprocess import to_original
 from vodet.streaming import StreamingDetector
-from vodet.structures import ClipBatch, Detections, FrameDetections, Window
+from vodet.structures import (
+    ClipBatch,
+    Detections,
+    FrameDetections,
+    TemporalMemory,
+    Window,
+    Windows,
+)
 
 WINDOWS = [Window(), Window(past=1), Window(past=2, frame_stride=2), Window(past=1, future=2)]
+
+
+def _two_stage(name: str, *arguments: Any) -> VideoDetector:
+    *fusion, window = arguments
+    return tiny_two_stage(roi_fusions_of(name), window, *fusion)
 
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-4)
@@ -38,6 +61,15 @@ def assert_same(found: Sequence[Detections], expected: Sequence[Detections]) -> 
             assert_close(a[key][a_order], b[key][b_order])
 
 
+# Every detector: map fusions before both heads, RoI fusions in the two-stage head, both together.
+DETECTORS: dict[str, Callable[[Window], VideoDetector]] = {
+    **{f"centernet {name}": partial(tiny_detector, fusion_of(name)) for name in fusion_names()},
+    **{f"two-stage {name}": partial(_two_stage, name) for name in roi_fusion_names()},
+    "two-stage, map fusion mean": partial(_two_stage, "none", fusion_of("mean")),
+    "two-stage sltnet, map fusion stf": partial(_two_stage, "sltnet", fusion_of("stf")),
+}
+
+
 @torch.inference_mode()
 def clips_of(detector: VideoDetector, frames: torch.Tensor) -> ClipBatch:
     offsets = detector.window.offsets
@@ -51,6 +83,21 @@ def clips_of(detector: VideoDetector, frames: torch.Tensor) -> ClipBatch:
     )
 
 
+@torch.inference_mode()
+def stepped(detector: VideoDetector, videos: Sequence[torch.Tensor]) -> list[list[Detections]]:
+    """Clips of videos of one length, side by side, each with the memory of its video."""
+    clips = [clips_of(detector, video).frames for video in videos]
+    memories = [TemporalMemory()] * len(videos)
+    found: list[list[Detections]] = [[] for _ in videos]
+    for at_once in zip(*clips, strict=True):
+        encodings = detector.encode(torch.cat(at_once))
+        windows = Windows.of_clips(encodings, len(at_once[0]), detector.window.reference)
+        predictions, memories = detector.step(windows, memories)
+        for own, detections in zip(found, detector.head.decode(predictions), strict=True):
+            own.append(to_original(detections, (64, 64), (64, 64)))
+    return found
+
+
 def streamed(detector: VideoDetector, frames: torch.Tensor, chunk: int) -> list[FrameDetections]:
     stream = StreamingDetector(detector)
     answers = []
@@ -62,39 +109,100 @@ def streamed(detector: VideoDetector, frames: torch.Tensor, chunk: int) -> list[
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
-@pytest.mark.parametrize("fusion", fusion_names())
-def test_clips_stream_and_chunks_agree(fusion: str, window: Window) -> None:
-    detector = tiny_detector(fusion_of(fusion), window)
+@pytest.mark.parametrize("build", DETECTORS.values(), ids=DETECTORS)
+def test_clips_stream_and_chunks_agree(build, window: Window) -> None:
+    detector = build(window)
     frames = random_frames(9)
-    with torch.inference_mode():
-        expected = detector(clips_of(detector, frames))
+    (expected,) = stepped(detector, [frames])
+    if not detector.head.remembers:
+        with torch.inference_mode():
+            assert_same(detector(clips_of(detector, frames)), expected)
     for chunk in (1, 3, 8):
         assert_same([a.detections for a in streamed(detector, frames, chunk)], expected)
 
 
-@pytest.mark.parametrize("fusion", fusion_names())
-def test_videos_side_by_side_do_not_see_each_other(fusion: str) -> None:
-    detector = tiny_detector(fusion_of(fusion), Window(past=1, future=1))
+@pytest.mark.parametrize("build", DETECTORS.values(), ids=DETECTORS)
+def test_videos_side_by_side_do_not_see_each_other(build) -> None:
+    detector = build(Window(past=1, future=1))
     videos = [random_frames(5, seed=1), random_frames(5, seed=2)]
     streams = [StreamingDetector(detector), StreamingDetector(detector)]
     answers: list[list[FrameDetections]] = [[], []]
     for pair in zip(*videos, strict=True):
         for stream, frame, found in zip(streams, pair, answers, strict=True):
             found += stream.push(frame)
-    for stream, video, found in zip(streams, videos, answers, strict=True):
+    together = stepped(detector, videos)
+    for stream, video, found, own in zip(streams, videos, answers, together, strict=True):
         found += stream.flush()
         alone = [answer.detections for answer in streamed(detector, video, 1)]
         assert_same([answer.detections for answer in found], alone)
-    clips = [clips_of(detector, video) for video in videos]
-    batch = ClipBatch(
-        frames=torch.cat([clip.frames for clip in clips]),
-        infos=clips[0].infos + clips[1].infos,
-        targets=(),
-        reference=1,
-    )
-    with torch.inference_mode():
-        together = detector(batch)
-    assert_same(together, [answer.detections for found in answers for answer in found])
+        assert_same(own, alone)
+
+
+@pytest.mark.parametrize("build", DETECTORS.values(), ids=DETECTORS)
+def test_a_video_leaves_nothing_to_the_next(build) -> None:
+    detector = build(Window(past=2, future=1))
+    first, second = random_frames(6, seed=1), random_frames(5, seed=2)
+    stream = StreamingDetector(detector)
+    stream.push(first)
+    stream.flush()
+    answers = stream.push(second) + stream.flush()
+    expected = [answer.detections for answer in streamed(detector, second, 2)]
+    assert_same([answer.detections for answer in answers], expected)
+
+
+@pytest.mark.parametrize("name", ["max", "adaptive", "selsa", "sltnet"])
+def test_the_window_matters(name: str) -> None:
+    frames = random_frames(5)
+    alone = streamed(_two_stage(name, Window()), frames, 5)[2].detections
+    joined = streamed(_two_stage(name, Window(past=2, future=2)), frames, 5)[2].detections
+    assert (alone["scores"][:20] - joined["scores"][:20]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["long_term", "sltnet"])
+def test_the_memory_matters_and_is_bounded(name: str) -> None:
+    detector = _two_stage(name, Window(past=1))
+    frames = random_frames(12)
+    late = streamed(detector, frames, 4)[-1].detections
+    early = streamed(detector, frames[-2:], 2)[-1].detections  # the same window, another past
+    assert (late["scores"][:20] - early["scores"][:20]).abs().max() > 1e-3
+
+    stream = StreamingDetector(detector)
+    stream.push(frames)
+    key_frames = stream._memory.key_frames  # every second of 12 frames, but at most 3
+    assert len(key_frames) == 3
+    assert all(frame.features.shape == (6, 16) for frame in key_frames)
+
+
+def test_memory_is_flat_over_a_long_video() -> None:
+    detector = _two_stage("sltnet", Window(past=1, future=1))
+    stream = StreamingDetector(detector)
+    frames = random_frames(20, size=(32, 32))
+
+    def held() -> int:
+        memory = [t for frame in stream._memory.key_frames for t in (frame.features, frame.boxes)]
+        return sum(t.untyped_storage().nbytes() for t in (*stream._ring.tensors(), *memory))
+
+    sizes = []
+    for _ in range(250):
+        stream.push(frames)
+        sizes.append(held())
+    assert stream._memory.answered == 5000 - 1
+    assert len(set(sizes)) == 1
+
+
+@pytest.mark.parametrize("build", DETECTORS.values(), ids=DETECTORS)
+def test_a_window_wider_than_the_video_repeats_its_borders(build) -> None:
+    detector = build(Window(past=4, future=3))
+    frames = random_frames(2)
+    answers = [answer.detections for answer in streamed(detector, frames, 2)]
+    rows = [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]]
+    memories = [TemporalMemory()]
+    for row, answer in zip(rows, answers, strict=True):
+        with torch.inference_mode():
+            windows = Windows.of_clips(detector.encode(frames[row]), 8, reference=4)
+            predictions, memories = detector.step(windows, memories)
+            (found,) = detector.head.decode(predictions)
+        assert_same([to_original(found, (64, 64), (64, 64))], [answer])
 
 
 def test_flush_and_reset_begin_a_new_video() -> None:
@@ -163,6 +271,13 @@ def test_arrays_and_tensors_and_any_size_give_original_pixels() -> None:
     stream = StreamingDetector(detector, score_threshold=threshold)
     (answer,) = stream.push(frame)
     assert answer.detections["scores"].min() >= threshold
+
+
+def test_frames_of_another_size_are_refused() -> None:
+    stream = StreamingDetector(tiny_detector(fusion_of("mean"), Window(past=1)))
+    stream.push(random_frames(2))
+    with pytest.raises(ConfigError, match=r"must have one size.*Call reset\(\)"):
+        stream.push(random_frames(1, size=(64, 96)))
 
 
 @pytest.mark.parametrize(

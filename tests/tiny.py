@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import hydra
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -14,8 +15,11 @@ from vodet.cli.app import config_dir
 from vodet.data.resize import OriginalSize
 from vodet.detector import VideoDetector
 from vodet.features.backbone import TimmBackbone
-from vodet.features.pyramid import Projection, SumNeck
+from vodet.features.pyramid import FPN, Projection, SumNeck
+from vodet.fusion.none import NoFusion
 from vodet.heads.centernet import CenterNetHead
+from vodet.heads.linking import ProposalLimits
+from vodet.heads.two_stage import TwoStageHead
 from vodet.structures import FrameInfo, Window
 
 
@@ -29,6 +33,67 @@ def fusion_of(name: str) -> Callable[..., Any]:
 
 def fusion_names() -> list[str]:
     return sorted(path.stem for path in (config_dir() / "model" / "fusion").glob("*.yaml"))
+
+
+def roi_fusion_names() -> list[str]:
+    folder = config_dir() / "model" / "head" / "roi_fusion"
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+# Settings of attention that are small, and remember something within a few frames.
+_SMALL_ATTENTION = (
+    "model.head.roi_fusion.attention.group_width=8",
+    "model.head.roi_fusion.attention.keys_per_frame=6",
+    "model.head.roi_fusion.attention.key_frame_interval=2",
+    "model.head.roi_fusion.attention.num_key_frames=3",
+)
+
+
+def roi_fusions_of(name: str, *overrides: str) -> dict[str, Callable[..., Any]]:
+    """The factories that conf/model/head/roi_fusion/NAME.yaml describes, small; by name."""
+    small = _SMALL_ATTENTION if name in ("long_term", "sltnet", "selsa") else ()
+    choices = ("model/head=two_stage", f"model/head/roi_fusion={name}", "model.head.width=16")
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("train", [*choices, *small, *overrides, "run_dir=unused"])
+    return dict(instantiate(config.model.head.get("roi_fusion") or {}))
+
+
+def tiny_two_stage(
+    roi_fusion: dict[str, Callable[..., Any]],
+    window: Window,
+    fusion: Callable[..., Any] = NoFusion,
+    class_names: Sequence[str] = ("car", "dog", "kite"),
+    seed: int = 0,
+    **head: Any,
+) -> VideoDetector:
+    """A two-stage detector of some ten thousand weights, in eval mode, with lively outputs."""
+    torch.manual_seed(seed)
+    limits = ProposalLimits(per_level=30, total=20)
+    settings = {
+        "train_limits": limits,
+        "test_limits": limits,
+        "width": 16,
+        "resolution": 3,
+        "anchor_scale": 3.0,
+        "rpn_samples": 32,
+        "roi_samples": 16,
+    }
+    detector = VideoDetector(
+        TimmBackbone("test_resnet", strides=(4, 8)),
+        pyramid=partial(FPN, channels=8),
+        fusion=fusion,
+        head=partial(TwoStageHead, roi_fusion=roi_fusion, **(settings | head)),
+        window=window,
+        class_names=class_names,
+        resize=OriginalSize(),
+    )
+    for name, weight in detector.named_parameters():
+        if "bn" not in name and weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+    with torch.no_grad():
+        detector.head.rpn.net.bbox_pred.weight.mul_(0.2)
+        detector.head.box_head.classifier.weight.mul_(3)
+    return detector.eval()
 
 
 def tiny_detector(

@@ -1,7 +1,11 @@
 """What temporal fusion is worth: fusions trained alike on the generated set, several seeds each.
 
-Every run is one `vodet-train experiment=demo` that differs from the others in its fusion and seed
-alone (`none` sees the reference frame only), evaluated after its last epoch.
+    python scripts/benchmarks/fusion_gain.py                          map fusions before CenterNet
+    python scripts/benchmarks/fusion_gain.py --detector two-stage     RoI fusions, SLTnet
+
+Runs of one table differ in their fusion and seed alone. With CenterNet each is one training. With
+the two-stage detector the baseline of each seed is trained once, and each fusion is a second stage
+on it with everything of the baseline frozen, evaluated with several windows from one checkpoint.
 """
 
 from __future__ import annotations
@@ -12,68 +16,154 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
 from rich.console import Console
 from rich.table import Table
 
-Results = dict[tuple[str, int], dict[str, float]]
+Found = dict[str, float]
 
 
-def train(fusion: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
-    """Train and evaluate once; return AP, AP50 and the median time of a step."""
-    folder = options.output / f"{fusion}_{seed}"
-    report = folder / "metrics.json"
-    if not report.exists():
-        command = [
-            *("vodet-train", "experiment=demo", f"model/fusion={fusion}", f"seed={seed}"),
-            f"window={'single' if fusion == 'none' else options.window}",
-            f"run_dir={folder}",
-            f"trainer.max_epochs={options.epochs}",
-            f"trainer.check_val_every_n_epoch={options.epochs}",
-            f"trainer.precision={options.precision}",
-            "trainer.enable_progress_bar=false",
-            "callbacks.progress=null",
-            *options.override,
-        ]
-        environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("w") as log:
-            subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
-    read = json.loads(report.read_text())
+@dataclass(frozen=True)
+class Row:
+    """A kind of detector.
+
+    Args:
+        name: Its name in the table.
+        overrides: Of its training.
+        windows: With which it is evaluated, of conf/window.
+        is_second_stage: Whether it begins with the first row of its seed.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    windows: tuple[str, ...]
+    is_second_stage: bool = False
+
+
+def second_stage(name: str, roi_fusion: str, *overrides: str) -> Row:
+    """Return a row of SLTnet's second stage with a RoI fusion, evaluated in two windows."""
+    chosen = ("experiment=demo_sltnet", f"model/head/roi_fusion={roi_fusion}", *overrides)
+    return Row(name, chosen, ("causal", "symmetric"), is_second_stage=True)
+
+
+OFTEN = "model.head.roi_fusion.attention.key_frame_interval=4"  # videos have 16 frames
+NO_MEMORY = "data.memory_windows=0"
+TABLES = {
+    "centernet": [
+        Row("none", ("experiment=demo", "model/fusion=none", "window=single"), ("single",)),
+        Row("mean", ("experiment=demo", "model/fusion=mean"), ("previous",)),
+        Row("stf", ("experiment=demo", "model/fusion=stf"), ("previous",)),
+    ],
+    "two-stage": [
+        Row("baseline", ("experiment=demo_baseline",), ("single",)),
+        second_stage("linking, max", "max", NO_MEMORY),
+        second_stage("linking, adaptive", "adaptive", NO_MEMORY),
+        second_stage("long-term attention", "long_term", OFTEN),
+        second_stage("SLTnet: max + long-term", "sltnet", OFTEN),
+        second_stage("SELSA", "selsa", NO_MEMORY),
+    ],
+}
+
+
+def run(folder: Path, options: argparse.Namespace, *command: str) -> None:
+    """Run a console script, its output in the folder."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "log.txt").open("a") as log:
+        subprocess.run(command, env=environment, stdout=log, stderr=log, check=True)
+
+
+def train(row: Row, seed: int, base: Path | None, options: argparse.Namespace) -> Path:
+    """Train once, from the checkpoint of ``base`` where there is one; return the folder."""
+    folder: Path = options.output / f"{row.name.replace(' ', '_')}_{seed}"
+    epochs = options.stage_epochs if row.is_second_stage else options.epochs
+    overrides = [
+        *row.overrides,
+        f"seed={seed}",
+        f"run_dir={folder}",
+        f"trainer.max_epochs={epochs}",
+        "trainer.limit_val_batches=0",
+        f"trainer.precision={options.precision}",
+        "trainer.enable_progress_bar=false",
+        "callbacks.progress=null",
+        "callbacks.best=null",
+        *options.override,
+    ]
+    if row.is_second_stage:
+        overrides += [f"init_from={base}/last.ckpt", f"data.batch_size={options.stage_batch_size}"]
+    if not (folder / "metrics.json").exists():
+        run(folder, options, "vodet-train", *overrides)
+    return folder
+
+
+def evaluate(folder: Path, window: str, options: argparse.Namespace) -> Found:
+    """Evaluate a run with a window; return AP, AP50 and the median time of a step of training."""
+    output = folder / window
+    if not (output / "eval.json").exists():
+        command = ["vodet-eval", f"ckpt={folder}/last.ckpt", f"window={window}", f"output={output}"]
+        run(folder, options, *command, "callbacks.progress=null", "data.num_workers=1")
+    result = json.loads((output / "eval.json").read_text())
+    report = json.loads((folder / "metrics.json").read_text())
     return {
-        "AP": 100 * read["last"]["val/map"],
-        "AP50": 100 * read["last"]["val/map_50"],
-        "ms": 1000 * read["seconds_per_step"],
-        "steps": read["steps"],
+        "AP": 100 * result["map"],
+        "AP50": 100 * result["map_50"],
+        "ms": 1000 * report["seconds_per_step"],
+        "steps": report["steps"],
     }
 
 
-def table_of(results: Results, fusions: Sequence[str], seeds: Sequence[int]) -> Table:
-    """One row a fusion: AP of each seed, means, and the paired differences to the first fusion."""
-    first = fusions[0]
+def run_all(rows: Sequence[Row], options: argparse.Namespace) -> dict[tuple[str, str, int], Found]:
+    """Train and evaluate every row with every seed, several at a time."""
+
+    def one(row: Row, seed: int, base: Future[Path] | None) -> Path:
+        folder = train(row, seed, base.result() if base else None, options)
+        for window in row.windows:
+            evaluate(folder, window, options)
+        return folder
+
+    folders: dict[tuple[str, int], Future[Path]] = {}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for row in rows:  # first stages come first, so that no job waits for one behind it
+            for seed in options.seeds:
+                base = folders[rows[0].name, seed] if row.is_second_stage else None
+                folders[row.name, seed] = pool.submit(one, row, seed, base)
+    return {
+        (row.name, window, seed): evaluate(folders[row.name, seed].result(), window, options)
+        for row in rows
+        for window in row.windows
+        for seed in options.seeds
+    }
+
+
+def table_of(
+    rows: Sequence[Row], found: dict[tuple[str, str, int], Found], options: argparse.Namespace
+) -> Table:
+    """One line a row and window, with the differences to the first, seed by seed."""
+    seeds, metric, other = options.seeds, options.metric, {"AP": "AP50", "AP50": "AP"}
+    first = rows[0]
     table = Table(title="COCO AP on the generated validation videos")
-    for column in ("fusion", *(f"AP seed {seed}" for seed in seeds), "AP", "AP50"):
-        table.add_column(column, justify="left" if column == "fusion" else "right")
-    table.add_column(f"AP - {first}, by seed", justify="right")
-    table.add_column("mean", justify="right")
-    table.add_column("ms/step", justify="right")
-    for fusion in fusions:
-        runs = [results[fusion, seed] for seed in seeds]
-        gains = [
-            run["AP"] - results[first, seed]["AP"] for run, seed in zip(runs, seeds, strict=True)
-        ]
-        table.add_row(
-            fusion,
-            *(f"{run['AP']:.1f}" for run in runs),
-            f"{mean(run['AP'] for run in runs):.1f}",
-            f"{mean(run['AP50'] for run in runs):.1f}",
-            " ".join(f"{gain:+.1f}" for gain in gains),
-            f"{mean(gains):+.1f}",
-            f"{mean(run['ms'] for run in runs):.0f}",
-        )
+    columns = ("fusion", "window", *(f"{metric} seed {seed}" for seed in seeds), metric)
+    for column in (*columns, f"{metric} - {first.name}, by seed", "mean", other[metric], "ms/step"):
+        table.add_column(column, justify="left" if column in ("fusion", "window") else "right")
+    bases = [found[first.name, first.windows[0], seed][metric] for seed in seeds]
+    for row in rows:
+        for window in row.windows:
+            runs = [found[row.name, window, seed] for seed in seeds]
+            gains = [own[metric] - base for own, base in zip(runs, bases, strict=True)]
+            table.add_row(
+                row.name,
+                window,
+                *(f"{own[metric]:.1f}" for own in runs),
+                f"{mean(own[metric] for own in runs):.1f}",
+                " ".join(f"{gain:+.1f}" for gain in gains),
+                f"{mean(gains):+.1f}",
+                f"{mean(own[other[metric]] for own in runs):.1f}",
+                f"{mean(own['ms'] for own in runs):.0f}",
+            )
     return table
 
 
@@ -82,11 +172,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("override", nargs="*", help="further overrides of every run")
-    parser.add_argument("--fusions", nargs="+", default=["none", "mean", "stf"])
+    parser.add_argument("override", nargs="*", help="further overrides of every training")
+    parser.add_argument("--detector", choices=TABLES, default="centernet")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="these alone, beside the first")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--window", default="previous", help="window of all but none")
+    parser.add_argument("--metric", choices=["AP", "AP50"], default="AP")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--stage-epochs", type=int, default=3, help="of a second stage")
+    parser.add_argument("--stage-batch-size", type=int, default=8, help="of a second stage")
     parser.add_argument("--precision", default="32-true", help="or bf16-mixed")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
@@ -95,15 +188,17 @@ def main() -> None:
     )
     options = parser.parse_args()
 
-    runs = [(fusion, seed) for seed in options.seeds for fusion in options.fusions]
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        results = dict(zip(runs, pool.map(lambda run: train(*run, options), runs), strict=True))
-    console.print(table_of(results, options.fusions, options.seeds))
-    steps = max(int(result["steps"]) for result in results.values())
+    rows = TABLES[options.detector]
+    if options.rows:
+        rows = [row for row in rows if row is rows[0] or row.name in options.rows]
+    options.output = options.output / options.detector
+    found = run_all(rows, options)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table_of(rows, found, options))
+    steps = [found[row.name, row.windows[0], options.seeds[0]]["steps"] for row in rows]
     console.print(
-        f"{steps} steps in {options.epochs} epochs, window {options.window}, precision "
-        f"{options.precision}, {options.jobs} runs at a time with {options.threads} threads each, "
+        f"{steps[0]} steps, those of the last row {steps[-1]}; precision {options.precision}, "
+        f"{options.jobs} runs at a time with {options.threads} threads each, "
         f"overrides {options.override}"
     )
 

@@ -1,6 +1,7 @@
 """Frames per second of streaming detectors beside their backbone alone, and where the time goes.
 
     python scripts/benchmarks/stream.py --backbone hrnet_w32 --size 320 576
+    python scripts/benchmarks/stream.py --detector two-stage --backbone resnet50 --proposals 300
 
 All rows see the same random frames, one after the other in each round; medians over the rounds are
 shown, of the ratios within a round too. Latency is that of one push. The last columns divide the
@@ -22,18 +23,32 @@ import torch
 from hydra.utils import instantiate
 from rich.console import Console
 from rich.table import Table
+from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from vodet import StreamingDetector, TimmBackbone, VideoDetector
 from vodet.cli.app import config_dir
 from vodet.structures import ClipBatch, FrameInfo
 
 CLASSES = [f"class {number}" for number in range(8)]
-STAGES = ("encode", "fusion", "neck + head", "decode and rest")
-Run = Callable[[np.ndarray], Any]  # of a chunk of frames [n, H, W, 3]
-# Overrides of each row of the table; the first is what the others are compared with.
-DETECTORS = {
-    "CenterNet": ["window=single", "model/fusion=none", "model/head=centernet"],
-    "CenterNet + STF": ["model/fusion=stf", "model/head=centernet"],
+STAGES = ("encode", "map fusion", "head", "decode and rest")
+Run = Callable[[np.ndarray, bool], Any]  # of frames [n, H, W, 3], and whether they are the last
+_TWO_STAGE = ["model/fusion=none", "model/pyramid=fpn", "model/head=two_stage"]
+# Overrides of each row of the tables; the first is what the others are compared with.
+TABLES = {
+    "centernet": {
+        "CenterNet": ["window=single", "model/fusion=none", "model/head=centernet"],
+        "CenterNet + STF": ["model/fusion=stf", "model/head=centernet"],
+    },
+    "two-stage": {
+        "Faster R-CNN": ["window=single", *_TWO_STAGE],
+        # Every frame is a key frame: the memory is full after ten.
+        "SLTnet": [
+            "window=symmetric",
+            *_TWO_STAGE,
+            "model/head/roi_fusion=sltnet",
+            "model.head.roi_fusion.attention.key_frame_interval=1",
+        ],
+    },
 }
 
 
@@ -47,6 +62,8 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
         f"data.resize.short_side={min(options.size)}",
         f"data.resize.long_side={max(options.size)}",
     ]
+    if options.detector == "two-stage":
+        common += [f"model.head.test_limits.total={options.proposals}"]
     chosen = dict(override.split("=", 1) for override in (*common, *overrides))
     config = hydra.compose("train", [f"{key}={value}" for key, value in chosen.items()])
     detector: VideoDetector = instantiate(config.model, class_names=CLASSES)
@@ -54,8 +71,14 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
 
 
 def stream_run(detector: VideoDetector) -> Run:
-    """Return a new stream."""
-    return StreamingDetector(detector).push
+    """Return a new stream; all frames are answered with the last ones."""
+    stream = StreamingDetector(detector)
+
+    def run(frames: np.ndarray, is_last: bool) -> Any:
+        answers = stream.push(frames)
+        return answers + stream.flush() if is_last else answers
+
+    return run
 
 
 def backbone_run(detector: VideoDetector) -> Run:
@@ -63,7 +86,8 @@ def backbone_run(detector: VideoDetector) -> Run:
     net = cast("TimmBackbone", detector.backbone).net
 
     @torch.inference_mode()
-    def run(frames: np.ndarray) -> Any:
+    def run(frames: np.ndarray, is_last: bool) -> Any:
+        del is_last
         images = torch.from_numpy(frames).permute(0, 3, 1, 2).to(detector.device)
         return net(images.contiguous() / 255)
 
@@ -75,13 +99,37 @@ def clip_run(detector: VideoDetector) -> Run:
     length = len(detector.window.offsets)
 
     @torch.inference_mode()
-    def run(frames: np.ndarray) -> Any:
+    def run(frames: np.ndarray, is_last: bool) -> Any:
+        del is_last
         size = frames.shape[1:3]
         images = torch.from_numpy(frames).permute(0, 3, 1, 2).to(detector.device)
         info = FrameInfo("video", 0, 0, size, size)
         clips = images.unsqueeze(1).expand(-1, length, -1, -1, -1)
         infos = ((info,) * length,) * len(frames)
         return detector(ClipBatch(clips, infos, (), detector.window.reference))
+
+    return run
+
+
+def torchvision_run(options: argparse.Namespace) -> Run:
+    """Return torchvision's Faster R-CNN with the same numbers of proposals, random weights."""
+    torch.manual_seed(0)
+    net = fasterrcnn_resnet50_fpn(
+        weights=None,
+        weights_backbone=None,
+        num_classes=len(CLASSES) + 1,
+        min_size=min(options.size),
+        max_size=max(options.size),
+        rpn_pre_nms_top_n_test=1000,
+        rpn_post_nms_top_n_test=options.proposals,
+    )
+    net = net.to(options.device).eval()
+
+    @torch.inference_mode()
+    def run(frames: np.ndarray, is_last: bool) -> Any:
+        del is_last
+        images = torch.from_numpy(frames).permute(0, 3, 1, 2).to(options.device)
+        return net(list(images / 255))
 
     return run
 
@@ -97,9 +145,9 @@ def latencies(run: Run, chunks: list[np.ndarray], options: argparse.Namespace) -
     times = []
     is_mixed = options.precision == "bf16-mixed"
     with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=is_mixed):
-        for chunk in chunks:
+        for number, chunk in enumerate(chunks, start=1):
             start = time.perf_counter()
-            run(chunk)
+            run(chunk, number == len(chunks))
             wait_for(options.device)
             times.append(1000 * (time.perf_counter() - start))
     return times
@@ -133,21 +181,30 @@ def shares(
     return [*known, 1 - sum(known)]
 
 
-def rows(detectors: dict[str, VideoDetector]) -> dict[str, Callable[[], Run]]:
+def rows(
+    detectors: dict[str, VideoDetector], options: argparse.Namespace
+) -> dict[str, Callable[[], Run]]:
     """Return the rows of the table: what makes the run of each, anew for every round."""
     makers: dict[str, Callable[[], Run]] = {}
     for name, detector in detectors.items():
         makers[name] = partial(stream_run, detector)
         if len(detector.window.offsets) > 1:
             makers[f"{name}, as clips"] = partial(clip_run, detector)
+    if options.detector == "two-stage":
+        run = torchvision_run(options)
+        makers["torchvision's fasterrcnn_resnet50_fpn"] = lambda: run
     return makers | {"backbone alone": partial(backbone_run, next(iter(detectors.values())))}
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--detector", choices=TABLES, default="centernet")
+    parser.add_argument("--proposals", type=int, default=300, help="of a frame, of two stages")
     parser.add_argument("--backbone", default="hrnet_w32", help="of conf/model/backbone")
-    parser.add_argument("--pyramid", default="identity", help="of conf/model/pyramid")
+    parser.add_argument(
+        "--pyramid", default="identity", help="of conf/model/pyramid, before CenterNet"
+    )
     parser.add_argument("--size", type=int, nargs=2, default=[320, 576], help="height and width")
     parser.add_argument("--window", default="previous", help="of conf/window")
     parser.add_argument("--frames", type=int, default=16, help="of a round")
@@ -158,11 +215,13 @@ def main() -> None:
     options = parser.parse_args()
 
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        detectors = {name: build(overrides, options) for name, overrides in DETECTORS.items()}
+        detectors = {
+            name: build(overrides, options) for name, overrides in TABLES[options.detector].items()
+        }
     generator = np.random.default_rng(0)
     video = generator.integers(0, 256, (options.frames, *options.size, 3), np.uint8)
     chunks = [video[start : start + options.chunk] for start in range(0, len(video), options.chunk)]
-    makers = rows(detectors)
+    makers = rows(detectors, options)
     for make in makers.values():
         latencies(make(), chunks[:2], options)
     rounds = [

@@ -129,10 +129,9 @@ class VideoDetector(nn.Module):
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Return the named loss terms of a batch of clips; their sum is the training loss."""
         windows = self._fused(self._windows(batch))
+        memory_windows = batch.memory_windows if self.head.remembers else ()
         with torch.no_grad():
-            memory = [
-                (self._fused(self._windows(w)), w.known_targets) for w in batch.memory_windows
-            ]
+            memory = [(self._fused(self._windows(w)), w.known_targets) for w in memory_windows]
         return self.head.losses(windows, batch.known_targets, memory)
 
     def forward(self, batch: ClipBatch) -> list[Detections]:

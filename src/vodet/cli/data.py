@@ -1,4 +1,4 @@
-"""``vodet-data``: checks, shows and generates data sets."""
+"""``vodet-data``: checks, shows and generates data sets, and imports weights."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
+from vodet.cli import import_weights
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
 from vodet.data.frames import image_path, read_frame
 from vodet.data.index import VideoIndex
@@ -33,6 +34,7 @@ examples:
   vodet-data generate data/generated
   vodet-data check data/generated/train.json --images data/generated
   vodet-data show data/generated/val.json --video val_000
+  vodet-data import-weights sltnet model_final.pth sltnet.ckpt
 
 `vodet-data COMMAND --help` explains each command.
 """
@@ -102,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vodet-data",
-        description="Check, look at and generate video data sets in ST-COCO form.",
+        description="Check, look at and generate video data sets in ST-COCO form; import weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -279,6 +281,13 @@ _COMMANDS = (
         _GENERATE_EPILOG,
         _add_generate_arguments,
         _generate,
+    ),
+    _Command(
+        "import-weights",
+        "make a checkpoint of weights that another program has trained",
+        import_weights.EPILOG,
+        import_weights.add_arguments,
+        import_weights.run,
     ),
 )
 

@@ -21,7 +21,7 @@ from vodet.errors import ConfigError
 from vodet.files import remove_partial
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
-from vodet.tasks.init_from import init_from
+from vodet.tasks.init_from import InitReport, init_from
 
 
 def train(config: DictConfig) -> None:
@@ -31,10 +31,9 @@ def train(config: DictConfig) -> None:
     set_precision(config.matmul_precision)
     data, task = build(config)
     trainer = build_trainer(config)
-    if config.init_from is not None and checkpoint is None:
-        report = init_from(task.detector, config.init_from)
-        if trainer.is_global_zero:
-            Console(soft_wrap=True).print(str(report), markup=False, highlight=False)
+    report = begin(config, task.detector) if checkpoint is None else None
+    if trainer.is_global_zero and report is not None:
+        Console(soft_wrap=True).print(str(report), markup=False, highlight=False)
     if trainer.is_global_zero:
         save_config(config)
         remove_partial(config.run_dir)
@@ -67,6 +66,25 @@ def continue_run(config: DictConfig) -> Path | None:
         raise ConfigError(msg)
     config.run_dir = str(checkpoint.parent)
     return checkpoint
+
+
+def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
+    """Load the weights that ``init_from`` names; without it, return None.
+
+    Raises:
+        ConfigError: If parts are frozen whose weights come from nowhere.
+        CheckpointError: See `init_from`.
+    """
+    if config.init_from is not None:
+        return init_from(detector, config.init_from)
+    parts = [part for part in detector.frozen if part.partition(".")[0] != "backbone"]
+    if parts:
+        msg = (
+            f"model.frozen keeps {', '.join(parts)} from learning, but their weights are random: "
+            "set init_from=CHECKPOINT, one whose detector has these parts."
+        )
+        raise ConfigError(msg)
+    return None
 
 
 def set_precision(name: str) -> None:

@@ -38,7 +38,7 @@ class LongTermAttention(nn.Module):
     Args:
         spec: Features of a RoI.
         width: Number of features afterwards.
-        groups: Heads of the attention.
+        group_width: Features of each head of the attention: 16 heads for a width of 1024.
         stages: Number of stages.
         advanced_share: Share of each key frame's RoIs, the best, that first attend to all keys
             before the RoIs attend to them once more (as in Relation Distillation Networks); 0 is
@@ -60,7 +60,7 @@ class LongTermAttention(nn.Module):
         spec: RoISpec,
         *,
         width: int = 1024,
-        groups: int = 16,
+        group_width: int = 64,
         stages: int = 2,
         advanced_share: float = 0.0,
         geometry: bool = True,
@@ -75,7 +75,8 @@ class LongTermAttention(nn.Module):
         _require(
             "propagate", propagate, propagate in PROPAGATIONS, f"one of {', '.join(PROPAGATIONS)}"
         )
-        _require("width", width, width % (8 * groups) == 0, f"a multiple of 8 * groups={groups}")
+        _require("group_width", group_width, group_width % 8 == 0, "a multiple of 8")
+        _require("width", width, width % group_width == 0, f"a multiple of {group_width=}")
         _require("advanced_share", advanced_share, 0 <= advanced_share <= 1, "a share, 0 to 1")
         numbers = {
             "stages": stages,
@@ -100,7 +101,7 @@ class LongTermAttention(nn.Module):
         widths = [spec.width, *[width] * (stages + advanced)]
         self.fcs = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
         self.attentions = nn.ModuleList(
-            RelationAttention(width, groups, geometry=geometry)
+            RelationAttention(width, width // group_width, geometry=geometry)
             for _ in range(stages + 2 * advanced)
         )
         for name, weight in self.fcs.named_parameters():

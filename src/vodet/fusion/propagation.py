@@ -61,7 +61,7 @@ def _followed(
     value: Float[Tensor, "K M"],
     to_center: bool,
 ) -> Float[Tensor, "M 4"]:
-    rows, columns = linear_sum_assignment(value.cpu().numpy(), maximize=True)
+    rows, columns = linear_sum_assignment(value.detach().cpu().numpy(), maximize=True)
     chosen = torch.as_tensor(columns, device=boxes.device)
     target = current[torch.as_tensor(rows, device=boxes.device)]
     if to_center:

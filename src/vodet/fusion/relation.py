@@ -78,7 +78,7 @@ class RelationAttention(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def _split(self, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B G n d"]:
-        return x.view(*x.shape[:2], self.groups, -1).transpose(1, 2)
+        return x.view(*x.shape[:2], self.groups, x.shape[2] // self.groups).transpose(1, 2)
 
     def bias(
         self, embedding: Float[Tensor, "B N M d"] | None, is_key: Bool[Tensor, "B M"]

@@ -46,6 +46,8 @@ def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float
         batch_first=True,
     ).transpose(1, 2)
     is_complete = is_same.any(dim=2).all(dim=0) & (tracks >= 0)
+    if not is_complete.any():
+        return own["boxes"].new_zeros(len(targets), 0, 4)
     rows = is_same[:, is_complete].int().argmax(dim=2)
     return torch.stack([target["boxes"][row] for target, row in zip(known, rows, strict=True)])
 

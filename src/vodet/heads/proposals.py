@@ -128,8 +128,12 @@ def key_proposals(
 def padded(
     tubelets: Sequence[Tubelets],
 ) -> tuple[Float[Tensor, "B T N 4"], Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """Bring tubelets of several windows to one number; boxes, objectness and which are real."""
-    most = max(len(item) for item in tubelets)
+    """Bring tubelets of several windows to one number; boxes, objectness and which are real.
+
+    The number is at least one: no stage meets an empty tensor, and with distributed training each
+    weight gets a gradient in every step.
+    """
+    most = max(1, *(len(item) for item in tubelets))
     boxes = [F.pad(item.boxes, (0, 0, 0, most - len(item))) for item in tubelets]
     objectness = [F.pad(item.objectness, (0, most - len(item))) for item in tubelets]
     lengths = torch.tensor([len(item) for item in tubelets], device=boxes[0].device)

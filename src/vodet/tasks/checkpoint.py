@@ -25,7 +25,7 @@ from vodet.files import replacing
 from vodet.tasks.trust import trusted_config
 
 CARD_KEY = "vodet"
-_WEIGHTS_PREFIX = "detector."
+WEIGHTS_PREFIX = "detector."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -202,9 +202,9 @@ def fitting_weights(
 def detector_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """Return the weights of the detector in a checkpoint, by their names in it."""
     return {
-        name.removeprefix(_WEIGHTS_PREFIX): value
+        name.removeprefix(WEIGHTS_PREFIX): value
         for name, value in checkpoint["state_dict"].items()
-        if name.startswith(_WEIGHTS_PREFIX)
+        if name.startswith(WEIGHTS_PREFIX)
     }
 
 

@@ -1,0 +1,147 @@
+"""``vodet-data import-weights``: checkpoints of other programs to checkpoints of vodet."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from vodet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vodet.tasks.detectron2_weights import Architecture
+
+EPILOG = """\
+SRC is a checkpoint of detectron2: model_final.pth of SLTnet or of its baseline, Faster R-CNN with
+FPN, or a .pkl of the model zoo. Nothing in it is executed. The network is read off the weights;
+what they do not say (the window, the memory, mean and std in files without them) is as in
+conf/experiment/imagenet_vid_sltnet.yaml, or as detectron2's defaults, and printed.
+
+examples:
+  vodet-data import-weights sltnet model_final.pth sltnet.ckpt
+  vodet-data import-weights sltnet model_final.pkl coco.ckpt --classes coco_names.txt
+  vodet-data import-weights sltnet own.pth own.ckpt --classes car,dog,kite --overwrite
+"""
+
+# The order of the development kit of ImageNet VID.
+IMAGENET_VID = (
+    "airplane,antelope,bear,bicycle,bird,bus,car,cattle,dog,domestic_cat,elephant,fox,giant_panda,"
+    "hamster,horse,lion,lizard,monkey,motorcycle,rabbit,red_panda,sheep,snake,squirrel,tiger,train,"
+    "turtle,watercraft,whale,zebra"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes to its parser."""
+    parser.add_argument("program", choices=["sltnet"], help="what has written SRC")
+    parser.add_argument("source", type=Path, metavar="SRC", help="the checkpoint to read")
+    parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write")
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="names of the classes in the order of the weights: a file with one a line, or A,B,C "
+        "(default: those of ImageNet VID where there are 30)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read SRC, write DST and say what was placed.
+
+    Raises:
+        ConfigError: If DST is there already, or the class names do not fit.
+        CheckpointError: If SRC cannot be read or is of a network that is not known here.
+    """
+    # Here, as these take seconds to import, which the other commands need not.
+    from vodet.tasks.checkpoint import AtomicCheckpointIO
+    from vodet.tasks.detectron2_weights import architecture_of, convert
+    from vodet.tasks.restricted_pickle import read_weights
+
+    source, target = arguments.source, arguments.target
+    if target.exists() and not arguments.overwrite:
+        msg = f"{target} exists already. Choose another DST, or replace it with --overwrite."
+        raise ConfigError(msg)
+    weights = read_weights(source)
+    architecture = architecture_of(weights, source)
+    names = class_names(arguments.classes, architecture.num_classes)
+    model = model_config(architecture)
+    checkpoint, report = convert(weights, architecture, model, names, source)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, target)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for line in (_summary(architecture), report, _input(architecture)):
+        console.print(str(line))
+    console.print(f"Next: vodet-eval ckpt={target} data.annotations=FILE data.images=FOLDER")
+
+
+def class_names(text: str | None, count: int) -> list[str]:
+    """Return the names of the classes.
+
+    Args:
+        text: A file with a name a line, or names with commas between them; None for the default.
+        count: How many are needed.
+
+    Raises:
+        ConfigError: If they are not given, not as many, or one is there twice.
+    """
+    if text is None:
+        text = IMAGENET_VID
+        if count != text.count(",") + 1:
+            msg = (
+                f"The weights are for {count} classes, whose names are not in the file. Expected "
+                f"--classes with {count} names, in the order of the training."
+            )
+            raise ConfigError(msg)
+    is_file = "," not in text and Path(text).is_file()
+    content = Path(text).read_text("utf-8", errors="replace") if is_file else text
+    parts = content.splitlines() if is_file else content.split(",")
+    names = [part.strip() for part in parts if part.strip()]
+    if len(names) != count or len(set(names)) != count:
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        where = f"in {text}" if is_file else "between commas (there is no such file)"
+        msg = (
+            f"--classes: expected {count} different names, as the weights are for {count} classes; "
+            f"found {len(names)} {where}: {listed or 'nothing'}."
+        )
+        raise ConfigError(msg)
+    return names
+
+
+def model_config(architecture: Architecture) -> dict[str, Any]:
+    """Compose the config of a detector from ``conf/``, with what the weights say."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from vodet.cli.app import config_dir
+
+    overrides = ["experiment=imagenet_vid_baseline"]
+    if architecture.roi_fusion != "none":
+        overrides = [
+            "experiment=imagenet_vid_sltnet",
+            f"model/head/roi_fusion={architecture.roi_fusion}",
+        ]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides)
+    for key, value in architecture.settings().items():
+        OmegaConf.update(config.model, key, value)  # refuses a key that is not there
+    plain: Any = OmegaConf.to_container(config.model, resolve=True)
+    return dict(plain)
+
+
+def _summary(architecture: Architecture) -> str:
+    kinds = {"none": "Faster R-CNN", "max": "Faster R-CNN with anchor linking", "sltnet": "SLTnet"}
+    attention = "".join(f", {key}={value}" for key, value in architecture.attention.items())
+    return (
+        f"{kinds[architecture.roi_fusion]}, {architecture.backbone}, {architecture.num_classes} "
+        f"classes{attention}"
+    )
+
+
+def _input(architecture: Architecture) -> str:
+    origin = "from the file" if architecture.states_input else "defaults of detectron2"
+    place = "1 x 1" if architecture.stride_in_1x1 else "3 x 3"
+    return (
+        f"Input: {architecture.channel_order.upper()}, mean {list(architecture.mean)}, std "
+        f"{list(architecture.std)} ({origin}), strides in the {place} convolutions"
+    )

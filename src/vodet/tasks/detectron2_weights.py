@@ -1,0 +1,368 @@
+"""Weights of Faster R-CNN with FPN from detectron2, and of SLTnet, which is built on it.
+
+What the network is, is read off the names and shapes of its weights. Both programs agree with ours
+on the order of numbers: background is the last class, the four deltas of a class lie together,
+features of a RoI are flattened channel by channel. Nothing of either program is needed.
+
+Sources: Y. Wu et al., detectron2; the code that D. Cores, V. M. Brea and M. Mucientes published
+with "Short-term anchor linking and long-term self-guided attention for video object detection".
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from vodet.detector import VideoDetector
+from vodet.errors import CheckpointError
+from vodet.heads.two_stage import TwoStageHead
+from vodet.structures import FeatureMaps
+from vodet.tasks.detection import VideoDetectionTask
+from vodet.tasks.init_from import InitReport
+
+Weights = Mapping[str, Tensor]
+FilePath = str | os.PathLike[str]
+
+# By the blocks of the stages and by the shape of the first 3 x 3 convolution: its width, and how
+# many channels each of its groups takes.
+_BACKBONES: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
+    ((3, 4, 6, 3), (64, 64)): "resnet50",
+    ((3, 4, 23, 3), (64, 64)): "resnet101",
+    ((3, 4, 23, 3), (256, 8)): "resnext101_32x8d",
+}
+# Defaults of detectron2, blue first: those of Caffe's ResNets, which do not scale, and of its
+# ResNeXt-101 32x8d.
+_MEAN = (103.53, 116.28, 123.675)
+_STD, _STD_RESNEXT = (1.0, 1.0, 1.0), (57.375, 57.12, 58.395)
+_ADVANCED_SHARE = 0.2  # RDN_RATIO of SLTnet: its weights do not say it
+
+_BODY = r"backbone\.bottom_up\."
+_ST_HEAD = r"roi_heads\.st_box_head\."
+
+
+def _level_names(number: int) -> dict[str, str]:
+    """Return the names of a stage of the backbone and of its level of the pyramid."""
+    block, part = rf"{_BODY}res{number}\.(\d+)\.", rf"backbone.net.layer{number - 1}.\1."
+    return {
+        rf"{block}conv([123])\.weight": rf"{part}conv\2.weight",
+        rf"{block}conv([123])\.norm\.(\w+)": rf"{part}bn\2.\3",
+        rf"{block}shortcut\.weight": rf"{part}downsample.0.weight",
+        rf"{block}shortcut\.norm\.(\w+)": rf"{part}downsample.1.\2",
+        rf"backbone\.fpn_lateral{number}\.(\w+)": rf"pyramid.net.inner_blocks.{number - 2}.0.\1",
+        rf"backbone\.fpn_output{number}\.(\w+)": rf"pyramid.net.layer_blocks.{number - 2}.0.\1",
+    }
+
+
+_NAMES = {
+    rf"{_BODY}stem\.conv1\.weight": r"backbone.net.conv1.weight",
+    rf"{_BODY}stem\.conv1\.norm\.(\w+)": r"backbone.net.bn1.\1",
+    **_level_names(2),
+    **_level_names(3),
+    **_level_names(4),
+    **_level_names(5),
+    r"proposal_generator\.rpn_head\.conv\.(\w+)": r"head.rpn.net.conv.0.0.\1",
+    r"proposal_generator\.rpn_head\.objectness_logits\.(\w+)": r"head.rpn.net.cls_logits.\1",
+    r"proposal_generator\.rpn_head\.anchor_deltas\.(\w+)": r"head.rpn.net.bbox_pred.\1",
+    r"roi_heads\.box_head\.fc1\.(\w+)": r"head.box_head.encoder.0.\1",
+    r"roi_heads\.box_head\.fc2\.(\w+)": r"head.box_head.encoder.2.\1",
+    r"roi_heads\.box_predictor\.cls_score\.(\w+)": r"head.box_head.classifier.\1",
+    r"roi_heads\.box_predictor\.bbox_pred\.(\w+)": r"head.box_head.regressor.\1",
+    rf"{_ST_HEAD}fcs\.(\d+)\.(\w+)": r"head.fusions.attention.fcs.\1.\2",
+    rf"{_ST_HEAD}Wgs\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.geometry.\2",
+    rf"{_ST_HEAD}Wqs\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.query.\2",
+    rf"{_ST_HEAD}Wks\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.key.\2",
+    rf"{_ST_HEAD}Wvs\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.value.\2",
+    rf"{_ST_HEAD}fc1\.(\w+)": r"head.st_encoder.0.\1",
+    rf"{_ST_HEAD}fc2\.(\w+)": r"head.st_encoder.2.\1",
+    r"(?:.+\.)?st_cls_predictor\.(?:cls_score\.)?(weight|bias)": r"head.st_classifier.\1",
+}
+_ANCHORS = r"(?:.+\.)?anchor_generator\.cell_anchors\.\d+"
+_NO_WEIGHT = rf"pixel_mean|pixel_std|{_ANCHORS}"
+# What tells the architecture, with the number of its dimensions.
+_TELLING = {
+    "backbone.bottom_up.res2.0.conv2.weight": 4,
+    "backbone.fpn_lateral2.weight": 4,
+    "roi_heads.box_head.fc1.weight": 2,
+    "roi_heads.box_predictor.cls_score.weight": 2,
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What weights say of the network that they are of.
+
+    Args:
+        backbone: Its name in timm.
+        num_classes: Number of classes, without background.
+        pyramid_channels: Width of the levels.
+        width: Of the fully connected layers of the box head.
+        resolution: Bins along each side of a RoI.
+        mean: Of the three channels, in values of 0 to 255, in the order that the network takes.
+        std: The same.
+        states_input: Whether mean and std are in the file; else they are detectron2's defaults.
+        roi_fusion: As in ``conf/model/head/roi_fusion``: ``none``, ``max`` or ``sltnet``.
+        attention: Options of ``LongTermAttention`` that differ from file to file.
+        unused: Names of weights that the network has but does not use.
+    """
+
+    backbone: str
+    num_classes: int
+    pyramid_channels: int
+    width: int
+    resolution: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    states_input: bool
+    roi_fusion: str = "none"
+    attention: dict[str, Any] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+
+    @property
+    def channel_order(self) -> str:
+        """``bgr``, or ``rgb`` where the mean says so: pictures are mostly redder than blue."""
+        return "rgb" if self.mean[0] > self.mean[-1] else "bgr"
+
+    @property
+    def stride_in_1x1(self) -> bool:
+        """Whether the backbone is one of Caffe's: a ResNet whose pictures are not scaled."""
+        return self.backbone.startswith("resnet") and set(self.std) == {1.0}
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of a detector's config that follow, by dotted key."""
+        return {
+            "backbone.name": self.backbone,
+            "backbone.pretrained": False,
+            "backbone.frozen_norm": True,
+            "backbone.mean": list(self.mean),
+            "backbone.std": list(self.std),
+            "backbone.channel_order": self.channel_order,
+            "backbone.stride_in_1x1": self.stride_in_1x1,
+            "pyramid.channels": self.pyramid_channels,
+            "head.width": self.width,
+            "head.resolution": self.resolution,
+            **{f"head.roi_fusion.attention.{key}": value for key, value in self.attention.items()},
+        }
+
+
+def architecture_of(weights: Weights, path: FilePath) -> Architecture:
+    """Say what network weights are of.
+
+    Args:
+        weights: By their names in detectron2.
+        path: Their file, for the text of errors.
+
+    Raises:
+        CheckpointError: If it is none that is supported.
+    """
+    _require(weights, _TELLING, path)
+    backbone = _backbone(weights, path)
+    channels = len(weights["backbone.fpn_lateral2.weight"])
+    width, features = weights["roi_heads.box_head.fc1.weight"].shape
+    default = _STD_RESNEXT if backbone.startswith("resnext") else _STD
+    has_attention = any(re.match(rf"{_ST_HEAD}fcs\.", name) for name in weights)
+    has_st_head = any(re.match(_ST_HEAD, name) for name in weights)
+    attention, unused = _attention(weights, path) if has_attention else ({}, ())
+    return Architecture(
+        backbone=backbone,
+        num_classes=len(weights["roi_heads.box_predictor.cls_score.weight"]) - 1,
+        pyramid_channels=channels,
+        width=width,
+        resolution=math.isqrt(features // channels),
+        mean=_channels(weights.get("pixel_mean"), _MEAN),
+        std=_channels(weights.get("pixel_std"), default),
+        states_input={"pixel_mean", "pixel_std"} <= weights.keys(),
+        roi_fusion="sltnet" if has_attention else "max" if has_st_head else "none",
+        attention=attention,
+        unused=unused,
+    )
+
+
+def convert(
+    weights: Weights,
+    architecture: Architecture,
+    model: dict[str, Any],
+    class_names: Sequence[str],
+    path: FilePath,
+) -> tuple[dict[str, Any], InitReport]:
+    """Make a checkpoint that `vodet.load` reads.
+
+    Args:
+        weights: By their names in detectron2.
+        architecture: What they are of.
+        model: Config of the detector, in plain values, with the settings of ``architecture``.
+        class_names: In the order of the weights.
+        path: Their file, for the text of errors.
+
+    Returns:
+        The checkpoint, and what of the weights is in it.
+
+    Raises:
+        CheckpointError: If the detector lacks a weight, or a weight a place in it, or shapes or
+            anchors differ.
+    """
+    try:
+        detector: VideoDetector = instantiate(
+            OmegaConf.create(model), class_names=list(class_names)
+        )
+    except InstantiationException as error:
+        msg = f"There is no detector for the weights of {path}: {error.__cause__ or error}"
+        raise CheckpointError(msg) from error
+    _check_anchors(detector, weights, path)
+    own = detector.state_dict()
+    found = _placed(weights, own, architecture.unused, path)
+    detector.load_state_dict(own | found)
+    task = VideoDetectionTask(detector, config={"model": model})
+    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    task.on_save_checkpoint(checkpoint)
+    report = InitReport(
+        path=str(path),
+        loaded=tuple(found),
+        new=(),
+        left=architecture.unused,
+        reshaped=(),
+        class_names=None,
+    )
+    return checkpoint, report
+
+
+def vodet_name(name: str) -> str | None:
+    """Return the name in a `VideoDetector` of a weight of detectron2, None if it has none."""
+    for pattern, replacement in _NAMES.items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(replacement)
+    return None
+
+
+def _require(weights: Weights, dimensions: Mapping[str, int], path: FilePath) -> None:
+    faults = [
+        f"  {name}: expected {expected} dimensions, found "
+        + (f"shape {tuple(weights[name].shape)}" if name in weights else "no such weight")
+        for name, expected in dimensions.items()
+        if name not in weights or weights[name].ndim != expected
+    ]
+    if faults:
+        msg = (
+            f"{path} does not hold a Faster R-CNN with FPN by the names of detectron2, but "
+            f"{len(weights)} weights such as {min(weights)!r}:\n" + "\n".join(faults)
+        )
+        raise CheckpointError(msg)
+
+
+def _backbone(weights: Weights, path: FilePath) -> str:
+    blocks = tuple(_count(weights, rf"{_BODY}res{number}\.(\d+)\.") for number in range(2, 6))
+    kernel = tuple(weights["backbone.bottom_up.res2.0.conv2.weight"].shape[:2])
+    if (blocks, kernel) not in _BACKBONES:
+        supported = "; ".join(
+            f"{name}: {blocks}, {kernel[0]} and {kernel[1]}"
+            for (blocks, kernel), name in _BACKBONES.items()
+        )
+        msg = (
+            f"The backbone of {path} is not supported: its stages have {blocks} blocks, the first "
+            f"3 x 3 convolution a width of {kernel[0]} and {kernel[1]} channels in a group. "
+            f"Expected one of {supported}."
+        )
+        raise CheckpointError(msg)
+    return _BACKBONES[blocks, kernel]
+
+
+def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return options of the long-term attention, and its weights that are not used."""
+    fcs, queries = (_count(weights, rf"{_ST_HEAD}{kind}\.(\d+)\.") for kind in ("fcs", "Wqs"))
+    advanced = queries - fcs
+    if advanced not in (0, 1) or fcs <= advanced:
+        msg = (
+            f"The attention of {path} is not supported: expected in roi_heads.st_box_head as many "
+            f"Wqs as fcs, or one more with an advanced stage; found {fcs} fcs and {queries} Wqs."
+        )
+        raise CheckpointError(msg)
+    geometry = tuple(name for name in weights if re.match(rf"{_ST_HEAD}Wgs\.", name))
+    needed = {"roi_heads.st_box_head.fcs.0.weight": 2}
+    if geometry:
+        needed["roi_heads.st_box_head.Wgs.0.weight"] = 4
+    _require(weights, needed, path)
+    # SLTnet makes these layers for its option LOCATION_FREE too, but does not use them there: only
+    # then are the biases, which start from zero, still zero.
+    is_used = any(bool(weights[name].any()) for name in geometry if name.endswith("bias"))
+    options = {
+        "width": len(weights["roi_heads.st_box_head.fcs.0.weight"]),
+        "stages": fcs - advanced,
+        "advanced_share": _ADVANCED_SHARE * advanced,
+        "geometry": is_used,
+    }
+    if geometry:
+        options["group_width"] = weights["roi_heads.st_box_head.Wgs.0.weight"].shape[1]
+    return options, () if is_used else geometry
+
+
+def _count(weights: Weights, pattern: str) -> int:
+    return len({match[1] for name in weights if (match := re.match(pattern, name))})
+
+
+def _channels(found: Tensor | None, default: tuple[float, ...]) -> tuple[float, ...]:
+    if found is None:
+        return default
+    return tuple(float(str(value)) for value in found.flatten().numpy())  # 103.53 as it is written
+
+
+def _check_anchors(detector: VideoDetector, weights: Weights, path: FilePath) -> None:
+    """Compare the anchors of older files with ours, which are computed."""
+    names = sorted(name for name in weights if re.fullmatch(_ANCHORS, name))
+    if not names or not isinstance(detector.head, TwoStageHead):
+        return
+    cells = FeatureMaps(tuple(torch.zeros(1, n, 1, 1) for n in detector.pyramid.spec.channels))
+    expected = detector.head.rpn.anchors(cells)
+    found = [weights[name].float() for name in names]
+    is_same = len(found) == len(expected) and all(
+        ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=0.01)
+        for ours, theirs in zip(expected, found, strict=True)
+    )
+    if not is_same:
+        shown = [[level.round().tolist() for level in levels] for levels in (expected, found)]
+        msg = f"The anchors of {path} are others than ours: expected {shown[0]}, found {shown[1]}."
+        raise CheckpointError(msg)
+
+
+def _placed(
+    weights: Weights, own: Weights, unused: Sequence[str], path: FilePath
+) -> dict[str, Tensor]:
+    """Return weights by our names; all must have a place, and all places a weight."""
+    found: dict[str, Tensor] = {}
+    faults: list[str] = []
+    for name, value in weights.items():
+        if name in unused or re.fullmatch(_NO_WEIGHT, name):
+            continue
+        place = vodet_name(name)
+        if place is None or place not in own:
+            faults.append(f"{name}: shape {tuple(value.shape)}, no place in the detector")
+            continue
+        expected = own[place].shape
+        if len(expected) == 2 and value.shape[2:] == (1, 1):
+            value = value[:, :, 0, 0]  # a convolution of 1 x 1 is a linear map
+        if place in found:
+            faults.append(f"{name}: a second weight for {place}")
+        elif value.shape != expected:
+            faults.append(f"{name}: expected shape {tuple(expected)}, found {tuple(value.shape)}")
+        found[place] = value
+    faults += [
+        f"{name}: expected shape {tuple(own[name].shape)}, no weight for it in the file"
+        for name in own
+        if name not in found and not name.endswith("num_batches_tracked")
+    ]
+    if faults:
+        shown = "\n".join(f"  {fault}" for fault in faults[:10])
+        msg = (
+            f"The weights of {path} are not those of a detector that is known here: "
+            f"{len(faults)} differences, the first of them:\n{shown}"
+        )
+        raise CheckpointError(msg)
+    return found

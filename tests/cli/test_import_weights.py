@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vodet
+from tasks.made_up import (
+    attention_weights,
+    baseline_weights,
+    body_shapes,
+    cell_anchors,
+    empty_weights,
+    head_shapes,
+    pixel_buffers,
+)
+from vodet.cli import data
+from vodet.cli.import_weights import class_names
+from vodet.errors import ConfigError, VodetError
+from vodet.structures import Window
+
+CLASSES = ("--classes", "car,dog,kite")
+SMALL = {"resize.short_side": 64, "resize.long_side": 96}  # for speed
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, Tensor]:
+    return baseline_weights()
+
+
+@pytest.fixture(scope="module")
+def source(weights: dict[str, Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As SLTnet writes its last checkpoint."""
+    path = tmp_path_factory.mktemp("detectron2") / "model_final.pth"
+    model = OrderedDict(weights | attention_weights() | cell_anchors())
+    torch.save({"model": model, "optimizer": {"state": {}}, "iteration": 9}, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def run(source: Path, target: Path, *options: str) -> int:
+    return data.main(["import-weights", "sltnet", str(source), str(target), *options])
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    assert run(*arguments) == 1
+    return capsys.readouterr().err
+
+
+def answers(path: Path) -> list[dict[str, Tensor]]:
+    detector = vodet.load(path, overrides=SMALL)
+    stream = vodet.StreamingDetector(detector)
+    generator = torch.Generator().manual_seed(3)
+    frames = torch.randint(0, 256, (2, 60, 90, 3), dtype=torch.uint8, generator=generator)
+    return [dict(a.detections) for a in (*stream.push(frames.numpy()), *stream.flush())]
+
+
+def assert_detects(path: Path) -> None:
+    found = answers(path)
+    assert len(found) == 2
+    for frame in found:
+        assert len(frame["boxes"]) > 0
+        assert frame["boxes"].isfinite().all()
+        assert frame["scores"].isfinite().all()
+
+
+def test_sltnet(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "new" / "sltnet.ckpt"
+
+    assert run(source, target, *CLASSES) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "SLTnet, resnet50, 3 classes, width=64, stages=2, advanced_share=0.0, geometry=True, "
+        "group_width=16",
+        f"Loaded from {source}: 317 weights: backbone (265), pyramid (16), head.rpn (6), "
+        "head.box_head (8), head.fusions (20), head.st_classifier (2)",
+        "Input: BGR, mean [103.53, 116.28, 123.675], std [1.0, 1.0, 1.0] (defaults of detectron2), "
+        "strides in the 1 x 1 convolutions",
+        f"Next: vodet-eval ckpt={target} data.annotations=FILE data.images=FOLDER",
+    ]
+    detector = vodet.load(target)
+    assert detector.class_names == ("car", "dog", "kite")
+    assert detector.window == Window(past=3, future=3)
+    assert_detects(target)
+    assert [path.name for path in target.parent.iterdir()] == ["sltnet.ckpt"]
+
+
+def test_baseline_of_the_model_zoo(
+    weights: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pickle of arrays, with buffers for the input."""
+    path, target = tmp_path / "model_final.pkl", tmp_path / "baseline.ckpt"
+    model = weights | pixel_buffers([103.53, 116.28, 123.675], [57.375, 57.12, 58.395])
+    arrays = {name: value.numpy() for name, value in model.items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "someone"}))
+    (tmp_path / "names.txt").write_text("car\ndog\n\nkite \n")
+
+    assert run(path, target, "--classes", str(tmp_path / "names.txt")) == 0
+
+    text = capsys.readouterr().out
+    assert text.startswith("Faster R-CNN, resnet50, 3 classes\n")
+    assert "57.375, 57.12, 58.395] (from the file), strides in the 3 x 3 conv" in text
+    detector = vodet.load(target)
+    assert detector.window == Window(past=0)
+    assert detector.class_names == ("car", "dog", "kite")
+    assert_detects(target)
+
+
+def test_a_target_that_is_there(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "a.ckpt"
+    target.write_text("mine")
+
+    assert "exists already. Choose another DST, or replace it with --overwrite." in error_of(
+        capsys, source, target, *CLASSES
+    )
+    assert target.read_text() == "mine"
+
+    assert run(source, target, *CLASSES, "--overwrite") == 0
+    assert vodet.load(target).class_names == ("car", "dog", "kite")
+
+
+class Touches:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_file_that_would_run_code(
+    is_zip: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, target = tmp_path / "a.pth", tmp_path / "a.ckpt"
+    content = {"model": {"a": torch.zeros(1)}, "hook": Touches(tmp_path / "touched")}
+    if is_zip:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+
+    message = error_of(capsys, path, target)
+
+    assert "was not loaded, since it could run code: it holds io.open" in message
+    assert not (tmp_path / "touched").exists()
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "found no such file"),
+        ({"weights": {}}, "expected the entry 'model' with a tensor for each name, found ['weig"),
+        ({"model": {"conv1_w": torch.zeros(1)}}, "does not hold a Faster R-CNN with FPN"),
+    ],
+)
+def test_files_that_are_refused(
+    content: Any, expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.pth"
+    if content is not None:
+        torch.save(content, path)
+    message = error_of(capsys, path, tmp_path / "a.ckpt")
+    assert message.startswith("Error: ")
+    assert expected in message
+    assert not (tmp_path / "a.ckpt").exists()
+
+
+def test_weights_that_do_not_fit(
+    weights: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"model": weights | {"more": torch.zeros(2)}}, path)
+    message = error_of(capsys, path, tmp_path / "a.ckpt", *CLASSES)
+    assert "1 differences, the first of them:\n  more: shape (2,), no place" in message
+    assert not (tmp_path / "a.ckpt").exists()
+
+
+def test_classes_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.pth"
+    shapes = {**dict(body_shapes()), **dict(head_shapes())}
+    torch.save({"model": empty_weights(shapes)}, path)
+    message = error_of(capsys, path, tmp_path / "a.ckpt")
+    assert "The weights are for 3 classes" in message
+    assert "Expected --classes with 3 names" in message
+
+
+def test_names_of_imagenet_vid() -> None:
+    names = class_names(None, 30)
+    assert len(names) == len(set(names)) == 30
+    assert names == sorted(names)
+    assert (names[0], names[9], names[12], names[29]) == (
+        "airplane",
+        "domestic_cat",
+        "giant_panda",
+        "zebra",
+    )
+    other = [f"class {number}" for number in range(30)]
+    assert class_names(",".join(other), 30) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("car,dog", "found 2 between commas (there is no such file): car, dog."),
+        ("names.txt", "found 1 between commas (there is no such file): names.txt."),
+        ("car,dog,car", "found 3 between commas (there is no such file): car, dog, car."),
+        (",", "found 0 between commas (there is no such file): nothing."),
+        ("a,b,c,d,e,f", "found 6 between commas (there is no such file): a, b, c, d, e, ..."),
+    ],
+)
+def test_names_that_do_not_fit(text: str, found: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        class_names(text, 3)
+    assert isinstance(caught.value, VodetError)
+    assert str(caught.value).startswith("--classes: expected 3 different names, as the weights")
+    assert found in str(caught.value)
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        data.main(["import-weights", "--help"])
+    text = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert text.index("examples:") < text.index("  vodet-data import-weights sltnet model_final")

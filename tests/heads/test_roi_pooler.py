@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from vodet.heads.roi_pooler import RoIPooler
+from vodet.structures import FeatureMaps
+
+STRIDES = (4, 8, 16, 32, 64)
+
+
+def squares(*sides) -> torch.Tensor:
+    return torch.tensor([[10.0, 20, 10 + side, 20 + side] for side in sides])
+
+
+def numbered_maps(frames: int = 1) -> FeatureMaps:
+    """Maps of one value each: their stride plus a thousand times their frame."""
+    number = 1000.0 * torch.arange(frames).view(-1, 1, 1, 1)
+    return FeatureMaps(
+        tuple((number + s).expand(-1, 2, 2048 // s, 2048 // s).clone() for s in STRIDES)
+    )
+
+
+def test_levels_and_features_agree_with_the_reference(shared):
+    with np.load(shared / "reference" / "roi_pooler.npz") as file:
+        values = {name: torch.as_tensor(file[name]) for name in file.files}
+    pooler = RoIPooler((8, 16, 32), 3)
+    maps = FeatureMaps(tuple(values[f"map_stride{s}"][None] for s in (8, 16, 32)))
+    boxes = values["boxes"]
+    assert torch.equal(pooler.level_of(boxes), values["level_assignment"])
+    found = pooler(maps, boxes, torch.zeros(len(boxes), dtype=torch.int64))
+    torch.testing.assert_close(found, values["out_aligned_sampling0"], rtol=1e-5, atol=1e-5)
+
+
+def test_a_level_is_of_boxes_of_half_to_the_whole_of_its_size():
+    boxes = squares(0, 1, 111.9, 112, 223.9, 224, 447.9, 448, 1e4)
+    assert RoIPooler(STRIDES, 7).level_of(boxes).tolist() == [0, 0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_area_decides_not_the_longer_side():
+    boxes = torch.tensor([[0.0, 0, 448, 112], [0.0, 0, 28, 1792]])
+    assert RoIPooler(STRIDES, 7).level_of(boxes).tolist() == [2, 2]
+
+
+def test_levels_coarser_than_asked_for_are_not_pooled_from():
+    boxes = squares(60, 5000)
+    assert RoIPooler(STRIDES, 7, coarsest=8).level_of(boxes).tolist() == [0, 1]
+    assert RoIPooler((8, 16), 7).level_of(boxes).tolist() == [0, 1]
+
+
+def test_features_come_in_the_order_of_the_boxes_from_their_frames():
+    boxes, frames = squares(500, 30, 250, 600, 130, 20), torch.tensor([0, 2, 1, 2, 0, 1])
+    found = RoIPooler(STRIDES, 3)(numbered_maps(3), boxes, frames)
+    expected = torch.tensor([32.0, 2004, 1016, 2032, 8, 1004])
+    torch.testing.assert_close(found, expected.view(-1, 1, 1, 1).expand(-1, 2, 3, 3))
+
+
+def test_no_rois_are_no_features():
+    maps = numbered_maps().map(torch.Tensor.bfloat16)
+    found = RoIPooler(STRIDES, 3)(maps, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
+    assert found.shape == (0, 2, 3, 3)
+    assert found.dtype == torch.float32
+
+
+def test_features_of_half_precision_maps_are_float32():
+    maps = numbered_maps().map(torch.Tensor.bfloat16)
+    found = RoIPooler(STRIDES, 3)(maps, squares(30), torch.tensor([0]))
+    torch.testing.assert_close(found, torch.full((1, 2, 3, 3), 4.0))
+
+
+def test_the_gradient_goes_to_the_level_pooled_from():
+    maps = numbered_maps().map(lambda level: level.requires_grad_())
+    found = RoIPooler(STRIDES, 3)(maps, squares(30, 250), torch.tensor([0, 0]))
+    found.sum().backward()
+    gradients = [0.0 if m.grad is None else m.grad.sum().item() for m in maps.levels]
+    np.testing.assert_allclose(gradients, [18, 0, 18, 0, 0], rtol=1e-5)
