@@ -13,21 +13,28 @@ import pytest
 import vodet
 
 NAMES = [
+    "FPN",
     "STF",
     "CenterNetHead",
     "ClipDataModule",
     "FeatureMaps",
     "FeatureSpec",
     "Letterbox",
+    "LongTermAttention",
     "Resize",
+    "RoISpec",
+    "RoIs",
     "Source",
     "StreamingDetector",
     "TimmBackbone",
+    "TubeletAggregation",
+    "TwoStageHead",
     "VideoDetectionTask",
     "VideoDetector",
     "VodetError",
     "Window",
     "draw_detections",
+    "init_from",
     "load",
     "read_st_coco",
 ]

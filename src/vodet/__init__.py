@@ -17,52 +17,71 @@ if TYPE_CHECKING:
     from vodet.detector import VideoDetector
     from vodet.errors import VodetError
     from vodet.features.backbone import TimmBackbone
+    from vodet.features.pyramid import FPN
+    from vodet.fusion.long_term_attention import LongTermAttention
     from vodet.fusion.stf import STF
+    from vodet.fusion.tubelet_aggregation import TubeletAggregation
     from vodet.heads.centernet import CenterNetHead
+    from vodet.heads.two_stage import TwoStageHead
     from vodet.inference.drawing import draw_detections
     from vodet.streaming import StreamingDetector
-    from vodet.structures import FeatureMaps, FeatureSpec, Window
+    from vodet.structures import FeatureMaps, FeatureSpec, RoIs, RoISpec, Window
     from vodet.tasks.checkpoint import load
     from vodet.tasks.detection import VideoDetectionTask
+    from vodet.tasks.init_from import init_from
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "FPN": "vodet.features.pyramid",
     "STF": "vodet.fusion.stf",
     "CenterNetHead": "vodet.heads.centernet",
     "ClipDataModule": "vodet.data.datamodule",
     "FeatureMaps": "vodet.structures",
     "FeatureSpec": "vodet.structures",
     "Letterbox": "vodet.data.resize",
+    "LongTermAttention": "vodet.fusion.long_term_attention",
     "Resize": "vodet.data.resize",
+    "RoISpec": "vodet.structures",
+    "RoIs": "vodet.structures",
     "Source": "vodet.data.dataset",
     "StreamingDetector": "vodet.streaming",
     "TimmBackbone": "vodet.features.backbone",
+    "TubeletAggregation": "vodet.fusion.tubelet_aggregation",
+    "TwoStageHead": "vodet.heads.two_stage",
     "VideoDetectionTask": "vodet.tasks.detection",
     "VideoDetector": "vodet.detector",
     "VodetError": "vodet.errors",
     "Window": "vodet.structures",
     "draw_detections": "vodet.inference.drawing",
+    "init_from": "vodet.tasks.init_from",
     "load": "vodet.tasks.checkpoint",
     "read_st_coco": "vodet.data.st_coco",
 }
 
 __all__ = [
+    "FPN",
     "STF",
     "CenterNetHead",
     "ClipDataModule",
     "FeatureMaps",
     "FeatureSpec",
     "Letterbox",
+    "LongTermAttention",
     "Resize",
+    "RoISpec",
+    "RoIs",
     "Source",
     "StreamingDetector",
     "TimmBackbone",
+    "TubeletAggregation",
+    "TwoStageHead",
     "VideoDetectionTask",
     "VideoDetector",
     "VodetError",
     "Window",
     "draw_detections",
+    "init_from",
     "load",
     "read_st_coco",
 ]

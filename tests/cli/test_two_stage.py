@@ -123,7 +123,7 @@ def test_a_checkpoint_of_another_detector_says_what_is_missing(
         command("train", *second_stage(trained / "last.ckpt", "runs/none"))
     printed = capsys.readouterr().err
     assert "weights of parts that model.frozen keeps from learning" in printed
-    assert "head.rpn.net.cls_logits.weight" in printed
+    assert "head.rpn.net.conv.0.0.weight" in printed
 
 
 def test_clips_of_an_incomplete_data_set(
