@@ -93,7 +93,8 @@ def test_choice_builds(group: str, option: str, compose) -> None:
     assert data.class_names == task.detector.class_names
     assert trainer.max_epochs == config.trainer.max_epochs
     if group == "model/head/roi_fusion":
-        fusions = task.detector.head.fusions
+        st_head = task.detector.head.st_head
+        fusions = st_head.fusions if st_head is not None else {}
         named = [fusion._target_ for fusion in (config.model.head.roi_fusion or {}).values()]
         assert [name.rpartition(".")[2] for name in named] == [
             type(fusion).__name__ for fusion in fusions.values()
@@ -174,13 +175,12 @@ def test_second_stages_freeze_their_first(compose) -> None:
     for name in ("demo_sltnet", "imagenet_vid_sltnet"):
         config = compose(f"experiment={name}", "model.backbone.name=test_resnet")
         with pytest.raises(
-            ConfigError, match="head.rpn.* from learning, but their weights are ran"
+            ConfigError, match=r"head\.rpn.* from learning, but their weights are ran"
         ):
             begin(config, instantiate(config.model, class_names=["a"]))
         detector = instantiate(config.model, class_names=["a"])
         learning = {n for n, weight in detector.named_parameters() if weight.requires_grad}
         assert {".".join(n.split(".")[:2]) for n in learning} == {
-            "head.fusions",
-            "head.st_classifier",
+            "head.st_head",
         }
         assert (config.window.past, config.window.future) == (3, 3)

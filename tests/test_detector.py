@@ -5,9 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from tiny import frame_info, random_frames, tiny_detector
+from vodet.encodings import TemporalMemory, Windows
 from vodet.errors import ConfigError
 from vodet.fusion.mean import MeanFusion
-from vodet.structures import ClipBatch, Target, TemporalMemory, Window, Windows
+from vodet.structures import ClipBatch, Target, Window
 
 
 @pytest.mark.parametrize("class_names", [(), ("car", "dog", "car")])

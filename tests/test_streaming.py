@@ -22,17 +22,11 @@ from tiny import (
     tiny_two_stage,
 )
 from vodet.detector import VideoDetector
+from vodet.encodings import TemporalMemory, Windows
 from vodet.errors import ConfigError
 from vodet.inference.postprocess import to_original
 from vodet.streaming import StreamingDetector
-from vodet.structures import (
-    ClipBatch,
-    Detections,
-    FrameDetections,
-    TemporalMemory,
-    Window,
-    Windows,
-)
+from vodet.structures import ClipBatch, Detections, FrameDetections, Window
 
 WINDOWS = [Window(), Window(past=1), Window(past=2, frame_stride=2), Window(past=1, future=2)]
 
@@ -171,6 +165,24 @@ def test_the_memory_matters_and_is_bounded(name: str) -> None:
     key_frames = stream._memory.key_frames  # every second of 12 frames, but at most 3
     assert len(key_frames) == 3
     assert all(frame.features.shape == (6, 16) for frame in key_frames)
+
+
+@pytest.mark.parametrize(
+    ("interval", "most", "kept"),
+    [(100, 3, 1), (2, 50, 3), (1, 50, 5)],  # longer than the video; more than it has
+)
+def test_any_number_of_key_frames_will_do(interval: int, most: int, kept: int) -> None:
+    fusions = roi_fusions_of(
+        "long_term",
+        f"model.head.roi_fusion.attention.key_frame_interval={interval}",
+        f"model.head.roi_fusion.attention.num_key_frames={most}",
+    )
+    detector = tiny_two_stage(fusions, Window())
+    stream = StreamingDetector(detector)
+    answers = stream.push(random_frames(5))
+    assert len(stream._memory.key_frames) == kept
+    (expected,) = stepped(detector, [random_frames(5)])
+    assert_same([answer.detections for answer in answers], expected)
 
 
 def test_memory_is_flat_over_a_long_video() -> None:

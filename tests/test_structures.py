@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from tiny import frame_info
+from vodet.encodings import FeatureMaps, FeatureSpec, TemporalMemory
 from vodet.errors import ConfigError
-from vodet.structures import FeatureMaps, FeatureSpec, TemporalMemory, Window
+from vodet.structures import Window
 
 
 @pytest.mark.parametrize(

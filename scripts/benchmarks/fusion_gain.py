@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def run(folder: Path, options: argparse.Namespace, *command: str) -> None:
 
 def train(row: Row, seed: int, base: Path | None, options: argparse.Namespace) -> Path:
     """Train once, from the checkpoint of ``base`` where there is one; return the folder."""
-    folder: Path = options.output / f"{row.name.replace(' ', '_')}_{seed}"
+    folder: Path = options.output / f"{re.sub(r'[^A-Za-z]+', '_', row.name)}_{seed}"
     epochs = options.stage_epochs if row.is_second_stage else options.epochs
     overrides = [
         *row.overrides,

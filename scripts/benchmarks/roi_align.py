@@ -19,9 +19,9 @@ from rich.table import Table
 from torch import Tensor
 from torchvision.ops import roi_align as torchvision_roi_align
 
+from vodet.encodings import FeatureMaps
 from vodet.heads.roi_pooler import RoIPooler
 from vodet.roi_align import roi_align
-from vodet.structures import FeatureMaps
 
 STRIDES = (4, 8, 16, 32)
 Pool = Callable[[Tensor, Tensor, Tensor, float], Tensor]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vodet.data.resize import Letterbox, Resize
     from vodet.data.st_coco import read_st_coco
     from vodet.detector import VideoDetector
+    from vodet.encodings import FeatureMaps, FeatureSpec, RoIs, RoISpec
     from vodet.errors import VodetError
     from vodet.features.backbone import TimmBackbone
     from vodet.features.pyramid import FPN
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from vodet.heads.two_stage import TwoStageHead
     from vodet.inference.drawing import draw_detections
     from vodet.streaming import StreamingDetector
-    from vodet.structures import FeatureMaps, FeatureSpec, RoIs, RoISpec, Window
+    from vodet.structures import Window
     from vodet.tasks.checkpoint import load
     from vodet.tasks.detection import VideoDetectionTask
     from vodet.tasks.init_from import init_from
@@ -37,13 +38,13 @@ _HOMES = {
     "STF": "vodet.fusion.stf",
     "CenterNetHead": "vodet.heads.centernet",
     "ClipDataModule": "vodet.data.datamodule",
-    "FeatureMaps": "vodet.structures",
-    "FeatureSpec": "vodet.structures",
+    "FeatureMaps": "vodet.encodings",
+    "FeatureSpec": "vodet.encodings",
     "Letterbox": "vodet.data.resize",
     "LongTermAttention": "vodet.fusion.long_term_attention",
     "Resize": "vodet.data.resize",
-    "RoISpec": "vodet.structures",
-    "RoIs": "vodet.structures",
+    "RoISpec": "vodet.encodings",
+    "RoIs": "vodet.encodings",
     "Source": "vodet.data.dataset",
     "StreamingDetector": "vodet.streaming",
     "TimmBackbone": "vodet.features.backbone",

@@ -10,12 +10,13 @@ from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vodet.encodings import Encodings, TemporalMemory, Windows
 from vodet.errors import ConfigError
 from vodet.freezing import find_modules, freeze
 from vodet.fusion.none import NoFusion
 from vodet.inference.postprocess import to_original
 from vodet.stages import Backbone, FrameResize, HeadFactory, MapFusionFactory, PyramidFactory
-from vodet.structures import ClipBatch, Detections, Encodings, TemporalMemory, Window, Windows
+from vodet.structures import ClipBatch, Detections, Window
 
 
 class VideoDetector(nn.Module):

@@ -11,18 +11,16 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from vodet.structures import (
-    Detections,
+from vodet.encodings import (
     FeatureMaps,
     FeatureSpec,
     KeyFrame,
     RoIs,
     RoISpec,
-    Size,
-    Target,
     TemporalMemory,
     Windows,
 )
+from vodet.structures import Detections, Size, Target
 
 
 @runtime_checkable

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from vodet.detector import VideoDetector
+from vodet.encodings import Encodings, TemporalMemory, Windows
 from vodet.errors import ConfigError
 from vodet.inference.postprocess import to_original
-from vodet.structures import Encodings, FrameDetections, Size, TemporalMemory, Windows
+from vodet.structures import FrameDetections, Size
 
 
 class StreamingDetector:

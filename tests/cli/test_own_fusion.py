@@ -13,8 +13,9 @@ from torch import nn
 import vodet
 from cli.conftest import TINY, Command
 from tiny import random_frames, tiny_detector
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import CheckpointError
-from vodet.structures import FeatureMaps, FeatureSpec, Window
+from vodet.structures import Window
 
 MODULE = '''
 import torch

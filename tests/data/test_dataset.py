@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import pickle
 from pathlib import Path
@@ -297,3 +298,39 @@ class _Uneven:
     def __call__(self, frame):
         self.calls += 1
         return frame[self.calls :]
+
+
+def without(source, images=(), key=None):
+    """The set without the annotations of some images, or without a field of all of them."""
+    path = Path(source.annotations)
+    content = json.loads(path.read_text())
+    content["annotations"] = [
+        {name: value for name, value in annotation.items() if name != key}
+        for annotation in content["annotations"]
+        if annotation["image_id"] not in images
+    ]
+    path.write_text(json.dumps(content))
+    return source
+
+
+def test_clips_in_which_tracks_come_or_go_can_be_left_out(write_set):
+    source = without(write_set(lengths={"a": 6}, unannotated=()), images=[103])
+    every = clips(source, Window(past=1))
+    complete = clips(source, Window(past=1), require_complete_tubelets=True)
+    assert len(complete) == len(every) == 6
+    assert [numbers(every[0, i])[1][1] for i in range(6)] == [0, 1, 2, 3, 4, 5]
+    # Frames 3 and 4 have a window in which both objects go, or come back: the next stands in.
+    assert [numbers(complete[0, i])[1][1] for i in range(6)] == [0, 1, 2, 5, 5, 5]
+
+
+def test_no_complete_clip_at_all_is_an_error(write_set):
+    source = without(write_set(lengths={"a": 4}, unannotated=()), images=[101, 103])
+    dataset = clips(source, Window(past=1, future=1), require_complete_tubelets=True)
+    with pytest.raises(DataError, match="No clip with the same tracks in all frames .* shorter"):
+        dataset[0, 1]
+
+
+def test_complete_tubelets_need_track_ids(write_set):
+    source = without(write_set(unannotated=()), key="id_track")
+    with pytest.raises(DataError, match=r"needs the id_track of every annotation; 20 of 20 in "):
+        clips(source, require_complete_tubelets=True)

@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
+from vodet.encodings import FeatureSpec
 from vodet.errors import CheckpointError, ConfigError
 from vodet.features.backbone import TimmBackbone
-from vodet.structures import FeatureSpec
 
 
 def frames(height: int = 64, width: int = 96) -> torch.Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.features.pyramid import FPN
-from vodet.structures import FeatureMaps, FeatureSpec
 
 SPEC = FeatureSpec((6, 8, 10), (4, 8, 16))
 GRIDS = {"doubling": ((16, 12), (8, 6), (4, 3)), "odd": ((15, 11), (8, 6), (4, 3))}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
 from vodet.features.pyramid import Identity, Projection, ReleasedNeck, SumNeck
-from vodet.structures import FeatureMaps, FeatureSpec
 
 SPEC = FeatureSpec((6, 8, 10), (4, 8, 16))
 

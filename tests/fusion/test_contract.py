@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tiny import fusion_names, fusion_of
-from vodet.structures import FeatureMaps, FeatureSpec
+from vodet.encodings import FeatureMaps, FeatureSpec
 
 SPEC = FeatureSpec(channels=(16, 24), strides=(4, 8))
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
 from vodet.fusion.long_term_attention import LongTermAttention
 from vodet.fusion.propagation import propagated
 from vodet.fusion.relation import geometry_embedding, relative_geometry
-from vodet.structures import KeyFrame, RoIs, RoISpec, TemporalMemory
 
 SPEC = RoISpec(4, 2)
 small = partial(LongTermAttention, SPEC, width=32, group_width=16, keys_per_frame=3)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.fusion.mean import MeanFusion
-from vodet.structures import FeatureMaps, FeatureSpec
 
 
 def test_averages_all_frames_of_the_window():

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import torch
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.fusion.none import NoFusion
-from vodet.structures import FeatureMaps, FeatureSpec
 
 
 def test_takes_the_reference_frame_alone():

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from vodet.encodings import KeyFrame, RoIs, TemporalMemory
 from vodet.fusion.propagation import CANDIDATES, propagated
-from vodet.structures import KeyFrame, RoIs, TemporalMemory
 
 
 def boxes_of(count: int, start: float = 0.0, side: float = 4.0) -> Tensor:

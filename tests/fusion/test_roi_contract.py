@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tiny import roi_fusion_names, roi_fusions_of
+from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
 from vodet.stages import LongTermFusion, RoIFusion
-from vodet.structures import KeyFrame, RoIs, RoISpec, TemporalMemory
 
 SPEC = RoISpec(channels=6, resolution=3)
 NAMES = [name for name in roi_fusion_names() if name != "none"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
 from vodet.fusion.stf import (
     STF,
@@ -15,7 +16,6 @@ from vodet.fusion.stf import (
     MultiFrameAttention,
     SingleFrameAttention,
 )
-from vodet.structures import FeatureMaps, FeatureSpec
 
 
 def load(shared: Path, part: str, module: nn.Module) -> dict[str, Tensor]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from vodet.encodings import RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
 from vodet.fusion.tubelet_aggregation import MODES, TubeletAggregation
-from vodet.structures import RoIs, RoISpec, TemporalMemory
 
 SPEC = RoISpec(6, 3)
 

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from vodet.encodings import FeatureMaps
 from vodet.heads.anchors import anchors_of, decode_boxes, encode_boxes
-from vodet.structures import FeatureMaps
 
 RPN_WEIGHTS, BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)
 

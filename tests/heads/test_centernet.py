@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
 from vodet.heads.centernet import CenterNetHead
 from vodet.heads.centernet_targets import center_targets, gaussian_radius
-from vodet.structures import FeatureMaps, FeatureSpec, Target
+from vodet.structures import Target
 
 
 class FirstLevel(nn.Module):

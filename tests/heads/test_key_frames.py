@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vodet.encodings import KeyFrame
 from vodet.heads.key_frames import complete_tubelets, follow_tracks
-from vodet.structures import KeyFrame, Target
+from vodet.structures import Target
 
 SIZE = torch.tensor([50, 100])  # height, width
 OBJECT = [20.0, 10, 40, 30]

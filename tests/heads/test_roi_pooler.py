@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from vodet.encodings import FeatureMaps
 from vodet.heads.roi_pooler import RoIPooler
-from vodet.structures import FeatureMaps
 
 STRIDES = (4, 8, 16, 32, 64)
 

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
 from vodet.heads.rpn import RPN
-from vodet.structures import FeatureMaps, FeatureSpec, Target
+from vodet.structures import Target
 
 SPEC = FeatureSpec((4, 4), (4, 8))
 RATIOS = (0.5, 1.0, 2.0)

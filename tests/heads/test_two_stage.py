@@ -7,11 +7,12 @@ import torch
 
 from tiny import frame_info, random_frames, roi_fusion_names, roi_fusions_of, tiny_two_stage
 from vodet.detector import VideoDetector
+from vodet.encodings import TemporalMemory, Windows
 from vodet.errors import ConfigError, DataError
 from vodet.fusion.mean import MeanFusion
 from vodet.fusion.none import NoFusion
 from vodet.heads.linking import ProposalLimits
-from vodet.structures import ClipBatch, Target, TemporalMemory, Window, Windows
+from vodet.structures import ClipBatch, Target, Window
 
 CAUSAL = Window(past=2)
 
@@ -187,7 +188,7 @@ def test_frozen_parts_run_without_gradient_in_evaluation_mode() -> None:
     detector = frozen_detector("sltnet")
     assert not detector.backbone.training
     assert not detector.head.box_head.training
-    assert detector.head.fusions.training
+    assert detector.head.st_head.fusions.training
     encodings = detector.encode(random_frames(2))
     assert not any(tensor.requires_grad for tensor in encodings.tensors())
     before = {name: value.clone() for name, value in detector.state_dict().items()}
@@ -195,7 +196,7 @@ def test_frozen_parts_run_without_gradient_in_evaluation_mode() -> None:
     assert set(losses) == {"st_class"}
     losses["st_class"].backward()
     for name, weight in detector.named_parameters():
-        is_new = name.startswith(("head.fusions", "head.st_"))
+        is_new = name.startswith("head.st_head")
         assert (weight.grad is not None) == is_new, name
     after = detector.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -250,5 +251,5 @@ def test_frames_that_are_not_annotated_are_no_empty_frames() -> None:
     losses = detector.losses(replace(batch, infos=(tuple(infos),)))
     torch.manual_seed(0)
     encodings = detector.encode(batch.frames[0, 2:])
-    alone = detector.head._rpn_losses(Windows.of_clips(encodings, 1, 0), [[OBJECTS]])
+    alone = detector.head.rpn.window_losses(Windows.of_clips(encodings, 1, 0), [[OBJECTS]])
     torch.testing.assert_close(losses["rpn_class"], alone["rpn_class"])

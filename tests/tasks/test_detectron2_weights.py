@@ -64,7 +64,7 @@ def message_of(weights: Weights) -> str:
 
 
 BODY, ST = "backbone.bottom_up", "roi_heads.st_box_head"
-ATTENTION = "head.fusions.attention"
+ATTENTION = "head.st_head.fusions.attention"
 PAIRS = {
     f"{BODY}.stem.conv1.weight": "backbone.net.conv1.weight",
     f"{BODY}.stem.conv1.norm.weight": "backbone.net.bn1.weight",
@@ -96,8 +96,8 @@ ST_PAIRS = {
     f"{ST}.Wqs.1.weight": f"{ATTENTION}.attentions.1.query.weight",
     f"{ST}.Wks.0.bias": f"{ATTENTION}.attentions.0.key.bias",
     f"{ST}.Wvs.1.weight": f"{ATTENTION}.attentions.1.value.weight",
-    "roi_heads.st_cls_predictor.cls_score.weight": "head.st_classifier.weight",
-    "roi_heads.st_cls_predictor.cls_score.bias": "head.st_classifier.bias",
+    "roi_heads.st_cls_predictor.cls_score.weight": "head.st_head.classifier.weight",
+    "roi_heads.st_cls_predictor.cls_score.bias": "head.st_head.classifier.bias",
 }
 
 
@@ -132,7 +132,7 @@ def detectron2_name(name: str) -> str | None:
         "head.box_head.encoder.2.": "roi_heads.box_head.fc2.",
         "head.box_head.classifier.": "roi_heads.box_predictor.cls_score.",
         "head.box_head.regressor.": "roi_heads.box_predictor.bbox_pred.",
-        "head.st_classifier.": "roi_heads.st_cls_predictor.cls_score.",
+        "head.st_head.classifier.": "roi_heads.st_cls_predictor.cls_score.",
         "backbone.net.conv1.": "backbone.bottom_up.stem.conv1.",
         "backbone.net.bn1.": "backbone.bottom_up.stem.conv1.norm.",
     }
@@ -308,7 +308,7 @@ def test_a_second_head_without_attention(baseline: Weights) -> None:
     shapes += with_bias("roi_heads.st_cls_predictor.cls_score", 4, 64)
     extra = random_weights(dict(shapes), seed=2)
     state = state_of(baseline | extra)
-    own = state["head.st_encoder.0.weight"]
+    own = state["head.st_head.encoder.0.weight"]
     torch.testing.assert_close(own, extra[f"{ST}.fc1.weight"], rtol=0, atol=0)
     assert not any("attention" in name for name in state)
 

@@ -44,7 +44,7 @@ def test_a_second_stage_takes_the_first_and_says_what_is_new(tmp_path: Path) -> 
     lines = str(report).splitlines()
     assert lines[0].startswith(f"Loaded from {tmp_path}/first.ckpt: {len(report.loaded)} weights: ")
     assert "head.box_head (8)" in lines[0]
-    assert lines[1].startswith(f"New, with their first values: {len(new)} weights: head.fusions (")
+    assert lines[1].startswith(f"New, with their first values: {len(new)} weights: head.st_head (")
 
 
 def test_what_does_not_fit_is_left_and_named(tmp_path: Path) -> None:

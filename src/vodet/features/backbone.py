@@ -14,9 +14,9 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import CheckpointError, ConfigError
 from vodet.freezing import find_modules, freeze
-from vodet.structures import FeatureMaps, FeatureSpec
 
 
 class TimmBackbone(nn.Module):

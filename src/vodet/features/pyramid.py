@@ -16,8 +16,8 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from vodet.deform_conv import DeformConvBlock
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
-from vodet.structures import FeatureMaps, FeatureSpec
 
 
 class Identity(nn.Module):

@@ -19,10 +19,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
 from vodet.fusion.propagation import propagated
 from vodet.fusion.relation import RelationAttention, geometry_embedding, relative_geometry
-from vodet.structures import KeyFrame, RoIs, RoISpec, TemporalMemory
 
 KEYS = ("memory", "window")
 PROPAGATIONS = ("none", "replace", "center")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from vodet.structures import FeatureMaps, FeatureSpec
+from vodet.encodings import FeatureMaps, FeatureSpec
 
 
 class NoFusion(nn.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vodet.structures import KeyFrame, RoIs, TemporalMemory
+from vodet.encodings import KeyFrame, RoIs, TemporalMemory
 
 CANDIDATES = 150  # best proposals of the current frame to which remembered RoIs are assigned
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vodet.deform_conv import DeformConvBlock
+from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
-from vodet.structures import FeatureMaps, FeatureSpec
 
 MERGES = ("concat", "add")
 

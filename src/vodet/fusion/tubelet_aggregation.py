@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vodet.encodings import RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
-from vodet.structures import RoIs, RoISpec, TemporalMemory
 
 MODES = ("max", "adaptive", "none")
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torchvision.models.detection._utils import BoxCoder
 
-from vodet.structures import FeatureMaps
+from vodet.encodings import FeatureMaps
 
 # Side lengths at most this many times those of the anchor or proposal: half precision and first
 # steps may give any delta, whose exponential must stay finite. The value is that of Faster R-CNN.

@@ -14,17 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vodet.encodings import FeatureMaps, FeatureSpec, TemporalMemory, Windows
 from vodet.errors import ConfigError
 from vodet.heads.centernet_targets import CenterTargets, center_targets
 from vodet.stages import PyramidFactory
-from vodet.structures import (
-    Detections,
-    FeatureMaps,
-    FeatureSpec,
-    Target,
-    TemporalMemory,
-    Windows,
-)
+from vodet.structures import Detections, Target
 
 INITIAL_SCORE = 0.1  # of every cell, so that the many empty cells do not drown the first steps
 

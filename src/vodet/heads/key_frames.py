@@ -15,7 +15,8 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou
 
 from vodet.boxes import box_areas, clip_boxes
-from vodet.structures import KeyFrame, Target
+from vodet.encodings import KeyFrame
+from vodet.structures import Target
 
 MATCHING_IOU = 0.3
 

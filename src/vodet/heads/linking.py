@@ -35,6 +35,30 @@ class ProposalLimits:
     min_size: float = 0.0
 
 
+@dataclass(frozen=True)
+class Tubelets:
+    """Linked proposals of one window, best first.
+
+    Args:
+        boxes: In pixels, ``[T, K, 4]``.
+        objectness: Logits of the reference frame, ``[K]``.
+    """
+
+    boxes: Float[Tensor, "T K 4"]
+    objectness: Float[Tensor, " K"]
+
+    def __len__(self) -> int:
+        return len(self.objectness)
+
+    def __getitem__(self, rows: Int[Tensor, " k"] | slice) -> Tubelets:
+        return Tubelets(self.boxes[:, rows], self.objectness[rows])
+
+    def followed_by(self, boxes: Float[Tensor, "T G 4"]) -> Tubelets:
+        """Append tubelets of annotated objects, whose objectness is certain."""
+        certain = self.objectness.new_full((boxes.shape[1],), torch.inf)
+        return Tubelets(torch.cat((self.boxes, boxes), 1), torch.cat((self.objectness, certain)))
+
+
 def link_anchors(
     boxes: Float[Tensor, "T A 4"],
     logits: Float[Tensor, " A"],

@@ -1,4 +1,4 @@
-"""The proposals of windows, and which of them are trained on."""
+"""Which proposals are trained on, which are remembered, and how windows are brought together."""
 
 from __future__ import annotations
 
@@ -11,33 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vodet.heads.key_frames import complete_tubelets
-from vodet.heads.linking import ProposalLimits, link_anchors
+from vodet.heads.linking import Tubelets
 from vodet.heads.matching import Assigner
 from vodet.structures import Target
-
-
-@dataclass(frozen=True)
-class Tubelets:
-    """Linked proposals of one window, best first.
-
-    Args:
-        boxes: In pixels, ``[T, K, 4]``.
-        objectness: Logits of the reference frame, ``[K]``.
-    """
-
-    boxes: Float[Tensor, "T K 4"]
-    objectness: Float[Tensor, " K"]
-
-    def __len__(self) -> int:
-        return len(self.objectness)
-
-    def __getitem__(self, rows: Int[Tensor, " k"] | slice) -> Tubelets:
-        return Tubelets(self.boxes[:, rows], self.objectness[rows])
-
-    def followed_by(self, boxes: Float[Tensor, "T G 4"]) -> Tubelets:
-        """Append tubelets of annotated objects, whose objectness is certain."""
-        certain = self.objectness.new_full((boxes.shape[1],), torch.inf)
-        return Tubelets(torch.cat((self.boxes, boxes), 1), torch.cat((self.objectness, certain)))
 
 
 @dataclass(frozen=True)
@@ -53,34 +29,6 @@ class Sample:
     tubelets: Tubelets
     labels: Int[Tensor, " S"]
     objects: Float[Tensor, "S 4"]
-
-
-def linked_proposals(
-    outputs: dict[str, Tensor],
-    index: Int[Tensor, "B T"],
-    reference: int,
-    counts: Sequence[int],
-    sizes: Int[Tensor, "B 2"],
-    limits: ProposalLimits,
-) -> list[Tubelets]:
-    """Link the proposals of each window.
-
-    Args:
-        outputs: ``logits`` ``[F, A]`` and ``boxes`` ``[F, A, 4]`` of every anchor in some frames.
-        index: Which frame is at each place of each window.
-        reference: Place of the reference frame.
-        counts: Number of anchors of each level.
-        sizes: ``(height, width)`` of the pictures.
-        limits: How many are kept.
-    """
-    tubelets = []
-    for frames, size in zip(index, sizes, strict=True):
-        logits = outputs["logits"][frames[reference]]
-        kept, boxes = link_anchors(
-            outputs["boxes"][frames], logits, counts, size, reference, limits
-        )
-        tubelets.append(Tubelets(boxes, logits[kept]))
-    return tubelets
 
 
 def draw_sample(

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from vodet.boxes import box_areas
+from vodet.encodings import FeatureMaps, Windows
 from vodet.roi_align import roi_align
-from vodet.structures import FeatureMaps
 
 # A RoI of 224 x 224 pixels, the size of ImageNet's pictures, belongs to stride 16 = 2^4.
 _CANONICAL_SIZE, _CANONICAL_LEVEL = 224, 4
@@ -72,3 +73,23 @@ class RoIPooler:
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts)[torch.cat(order).argsort()]
+
+    def of_windows(
+        self, windows: Windows, boxes: Float[Tensor, "B T N 4"]
+    ) -> Float[Tensor, "B T N C s s"]:
+        """Pool at each place of windows from its frame; at the reference from the fused maps."""
+        clips, _, count = boxes.shape[:3]
+        if windows.fused is None:
+            frames = windows.index.flatten().repeat_interleave(count)
+            pooled = self(windows.frames.maps, boxes.flatten(0, 2), frames)
+            return pooled.view(*boxes.shape[:3], *pooled.shape[1:])
+        place = windows.reference
+        own = torch.arange(clips, device=boxes.device).repeat_interleave(count)
+        fused = self(windows.fused, boxes[:, place].flatten(0, 1), own)
+        before, after = (
+            self.of_windows(
+                replace(windows, index=windows.index[:, part], fused=None), boxes[:, part]
+            )
+            for part in (slice(place), slice(place + 1, None))
+        )
+        return torch.cat((before, fused.view(clips, 1, count, *fused.shape[1:]), after), dim=1)

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.rpn import RPNHead
 
+from vodet.encodings import FeatureMaps, FeatureSpec, Windows
 from vodet.errors import ConfigError
 from vodet.heads.anchors import anchors_of, decode_boxes, encode_boxes
+from vodet.heads.linking import ProposalLimits, Tubelets, link_anchors
 from vodet.heads.matching import Assigner
-from vodet.structures import FeatureMaps, FeatureSpec, Target
+from vodet.structures import Target
 
 DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
@@ -80,6 +82,49 @@ class RPN(nn.Module):
         ).float()
         boxes = decode_boxes(flat_deltas.detach(), torch.cat(self.anchors(maps)), DELTA_WEIGHTS)
         return {"logits": flat_logits.float(), "deltas": flat_deltas, "boxes": boxes}
+
+    def of_windows(self, windows: Windows) -> tuple[dict[str, Tensor], Int[Tensor, "B T"]]:
+        """Return outputs for the frames of windows, and which row is at each place of each.
+
+        Where a map fusion has made other maps of the reference frames, these are looked at again.
+        """
+        outputs, index = windows.frames.extras, windows.index
+        if windows.fused is None:
+            return outputs, index
+        again = self(windows.fused)
+        index = index.clone()
+        index[:, windows.reference] = torch.arange(len(index), device=index.device) + len(
+            windows.frames
+        )
+        return {name: torch.cat((outputs[name], again[name])) for name in again}, index
+
+    @torch.no_grad()
+    def proposals(self, windows: Windows, limits: ProposalLimits) -> list[Tubelets]:
+        """Return the linked proposals of each window, best first."""
+        outputs, index = self.of_windows(windows)
+        counts = [len(level) for level in self.anchors(windows.frames.maps)]
+        tubelets = []
+        for frames, size in zip(index, windows.sizes, strict=True):
+            logits = outputs["logits"][frames[windows.reference]]
+            kept, boxes = link_anchors(
+                outputs["boxes"][frames], logits, counts, size, windows.reference, limits
+            )
+            tubelets.append(Tubelets(boxes, logits[kept]))
+        return tubelets
+
+    def window_losses(
+        self, windows: Windows, targets: Sequence[Sequence[Target | None]]
+    ) -> dict[str, Tensor]:
+        """Return `losses` of all frames of the windows whose objects are known."""
+        outputs, index = self.of_windows(windows)
+        known = torch.tensor([[target is not None for target in clip] for clip in targets])
+        frames = index[known.to(index.device)]
+        return self.losses(
+            outputs["logits"][frames],
+            outputs["deltas"][frames],
+            torch.cat(self.anchors(windows.frames.maps)),
+            [target for clip in targets for target in clip if target is not None],
+        )
 
     def losses(
         self,

@@ -12,44 +12,41 @@ from dataclasses import replace
 from typing import cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from vodet.boxes import clip_boxes
+from vodet.encodings import (
+    FeatureMaps,
+    FeatureSpec,
+    KeyFrame,
+    RoIs,
+    RoISpec,
+    TemporalMemory,
+    Windows,
+)
 from vodet.errors import ConfigError, DataError
 from vodet.heads.box_head import (
     BoxHead,
-    RoIEncoder,
     class_boxes,
     class_loss,
     detections_of,
     joined_scores,
 )
 from vodet.heads.key_frames import follow_tracks
-from vodet.heads.linking import ProposalLimits
+from vodet.heads.linking import ProposalLimits, Tubelets
 from vodet.heads.matching import Assigner
 from vodet.heads.proposals import (
     Sample,
-    Tubelets,
     draw_sample,
     key_proposals,
-    linked_proposals,
     padded,
 )
 from vodet.heads.roi_pooler import RoIPooler
 from vodet.heads.rpn import RPN
-from vodet.stages import LongTermFusion, RoIFusion, RoIFusionFactories
-from vodet.structures import (
-    Detections,
-    FeatureMaps,
-    FeatureSpec,
-    KeyFrame,
-    RoIs,
-    RoISpec,
-    Target,
-    TemporalMemory,
-    Windows,
-)
+from vodet.heads.spatio_temporal import SpatioTemporalHead
+from vodet.stages import LongTermFusion, RoIFusionFactories
+from vodet.structures import Detections, Target
 
 SCORES = ("both", "spatial", "spatio_temporal")
 TRAIN_LIMITS = ProposalLimits(per_level=2000, total=1000)
@@ -114,31 +111,14 @@ class TwoStageHead(nn.Module):
         self.pooler = RoIPooler(spec.strides, resolution)
         roi_spec = RoISpec(spec.channels[0], resolution)
         self.box_head = BoxHead(roi_spec.width, num_classes, width)
-        self.fusions = nn.ModuleDict()
-        for name, factory in (roi_fusion or {}).items():
-            fusion = factory(roi_spec)
-            self.fusions[name] = cast("nn.Module", fusion)
-            roi_spec = fusion.spec
-        self.scores = _checked_scores(scores, has_fusion=bool(self.fusions))
-        if sum(isinstance(fusion, LongTermFusion) for fusion in self.fusions.values()) > 1:
-            msg = f"At most one RoI fusion may look at key frames, found {list(self.fusions)}."
-            raise ConfigError(msg)
-        if self.fusions:
-            is_encoded = roi_spec.resolution == 1
-            self.st_encoder = nn.Identity() if is_encoded else RoIEncoder(roi_spec.width, width)
-            self.st_classifier = nn.Linear(roi_spec.width if is_encoded else width, num_classes + 1)
-
-    @property
-    def _fusions(self) -> list[RoIFusion]:
-        return cast("list[RoIFusion]", list(self.fusions.values()))
+        self.st_head = (
+            SpatioTemporalHead(roi_spec, num_classes, roi_fusion, width) if roi_fusion else None
+        )
+        self.scores = _checked_scores(scores, has_fusion=self.st_head is not None)
 
     @property
     def _long_term(self) -> LongTermFusion | None:
-        return next((f for f in self._fusions if isinstance(f, LongTermFusion)), None)
-
-    @property
-    def _links(self) -> bool:
-        return any(fusion.joins_frames for fusion in self._fusions)
+        return self.st_head.long_term if self.st_head is not None else None
 
     @property
     def remembers(self) -> bool:
@@ -161,25 +141,19 @@ class TwoStageHead(nn.Module):
         rois = self._pool(joined, self._proposals(joined))
         logits, deltas = self.box_head(rois.features[:, rois.reference])
         boxes = class_boxes(deltas, rois.boxes[:, rois.reference])
-        fused, after = rois, list(memories)
-        if self.scores != "spatial":
-            fused, after = self._fuse(rois, self._with_window_keys(windows, memories))
+        scores, after = logits.softmax(dim=-1), list(memories)
+        if self.st_head is not None and self.scores != "spatial":
+            st_logits, after = self.st_head(rois, self._with_window_keys(windows, memories))
+            is_alone = self.scores == "spatio_temporal"
+            scores = st_logits.softmax(dim=-1) if is_alone else joined_scores(logits, st_logits)
         predictions = {
-            "scores": self._scores(logits, fused)[..., :-1],
+            "scores": scores[..., :-1],
             "boxes": torch.stack(
                 [clip_boxes(own, size) for own, size in zip(boxes, rois.sizes, strict=True)]
             ),
             "is_valid": rois.is_valid,
         }
         return predictions, after if self.remembers else list(memories)
-
-    def _scores(self, logits: Float[Tensor, "B N K1"], fused: RoIs) -> Float[Tensor, "B N K1"]:
-        if self.scores == "spatial":
-            return logits.softmax(dim=-1)
-        st_logits = self._st_logits(fused)
-        if self.scores == "spatio_temporal":
-            return st_logits.softmax(dim=-1)
-        return joined_scores(logits, st_logits)
 
     def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
         """Return the detections of each frame after suppression, in input pixels, best first."""
@@ -219,7 +193,7 @@ class TwoStageHead(nn.Module):
         """
         losses: dict[str, Tensor] = {}
         if _learns(self.rpn):
-            losses |= self._rpn_losses(windows, targets)
+            losses |= self.rpn.window_losses(windows, targets)
         joined = self._joined(windows)
         joined_targets = self._joined_targets(windows, targets)
         samples = [
@@ -229,26 +203,15 @@ class TwoStageHead(nn.Module):
         rois = self._pool(joined, [sample.tubelets for sample in samples])
         if _learns(self.box_head):
             losses |= self._spatial_losses(rois, samples)
-        if self.fusions and _learns(self.fusions, self.st_encoder, self.st_classifier):
+        if self.st_head is not None and _learns(self.st_head):
             memories = self._drawn_memories(windows, targets, memory_windows)
-            fused, _ = self._fuse(rois, memories)
+            logits, _ = self.st_head(rois, memories)
             labels = torch.cat([sample.labels for sample in samples])
-            losses["st_class"] = class_loss(self._st_logits(fused)[fused.is_valid], labels)
+            losses["st_class"] = class_loss(logits[rois.is_valid], labels)
         if not losses:
             msg = "All parts of the head are frozen: there is nothing to train. Set model.frozen."
             raise ConfigError(msg)
         return losses
-
-    def _rpn_losses(self, windows: Windows, targets: Targets) -> dict[str, Tensor]:
-        outputs, index = self._outputs(windows)
-        known = torch.tensor([[target is not None for target in clip] for clip in targets])
-        frames = index[known.to(index.device)]
-        return self.rpn.losses(
-            outputs["logits"][frames],
-            outputs["deltas"][frames],
-            torch.cat(self.rpn.anchors(windows.frames.maps)),
-            [target for clip in targets for target in clip if target is not None],
-        )
 
     def _spatial_losses(self, rois: RoIs, samples: Sequence[Sample]) -> dict[str, Tensor]:
         logits, deltas = self.box_head(rois.features[:, rois.reference][rois.is_valid])
@@ -260,74 +223,27 @@ class TwoStageHead(nn.Module):
             torch.cat([sample.objects for sample in samples]),
         )
 
+    def _links(self) -> bool:
+        return self.st_head is not None and self.st_head.joins_frames
+
     def _joined(self, windows: Windows) -> Windows:
         """Return the windows as far as RoIs are linked: all of them, or the reference frames."""
-        if self._links:
+        if self._links():
             return windows
         return replace(
             windows, index=windows.references.unsqueeze(1), reference=0, is_in_order=False
         )
 
     def _joined_targets(self, windows: Windows, targets: Targets) -> Targets:
-        return targets if self._links else [[clip[windows.reference]] for clip in targets]
+        return targets if self._links() else [[clip[windows.reference]] for clip in targets]
 
-    def _outputs(self, windows: Windows) -> tuple[dict[str, Tensor], Tensor]:
-        """Return what the RPN says, and which row of it is at each place of each window.
-
-        Where a map fusion has made other maps of the reference frames, it is asked again.
-        """
-        outputs, index = windows.frames.extras, windows.index
-        if windows.fused is None:
-            return outputs, index
-        again = self.rpn(windows.fused)
-        rows = torch.arange(len(index), device=index.device) + len(windows.frames)
-        index = index.clone()
-        index[:, windows.reference] = rows
-        return {name: torch.cat((outputs[name], again[name])) for name in again}, index
-
-    @torch.no_grad()
     def _proposals(self, windows: Windows) -> list[Tubelets]:
-        outputs, index = self._outputs(windows)
-        counts = [len(level) for level in self.rpn.anchors(windows.frames.maps)]
-        return linked_proposals(
-            outputs, index, windows.reference, counts, windows.sizes, self.limits[self.training]
-        )
+        return self.rpn.proposals(windows, self.limits[self.training])
 
     def _pool(self, windows: Windows, tubelets: Sequence[Tubelets]) -> RoIs:
         boxes, objectness, is_valid = padded(tubelets)
-        features = self._features(windows, boxes)
+        features = self.pooler.of_windows(windows, boxes)
         return RoIs(features, boxes, objectness, is_valid, windows.sizes, windows.reference)
-
-    def _features(
-        self, windows: Windows, boxes: Float[Tensor, "B T N 4"]
-    ) -> Float[Tensor, "B T N C s s"]:
-        """Pool each place of the windows from its frame; the reference from the fused maps."""
-        clips, _, count = boxes.shape[:3]
-        if windows.fused is None:
-            frames = windows.index.flatten().repeat_interleave(count)
-            pooled = self.pooler(windows.frames.maps, boxes.flatten(0, 2), frames)
-            return pooled.view(*boxes.shape[:3], *pooled.shape[1:])
-        place = windows.reference
-        own = torch.arange(clips, device=boxes.device).repeat_interleave(count)
-        fused = self.pooler(windows.fused, boxes[:, place].flatten(0, 1), own)
-        parts = [fused.view(clips, 1, count, *fused.shape[1:])]
-        for before, after in ((0, place), (place + 1, boxes.shape[1])):
-            support = replace(windows, index=windows.index[:, before:after], fused=None)
-            features = self._features(support, boxes[:, before:after])
-            parts.insert(0 if before == 0 else 2, features)
-        return torch.cat(parts, dim=1)
-
-    def _fuse(
-        self, rois: RoIs, memories: Sequence[TemporalMemory]
-    ) -> tuple[RoIs, list[TemporalMemory]]:
-        after = list(memories)
-        for fusion in self._fusions:
-            rois, after = fusion(rois, after)
-        return rois, after
-
-    def _st_logits(self, fused: RoIs) -> Float[Tensor, "B N K1"]:
-        logits: Tensor = self.st_classifier(self.st_encoder(fused.features[:, 0].flatten(2)))
-        return logits.float()
 
     def _with_window_keys(
         self, windows: Windows, memories: Sequence[TemporalMemory]
@@ -338,15 +254,17 @@ class TwoStageHead(nn.Module):
             return list(memories)
         length = windows.index.shape[1]
         single = Windows(windows.frames, windows.index.reshape(-1, 1), reference=0)
-        frames = self._key_frames(
-            long_term,
-            single,
-            [item[: long_term.keys_per_frame] for item in self._proposals(single)],
-        )
+        best = [item[: long_term.keys_per_frame] for item in self._proposals(single)]
+        frames = self._key_frames(single, best)
         return [
             replace(memory, key_frames=tuple(frames[item * length : (item + 1) * length]))
             for item, memory in enumerate(memories)
         ]
+
+    def _key_frames(self, windows: Windows, tubelets: Sequence[Tubelets]) -> list[KeyFrame]:
+        with torch.no_grad():
+            rois = self._pool(windows, tubelets)
+        return cast("SpatioTemporalHead", self.st_head).key_frames(rois)
 
     def _drawn_memories(
         self, windows: Windows, targets: Targets, memory_windows: Sequence[tuple[Windows, Targets]]
@@ -362,38 +280,25 @@ class TwoStageHead(nn.Module):
                 "set data.memory_windows=2, or keys=window for the frames of the clip itself."
             )
             raise ConfigError(msg)
-        drawn = [
-            self._drawn_key_frames(long_term, memory, memory_targets)
-            for memory, memory_targets in memory_windows
-        ]
-        if long_term.propagate != "none":
-            now = [clip[windows.reference] for clip in targets]
-            for number, (memory, memory_targets) in enumerate(memory_windows):
+        now = [clip[windows.reference] for clip in targets]
+        drawn = []
+        for memory, memory_targets in memory_windows:
+            frames = self._drawn_key_frames(memory, memory_targets, long_term.keys_per_frame)
+            if long_term.propagate != "none":
                 then = [clip[memory.reference] for clip in memory_targets]
-                drawn[number] = _followed(drawn[number], then, now, windows.sizes)
+                frames = _followed(frames, then, now, windows.sizes)
+            drawn.append(frames)
         return [TemporalMemory(key_frames=frames) for frames in zip(*drawn, strict=True)]
 
     def _drawn_key_frames(
-        self, long_term: LongTermFusion, windows: Windows, targets: Targets
+        self, windows: Windows, targets: Targets, keys_per_frame: int
     ) -> list[KeyFrame]:
         joined, targets = self._joined(windows), self._joined_targets(windows, targets)
         tubelets = [
-            key_proposals(item, clip, joined.reference, long_term.keys_per_frame)
+            key_proposals(item, clip, joined.reference, keys_per_frame)
             for item, clip in zip(self._proposals(joined), targets, strict=True)
         ]
-        return self._key_frames(long_term, joined, tubelets)
-
-    def _key_frames(
-        self, long_term: LongTermFusion, windows: Windows, tubelets: Sequence[Tubelets]
-    ) -> list[KeyFrame]:
-        """Return what long-term attention remembers of RoIs; only its own layers learn from it."""
-        with torch.no_grad():
-            rois = self._pool(windows, tubelets)
-            for fusion in self._fusions:
-                if fusion is long_term:
-                    break
-                rois, _ = fusion(rois, [TemporalMemory()] * len(windows))
-        return long_term.key_frames(rois)
+        return self._key_frames(joined, tubelets)
 
 
 def _followed(

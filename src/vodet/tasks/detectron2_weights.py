@@ -24,9 +24,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from vodet.detector import VideoDetector
+from vodet.encodings import FeatureMaps
 from vodet.errors import CheckpointError
 from vodet.heads.two_stage import TwoStageHead
-from vodet.structures import FeatureMaps
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport
 
@@ -77,14 +77,14 @@ _NAMES = {
     r"roi_heads\.box_head\.fc2\.(\w+)": r"head.box_head.encoder.2.\1",
     r"roi_heads\.box_predictor\.cls_score\.(\w+)": r"head.box_head.classifier.\1",
     r"roi_heads\.box_predictor\.bbox_pred\.(\w+)": r"head.box_head.regressor.\1",
-    rf"{_ST_HEAD}fcs\.(\d+)\.(\w+)": r"head.fusions.attention.fcs.\1.\2",
-    rf"{_ST_HEAD}Wgs\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.geometry.\2",
-    rf"{_ST_HEAD}Wqs\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.query.\2",
-    rf"{_ST_HEAD}Wks\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.key.\2",
-    rf"{_ST_HEAD}Wvs\.(\d+)\.(\w+)": r"head.fusions.attention.attentions.\1.value.\2",
-    rf"{_ST_HEAD}fc1\.(\w+)": r"head.st_encoder.0.\1",
-    rf"{_ST_HEAD}fc2\.(\w+)": r"head.st_encoder.2.\1",
-    r"(?:.+\.)?st_cls_predictor\.(?:cls_score\.)?(weight|bias)": r"head.st_classifier.\1",
+    rf"{_ST_HEAD}fcs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.fcs.\1.\2",
+    rf"{_ST_HEAD}Wgs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.geometry.\2",
+    rf"{_ST_HEAD}Wqs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.query.\2",
+    rf"{_ST_HEAD}Wks\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.key.\2",
+    rf"{_ST_HEAD}Wvs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.value.\2",
+    rf"{_ST_HEAD}fc1\.(\w+)": r"head.st_head.encoder.0.\1",
+    rf"{_ST_HEAD}fc2\.(\w+)": r"head.st_head.encoder.2.\1",
+    r"(?:.+\.)?st_cls_predictor\.(?:cls_score\.)?(weight|bias)": r"head.st_head.classifier.\1",
 }
 _ANCHORS = r"(?:.+\.)?anchor_generator\.cell_anchors\.\d+"
 _NO_WEIGHT = rf"pixel_mean|pixel_std|{_ANCHORS}"
