@@ -1,4 +1,4 @@
-"""A map fusion of a user's own package, outside this repository."""
+"""A map fusion and a RoI fusion of a user's own package, outside this repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import nn
 
 import vodet
 from cli.conftest import TINY, Command
-from tiny import random_frames, tiny_detector
+from cli.test_two_stage import TINY_TWO_STAGE
+from tiny import random_frames, tiny_detector, tiny_two_stage
 from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import CheckpointError
 from vodet.structures import Window
@@ -21,7 +22,7 @@ MODULE = '''
 import torch
 from torch import nn
 
-from vodet import FeatureMaps, FeatureSpec
+from vodet import FeatureMaps, FeatureSpec, RoISpec
 
 
 class PowerMean(nn.Module):
@@ -33,12 +34,33 @@ class PowerMean(nn.Module):
 
     def forward(self, window: FeatureMaps, reference: int) -> FeatureMaps:
         return FeatureMaps(tuple(w * x.mean(dim=1) for w, x in zip(self.weights, window.levels)))
+
+
+class TubeletMean(nn.Module):
+    """Mean of an object's features over the frames of the window, scaled."""
+
+    joins_frames = True
+
+    def __init__(self, spec: RoISpec, scale: float = 1.0) -> None:
+        super().__init__()
+        self.spec = spec
+        self.scale = scale
+
+    def forward(self, rois, memories):
+        return rois.fused(self.scale * rois.features.mean(dim=1)), list(memories)
 '''
 
 YAML = """
 _target_: own_fusion.PowerMean
 _partial_: true
 initial: 0.5
+"""
+
+ROI_YAML = """
+mean:
+  _target_: own_fusion.TubeletMean
+  _partial_: true
+  scale: 0.5
 """
 
 
@@ -49,6 +71,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     group = tmp_path / "conf" / "model" / "fusion"
     group.mkdir(parents=True)
     (group / "power_mean.yaml").write_text(YAML)
+    roi_group = tmp_path / "conf" / "model" / "head" / "roi_fusion"
+    roi_group.mkdir(parents=True)
+    (roi_group / "tubelet_mean.yaml").write_text(ROI_YAML)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_fusion", raising=False)
     return tmp_path
@@ -105,3 +130,38 @@ def test_works_from_the_command_line(own: Path, inside: Path, command: Command) 
         "data.num_workers=0",
         "output=runs/own",
     )
+
+
+def test_a_roi_fusion_works_from_a_notebook(own: Path) -> None:
+    from own_fusion import TubeletMean
+
+    frames = random_frames(4)
+    detectors = [
+        tiny_two_stage({"mean": partial(TubeletMean, scale=scale)}, Window(past=1))
+        for scale in (1.0, 0.5)
+    ]
+    answers = [vodet.StreamingDetector(detector).push(frames) for detector in detectors]
+    assert [[a.frame_index for a in stream] for stream in answers] == [[0, 1, 2, 3]] * 2
+    scores = [stream[2].detections["scores"][:10] for stream in answers]
+    assert (scores[0] - scores[1]).abs().max() > 1e-3
+
+
+def test_a_roi_fusion_works_from_the_command_line(
+    own: Path, inside: Path, command: Command
+) -> None:
+    command(
+        "train",
+        "--config-dir",
+        str(own / "conf"),
+        "experiment=demo_baseline",
+        *TINY_TWO_STAGE,
+        "window=previous",
+        "model/head/roi_fusion=tubelet_mean",
+        "run_dir=runs/own_roi",
+    )
+    checkpoint = inside / "runs/own_roi/last.ckpt"
+    with pytest.raises(CheckpointError, match=r"names 'own_fusion.TubeletMean'.*trusted="):
+        vodet.load(checkpoint)
+    detector = vodet.load(checkpoint, trusted=["own_fusion"])
+    assert detector.head.st_head.fusions["mean"].scale == 0.5
+    assert len(vodet.StreamingDetector(detector).push(random_frames(3))) == 3

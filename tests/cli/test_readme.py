@@ -12,6 +12,7 @@ import pytest
 
 import vodet
 from cli.conftest import TINY, Command
+from cli.test_two_stage import TINY_TWO_STAGE
 from tiny import random_frames, tiny_detector
 from vodet.inference.writing import VideoWriter
 from vodet.structures import Window
@@ -32,8 +33,11 @@ def smaller(command: list[str]) -> list[str]:
     """The arguments of a command with those that make it quick."""
     name, *arguments = command
     if name == "vodet-train":
-        is_demo = "experiment=demo" in arguments
-        tiny = [a for a in TINY[1:] if is_demo or not a.startswith("prepare_data")]
+        (experiment,) = (a for a in arguments if a.startswith("experiment="))
+        is_two_stage = experiment in ("experiment=demo_baseline", "experiment=demo_sltnet")
+        tiny = (*TINY_TWO_STAGE, "model.head.width=64") if is_two_stage else TINY[1:]
+        if not experiment.startswith("experiment=demo"):
+            tiny = [setting for setting in tiny if not setting.startswith("prepare_data")]
         return [*arguments, *tiny, "trainer.max_epochs=1"]
     if name == "vodet-eval":
         return [*arguments, "trainer.accelerator=cpu", "data.num_workers=0"]
@@ -98,9 +102,14 @@ def test_fusion_example() -> None:
 def test_experiments_that_are_named_exist() -> None:
     conf = Path(__file__).parents[2] / "conf" / "experiment"
     named = set(
-        re.findall(r"`(?:vodet-train experiment=)?(\w+_stf|demo|custom|centernet)\b", README)
+        re.findall(
+            r"`(?:vodet-train experiment=)?"
+            r"(\w+_stf|\w+_sltnet|\w+_baseline|selsa|demo|custom|centernet)\b",
+            README,
+        )
     )
     assert named >= {"demo", "custom", "centernet", "cityscapes_stf", "kitti_mots_stf", "uavdt_stf"}
+    assert named >= {"demo_baseline", "demo_sltnet", "imagenet_vid_sltnet", "selsa"}
     assert named <= {path.stem for path in conf.glob("*.yaml")}
 
 

@@ -326,7 +326,7 @@ def test_clips_in_which_tracks_come_or_go_can_be_left_out(write_set):
 def test_no_complete_clip_at_all_is_an_error(write_set):
     source = without(write_set(lengths={"a": 4}, unannotated=()), images=[101, 103])
     dataset = clips(source, Window(past=1, future=1), require_complete_tubelets=True)
-    with pytest.raises(DataError, match="No clip with the same tracks in all frames .* shorter"):
+    with pytest.raises(DataError, match=r"No clip with the same tracks in all frames .* shorter"):
         dataset[0, 1]
 
 
