@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recipe import recipe_weight
 from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
 from vodet.fusion.long_term_attention import LongTermAttention
@@ -54,18 +55,6 @@ def lively(**options) -> LongTermAttention:
 
 def attended(module: LongTermAttention, rois: RoIs, *memories: TemporalMemory) -> Tensor:
     return module(rois, memories)[0].features[:, 0, :, :, 0, 0]
-
-
-def recipe_weight(shape, seed: int, scale: float) -> Tensor:
-    """Weights of the references, by the recipe beside them."""
-    h = np.arange(math.prod(shape), dtype=np.uint32) + np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF)
-    h ^= h >> 16
-    h *= np.uint32(0x85EBCA6B)
-    h ^= h >> 13
-    h *= np.uint32(0xC2B2AE35)
-    h ^= h >> 16
-    values = ((h >> 8).astype(np.float32) * np.float32(2**-23) - 1) * np.float32(scale)
-    return torch.as_tensor(values.reshape(shape))
 
 
 def their_name(name: str) -> str:

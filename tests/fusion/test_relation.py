@@ -9,24 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from recipe import recipe_weight
 from vodet.fusion.relation import RelationAttention, geometry_embedding, relative_geometry
 
 
 def load(shared: Path, name: str) -> dict[str, Tensor]:
     with np.load(shared / "reference" / f"{name}.npz") as file:
         return {key: torch.as_tensor(file[key]) for key in file.files}
-
-
-def recipe_weight(shape: list[int], seed: int, scale: float) -> Tensor:
-    """Weights of the references, by the recipe beside them."""
-    h = np.arange(math.prod(shape), dtype=np.uint32) + np.uint32(seed * 0x9E3779B9 & 0xFFFFFFFF)
-    h ^= h >> 16
-    h *= np.uint32(0x85EBCA6B)
-    h ^= h >> 13
-    h *= np.uint32(0xC2B2AE35)
-    h ^= h >> 16
-    values = ((h >> 8).astype(np.float32) * np.float32(2**-23) - 1) * np.float32(scale)
-    return torch.as_tensor(values.reshape(shape))
 
 
 def reference_attention(shared: Path, number: int, *, geometry: bool) -> RelationAttention:

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from vodet.heads.linking import ProposalLimits
+from vodet.heads.linking import Tubelets
 from vodet.heads.matching import Assigner
-from vodet.heads.proposals import Tubelets, draw_sample, key_proposals, linked_proposals, padded
+from vodet.heads.proposals import draw_sample, key_proposals, padded
 from vodet.structures import Target
 
 ROI = Assigner(0.5, 0.5, samples=512, positive_share=0.25)
@@ -35,26 +35,6 @@ def proposals(boxes, frames: int = 1) -> Tubelets:
 
 def draw(tubelets, targets, reference=0, assigner=ROI):
     return draw_sample(tubelets, targets, reference, BACKGROUND, assigner)
-
-
-def test_each_window_is_linked_from_its_frames_in_its_picture():
-    left = torch.tensor([0.0, 20, 40])
-    first = torch.stack((left, left * 0, left + 10, left * 0 + 10), dim=1)
-    boxes = torch.stack([first + 100 * frame for frame in range(4)])
-    logits = torch.tensor([[1.0, 2, 3], [3.0, math.nan, INF], [2.0, 3, 1], [1.0, 2, 3]])
-    index = torch.tensor([[1, 2], [3, 0]])
-    sizes = torch.tensor([[205, 300], [305, 325]])
-    found = linked_proposals(
-        {"boxes": boxes, "logits": logits}, index, 1, [3], sizes, ProposalLimits(3, 2)
-    )
-    assert [item.objectness.tolist() for item in found] == [[3, 2], [2, 1]]
-    expected = torch.stack((boxes[1, [1, 0]], boxes[2, [1, 0]]))
-    expected[1, :, 3] = 205
-    assert torch.equal(found[0].boxes, expected)
-    expected = torch.stack((boxes[3, [1, 0]], boxes[0, [1, 0]]))
-    expected[0, :, 3] = 305
-    expected[0, 0, 2] = 325
-    assert torch.equal(found[1].boxes, expected)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vodet.encodings import FeatureMaps, FeatureSpec
+from vodet.encodings import Encodings, FeatureMaps, FeatureSpec, Windows
 from vodet.errors import ConfigError
+from vodet.heads.linking import ProposalLimits
 from vodet.heads.rpn import RPN
 from vodet.structures import Target
 
@@ -200,3 +201,24 @@ def test_no_frame_has_losses_of_zero_with_gradients():
     assert losses == {"rpn_class": 0, "rpn_box": 0}
     sum(losses.values()).backward()
     assert logits.grad.shape == (0, len(anchors))
+
+
+def test_proposals_are_linked_from_the_frames_of_each_window_in_its_picture():
+    left = torch.tensor([0.0, 20, 40])
+    first = torch.stack((left, left * 0, left + 10, left * 0 + 10), dim=1)
+    boxes = torch.stack([first + 100 * frame for frame in range(4)])
+    logits = torch.tensor([[1.0, 2, 3], [3.0, math.nan, math.inf], [2.0, 3, 1], [1.0, 2, 3]])
+    sizes = torch.tensor([[305, 325], [9, 9], [205, 300], [9, 9]])  # the reference frames' count
+    maps = FeatureMaps((torch.zeros(4, 8, 1, 1),))  # three anchors
+    encodings = Encodings(maps, sizes, {"boxes": boxes, "logits": logits})
+    windows = Windows(encodings, torch.tensor([[1, 2], [3, 0]]), reference=1)
+
+    found = RPN(FeatureSpec((8,), (4,))).proposals(windows, ProposalLimits(3, 2))
+
+    assert found[0].objectness.tolist() == [3, 2]
+    expected = torch.stack((boxes[1, [1, 0]], boxes[2, [1, 0]]))
+    expected[1, :, 3] = 205
+    assert torch.equal(found[0].boxes, expected)
+    expected = torch.stack((boxes[3, [2, 1]], boxes[0, [2, 1]]))
+    assert found[1].objectness.tolist() == [3, 2]
+    assert torch.equal(found[1].boxes[1], expected[1])

@@ -75,8 +75,10 @@ class LongTermAttention(nn.Module):
         _require(
             "propagate", propagate, propagate in PROPAGATIONS, f"one of {', '.join(PROPAGATIONS)}"
         )
-        _require("group_width", group_width, group_width % 8 == 0, "a multiple of 8")
-        _require("width", width, width % group_width == 0, f"a multiple of {group_width=}")
+        is_right = group_width > 0 and group_width % 8 == 0
+        _require("group_width", group_width, is_right, "a multiple of 8")
+        is_right = width > 0 and width % group_width == 0
+        _require("width", width, is_right, f"a multiple of {group_width=}")
         _require("advanced_share", advanced_share, 0 <= advanced_share <= 1, "a share, 0 to 1")
         numbers = {
             "stages": stages,
@@ -172,7 +174,7 @@ class LongTermAttention(nn.Module):
         advanced = keys.best(self.advanced_share)
         attention, last_attention = self._attention(-2), self._attention(-1)
         bias = attention.bias(self._geometry(advanced.boxes, keys.boxes), keys.is_key)
-        gathered = keys.is_there * attention(advanced.features, keys.features, bias)
+        gathered = attention(advanced.features, keys.features, bias)
         features = F.relu(self.fcs[-1](advanced.features + gathered))
         bias = last_attention.bias(self._geometry(boxes, advanced.boxes), advanced.is_key)
         last: Tensor = last_attention(x, features, bias)

@@ -67,6 +67,7 @@ def follow_tracks(frame: KeyFrame, then: Target, now: Target, size: Int[Tensor, 
     """
     known = ((then["track_ids"] >= 0) & ~then["iscrowd"]).nonzero()[:, 0]
     is_same = then["track_ids"][known].unsqueeze(1) == now["track_ids"]
+    is_same &= ~now["iscrowd"]
     if not is_same.numel() or not len(frame.boxes):
         return frame
     row_now = is_same.int().argmax(dim=1)

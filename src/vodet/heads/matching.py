@@ -46,10 +46,12 @@ class Assigner:
         """Return the row of each box's object in ``target``, or BACKGROUND or IGNORED."""
         matched = torch.full_like(boxes[:, 0], BACKGROUND, dtype=torch.int64)
         objects = (~target["iscrowd"]).nonzero()[:, 0]
-        if len(objects):
+        iou = box_iou(target["boxes"][objects], boxes)
+        met = (iou > 0).any(dim=1)  # of an object that no box meets, every box would be the best
+        if met.any():
             matcher = Matcher(self.positive_iou, self.negative_iou, self.low_quality)
-            found = matcher(box_iou(target["boxes"][objects], boxes))
-            matched = torch.where(found >= 0, objects[found.clamp(min=0)], found)
+            found = matcher(iou[met])
+            matched = torch.where(found >= 0, objects[met][found.clamp(min=0)], found)
         in_crowd = _covered(boxes, target["boxes"][target["iscrowd"]]) >= self.ignored_share
         return matched.masked_fill(in_crowd & (matched == BACKGROUND), IGNORED)
 
