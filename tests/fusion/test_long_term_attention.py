@@ -118,7 +118,9 @@ def test_answers_agree_with_the_reference(reference, reference_module, frames, p
     keys = [KeyFrame(reference[f"kf{i}_feat"], reference[f"kf{i}_rois"]) for i in range(frames)]
     asked = []
     last = module.attentions[-1]
-    hook = last.register_forward_pre_hook(lambda _, inputs: asked.append(last.weights(*inputs)))
+    hook = last.register_forward_pre_hook(
+        lambda _, inputs: asked.append(last.forward(*inputs[:3], 150)[1])
+    )
     rois = make_rois(reference["x"][None], reference["rois_cur"][None])
     found, (after,) = module(rois, [TemporalMemory(key_frames=tuple(keys))])
     hook.remove()
@@ -193,7 +195,9 @@ def test_with_keys_of_the_window_nothing_is_added_in_evaluation_either():
 def test_boxes_of_the_memory_follow_the_weights_of_the_last_stage(propagate):
     module, rois, memory = lively(propagate=propagate), random_rois(), random_memory(3, 2)
     asked, last = [], module.attentions[-1]
-    last.register_forward_pre_hook(lambda _, inputs: asked.append(last.weights(*inputs)))
+    last.register_forward_pre_hook(
+        lambda _, inputs: asked.append(last.forward(*inputs[:3], 150)[1])
+    )
     _, (after,) = module(rois, [memory])
     (expected,) = propagated([memory], asked[0], rois, to_center=propagate == "center")
     for found, frame, old in zip(
@@ -280,7 +284,7 @@ def added(module, number: int, x: Tensor, boxes: Tensor, keys: Tensor, key_boxes
     attention = module.attentions[number]
     embedding = geometry_embedding(relative_geometry(boxes, key_boxes), 16)[None]
     bias = attention.bias(embedding, torch.ones(1, len(keys), dtype=torch.bool))
-    return attention(x[None], keys[None], bias)[0]
+    return attention(x[None], keys[None], bias)[0][0]
 
 
 @pytest.mark.parametrize("stages", [1, 3])

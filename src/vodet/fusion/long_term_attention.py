@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
-from vodet.fusion.propagation import propagated
+from vodet.fusion.propagation import CANDIDATES, propagated
 from vodet.fusion.relation import RelationAttention, geometry_embedding, relative_geometry
 
 KEYS = ("memory", "window")
@@ -143,25 +143,24 @@ class LongTermAttention(nn.Module):
         keys = _Keys.of([m.key_frames + frame for m, frame in zip(memories, own, strict=True)], x)
         x, weights = self._attend(x, rois.boxes[:, rois.reference], keys)
         if remembers:
-            if weights is not None:
+            if self.propagate != "none":
                 memories = propagated(memories, weights, rois, to_center=self.propagate == "center")
             memories = [self._push(m, frame) for m, frame in zip(memories, best, strict=True)]
         return rois.fused(x[..., None, None]), list(memories)
 
     def _attend(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
-    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B N M"] | None]:
-        """Return the attended RoIs and, where boxes are propagated, weights of the last stage."""
-        weights = None
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B K M"]]:
+        """Return the attended RoIs and how the last stage weighs the keys, for the best RoIs."""
         embedding = self._geometry(boxes, keys.boxes)
+        weights = x.new_zeros(len(x), 0, keys.features.shape[1])
         for stage in range(self.stages):
-            attention = self._attention(stage)
             if stage > 0:
                 x = F.relu(self.fcs[stage](x))
+            attention = self._attention(stage)
             bias = attention.bias(embedding, keys.is_key)
-            if stage == self.stages - 1 and self.propagate != "none" and not self.training:
-                weights = attention.weights(x, keys.features, bias)
-            gathered: Tensor = attention(x, keys.features, bias)
+            count = CANDIDATES if stage == self.stages - 1 and self.propagate != "none" else 0
+            gathered, weights = attention(x, keys.features, bias, count)
             x = x + keys.is_there * gathered
         if self.advanced_share > 0:
             x = self._attend_to_advanced(x, boxes, keys)
@@ -174,11 +173,12 @@ class LongTermAttention(nn.Module):
         advanced = keys.best(self.advanced_share)
         attention, last_attention = self._attention(-2), self._attention(-1)
         bias = attention.bias(self._geometry(advanced.boxes, keys.boxes), keys.is_key)
-        gathered = attention(advanced.features, keys.features, bias)
+        gathered, _ = attention(advanced.features, keys.features, bias)
         features = F.relu(self.fcs[-1](advanced.features + gathered))
         bias = last_attention.bias(self._geometry(boxes, advanced.boxes), advanced.is_key)
-        last: Tensor = last_attention(x, features, bias)
-        return x + keys.is_there * last
+        last, _ = last_attention(x, features, bias)
+        attended: Tensor = x + keys.is_there * last
+        return attended
 
     def _geometry(
         self, boxes: Float[Tensor, "B n 4"], keys: Float[Tensor, "B M 4"]

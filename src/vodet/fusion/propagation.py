@@ -21,7 +21,7 @@ CANDIDATES = 150  # best proposals of the current frame to which remembered RoIs
 
 def propagated(
     memories: Sequence[TemporalMemory],
-    weights: Float[Tensor, "B N M"],
+    weights: Float[Tensor, "B K M"],
     rois: RoIs,
     *,
     to_center: bool,
@@ -33,8 +33,8 @@ def propagated(
 
     Args:
         memories: Memories of ``B`` videos.
-        weights: How much each current RoI attends to each remembered one; those of a video's key
-            frames come first, frame after frame.
+        weights: How much each of the best CANDIDATES current RoIs attends to each remembered one;
+            those of a video's key frames come first, frame after frame.
         rois: The current RoIs, best first.
         to_center: Move a box to the centre of the one it is assigned to; else it takes its place.
     """

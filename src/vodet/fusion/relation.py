@@ -95,22 +95,23 @@ class RelationAttention(nn.Module):
         x: Float[Tensor, "B N D"],
         keys: Float[Tensor, "B M D"],
         bias: Float[Tensor, "B _ _ M"],
-    ) -> Float[Tensor, "B N D"]:
-        """Return what the keys say to each of x; ``bias`` is that of the method."""
+        weights_of: int = 0,
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B _ M"]]:
+        """Return what the keys say to each of x; ``bias`` is that of the method.
+
+        Args:
+            x: Queries.
+            keys: Keys.
+            bias: Added to the logits.
+            weights_of: For how many of the queries, the first, the attention weights are returned
+                too, averaged over the groups.
+        """
         query, key, value = (
             self._split(layer(features))
             for layer, features in ((self.query, x), (self.key, keys), (self.value, keys))
         )
-        gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        return gathered.transpose(1, 2).flatten(2)
-
-    def weights(
-        self,
-        x: Float[Tensor, "B N D"],
-        keys: Float[Tensor, "B M D"],
-        bias: Float[Tensor, "B _ _ M"],
-    ) -> Float[Tensor, "B N M"]:
-        """Return the attention weights, averaged over the groups."""
-        query, key = self._split(self.query(x)), self._split(self.key(keys))
-        logits = query @ key.transpose(2, 3) / math.sqrt(query.shape[3]) + bias
-        return logits.softmax(dim=3).mean(dim=1)
+        bias = bias.to(query.dtype)
+        gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        logits = query[:, :, :weights_of] @ key.transpose(2, 3) / math.sqrt(query.shape[3])
+        weights = (logits + bias[:, :, :weights_of]).softmax(dim=3).mean(dim=1)
+        return gathered.transpose(1, 2).flatten(2), weights

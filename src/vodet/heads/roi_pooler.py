@@ -53,26 +53,17 @@ class RoIPooler:
             frames: To which frame each box belongs.
         """
         level_of_box = self.level_of(boxes)
-        order, parts = [], []
+        shape = (len(boxes), self.resolution, self.resolution, maps.levels[0].shape[1])
+        # Channels last, as they come, so that they are copied in whole rows.
+        pooled = boxes.new_zeros(shape).permute(0, 3, 1, 2)
         for level, stride in enumerate(self.strides):
             rows = (level_of_box == level).nonzero()[:, 0]
             if len(rows):
-                order.append(rows)
-                parts.append(
-                    roi_align(
-                        maps.levels[level].float(),
-                        boxes[rows],
-                        frames[rows],
-                        1 / stride,
-                        self.resolution,
-                    )
+                features = maps.levels[level].float()
+                pooled[rows] = roi_align(
+                    features, boxes[rows], frames[rows], 1 / stride, self.resolution
                 )
-        if not parts:
-            shape = (0, maps.levels[0].shape[1], self.resolution, self.resolution)
-            return maps.levels[0].new_zeros(shape, dtype=torch.float)
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat(parts)[torch.cat(order).argsort()]
+        return pooled
 
     def of_windows(
         self, windows: Windows, boxes: Float[Tensor, "B T N 4"]

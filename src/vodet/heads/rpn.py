@@ -102,7 +102,8 @@ class RPN(nn.Module):
     def proposals(self, windows: Windows, limits: ProposalLimits) -> list[Tubelets]:
         """Return the linked proposals of each window, best first."""
         outputs, index = self.of_windows(windows)
-        counts = [len(level) for level in self.anchors(windows.frames.maps)]
+        maps = windows.frames.maps.levels
+        counts = [len(self.ratios) * level.shape[-2] * level.shape[-1] for level in maps]
         tubelets = []
         for frames, size in zip(index, windows.sizes, strict=True):
             logits = outputs["logits"][frames[windows.reference]]
