@@ -41,7 +41,7 @@ TABLES = {
     },
     "two-stage": {
         "Faster R-CNN": ["window=single", *_TWO_STAGE],
-        # Every frame is a key frame: the memory is full after ten.
+        # Every frame is a key frame: the memory is full after five.
         "SLTnet": [
             "window=symmetric",
             *_TWO_STAGE,

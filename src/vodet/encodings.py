@@ -164,7 +164,7 @@ class RoIs:
     """Regions of interest of windows, the same object's in each frame of a window.
 
     Args:
-        features: ``[B, T, N, C, s, s]``.
+        features: Of each of the ``T`` frames, ``[B, N, C, s, s]``.
         boxes: In pixels of the input, ``[B, T, N, 4]``.
         objectness: Logits of the reference frame, ``[B, N]``.
         is_valid: ``[B, N]``; the others fill up windows with fewer RoIs.
@@ -172,7 +172,7 @@ class RoIs:
         reference: Place of the reference frame among the ``T``.
     """
 
-    features: Tensor
+    features: tuple[Tensor, ...]
     boxes: Tensor
     objectness: Tensor
     is_valid: Tensor
@@ -182,15 +182,28 @@ class RoIs:
     def fused(self, features: Tensor) -> RoIs:
         """Return the RoIs of the reference frame alone, with features ``[B, N, C, s, s]``."""
         boxes = self.boxes[:, self.reference].unsqueeze(1)
-        return replace(self, features=features.unsqueeze(1), boxes=boxes, reference=0)
+        return replace(self, features=(features,), boxes=boxes, reference=0)
 
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """RoIs that are remembered of a frame: features ``[M, D]`` and boxes in pixels ``[M, 4]``."""
+    """RoIs that are remembered of a frame.
+
+    Args:
+        features: ``[M, D]``.
+        boxes: In pixels, ``[M, 4]``.
+        projected: What the layers of an attention make of the features, ``[M, P]``, so that it is
+            not computed in every answer anew; None where it has not been yet.
+    """
 
     features: Tensor
     boxes: Tensor
+    projected: Tensor | None = None
+
+    def __getitem__(self, rows: Any) -> KeyFrame:
+        """Choose some of the RoIs."""
+        projected = None if self.projected is None else self.projected[rows]
+        return KeyFrame(self.features[rows], self.boxes[rows], projected)
 
 
 @dataclass(frozen=True)

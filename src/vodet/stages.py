@@ -82,7 +82,7 @@ class RoIFusion(Protocol):
     def __call__(
         self, rois: RoIs, memories: Sequence[TemporalMemory]
     ) -> tuple[RoIs, list[TemporalMemory]]:
-        """Fuse features ``[B, T, N, ...]`` into ``[B, 1, N, ...]`` of ``spec``.
+        """Fuse the features of all frames into one, ``[B, N, C, s, s]`` of ``spec``.
 
         Returns:
             The RoIs of the reference frames (`RoIs.fused`), and the memories as they shall be for

@@ -47,7 +47,7 @@ class TubeletMean(nn.Module):
         self.scale = scale
 
     def forward(self, rois, memories):
-        return rois.fused(self.scale * rois.features.mean(dim=1)), list(memories)
+        return rois.fused(self.scale * sum(rois.features) / len(rois.features)), list(memories)
 '''
 
 YAML = """

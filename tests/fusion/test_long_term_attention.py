@@ -28,7 +28,7 @@ def make_rois(features: Tensor, boxes: Tensor, lengths=None) -> RoIs:
     is_valid = torch.arange(count) < torch.tensor(lengths or [count] * clips).unsqueeze(1)
     objectness = torch.linspace(1, 0, count).expand(clips, -1)
     sizes = torch.tensor([[100, 100]]).expand(clips, 2)
-    return RoIs(features.unsqueeze(1), boxes.unsqueeze(1), objectness, is_valid, sizes, 0)
+    return RoIs((features,), boxes.unsqueeze(1), objectness, is_valid, sizes, 0)
 
 
 def random_boxes(*shape: int) -> Tensor:
@@ -54,7 +54,7 @@ def lively(**options) -> LongTermAttention:
 
 
 def attended(module: LongTermAttention, rois: RoIs, *memories: TemporalMemory) -> Tensor:
-    return module(rois, memories)[0].features[:, 0, :, :, 0, 0]
+    return module(rois, memories)[0].features[0][:, :, :, 0, 0]
 
 
 def their_name(name: str) -> str:
@@ -124,7 +124,7 @@ def test_answers_agree_with_the_reference(reference, reference_module, frames, p
     rois = make_rois(reference["x"][None], reference["rois_cur"][None])
     found, (after,) = module(rois, [TemporalMemory(key_frames=tuple(keys))])
     hook.remove()
-    assert_same(found.features[0, 0, :, :, 0, 0], reference[f"{prefix}_out"])
+    assert_same(found.features[0][0, :, :, 0, 0], reference[f"{prefix}_out"])
     assert_same(after.key_frames[-1].features, reference[f"{prefix}_x_out"], 1e-5)
     assert torch.equal(after.key_frames[-1].boxes, reference["rois_cur"][:8])
     assert_same(asked[0][0].view(12, frames + 1, 8), reference[f"{prefix}_weights"])
@@ -152,7 +152,7 @@ def test_every_few_answers_a_frame_is_remembered_and_the_oldest_forgotten():
 def test_the_best_rois_are_remembered_before_attention():
     module, rois = lively(), random_rois(clips=2, lengths=[2, 5])
     _, memories = module(rois, [random_memory(4), TemporalMemory()])
-    x0 = module.fcs[0](rois.features[:, 0].flatten(2)).relu()
+    x0 = module.fcs[0](rois.features[0].flatten(2)).relu()
     for clip, (memory, count) in enumerate(zip(memories, (2, 3), strict=True)):
         frame = module.key_frames(rois)[clip]
         assert torch.equal(frame.features, x0[clip, :count])
@@ -178,7 +178,7 @@ def test_in_training_nothing_is_remembered_and_own_rois_are_no_keys():
     own = module.key_frames(rois)
     module.eval()
     answer = attended(module, rois, memory)[0]
-    assert not torch.allclose(answer, found.features[0, 0, :, :, 0, 0])
+    assert not torch.allclose(answer, found.features[0][0, :, :, 0, 0])
     module.train()
     with_own = TemporalMemory(key_frames=(*memory.key_frames, *own))
     torch.testing.assert_close(answer, attended(module, rois, with_own)[0])
@@ -188,7 +188,7 @@ def test_with_keys_of_the_window_nothing_is_added_in_evaluation_either():
     module, rois, memory = lively(keys="window"), random_rois(), random_memory(3, 3)
     found, after = module(rois, [memory])
     assert after == [memory]
-    torch.testing.assert_close(found.features, module.train()(rois, [memory])[0].features)
+    torch.testing.assert_close(found.features[0], module.train()(rois, [memory])[0].features[0])
 
 
 @pytest.mark.parametrize("propagate", ["replace", "center"])
@@ -225,10 +225,10 @@ def test_padding_and_other_clips_do_not_matter(options, is_training):
     together, after = module(rois, memories)
     for clip, length in enumerate(lengths):
         alone = make_rois(
-            rois.features[clip : clip + 1, 0, :length], rois.boxes[clip : clip + 1, 0, :length]
+            rois.features[0][clip : clip + 1, :length], rois.boxes[clip : clip + 1, 0, :length]
         )
         found, (memory,) = module(alone, [memories[clip]])
-        torch.testing.assert_close(together.features[clip, :, :length], found.features[0])
+        torch.testing.assert_close(together.features[0][clip, :length], found.features[0][0])
         for one, other in zip(after[clip].key_frames, memory.key_frames, strict=True):
             torch.testing.assert_close(one.features, other.features)
             assert torch.equal(one.boxes, other.boxes)
@@ -239,14 +239,14 @@ def test_padding_and_other_clips_do_not_matter(options, is_training):
 def test_without_keys_only_the_layers_are_left_and_gradients_are_finite(options, others):
     module = lively(**options).train()
     rois = random_rois(clips=2)
-    rois.features.requires_grad_()
+    rois.features[0].requires_grad_()
     found = attended(module, rois, TemporalMemory(), random_memory(*others))
-    x = rois.features[0, 0].flatten(1)
+    x = rois.features[0][0].flatten(1)
     for fc in module.fcs[:2]:
         x = fc(x).relu()
     torch.testing.assert_close(found[0], x)
     found.square().sum().backward()
-    assert rois.features.grad.isfinite().all()
+    assert rois.features[0].grad.isfinite().all()
     for name, weight in module.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
@@ -274,9 +274,9 @@ def test_under_autocast_answers_are_nearly_the_same_and_boxes_keep_their_precisi
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, (after,) = module(rois, [memory])
         again, _ = module(rois, [after])
-    error = (found.features[:, 0, :, :, 0, 0] - expected).abs().max() / expected.abs().max()
+    error = (found.features[0][:, :, :, 0, 0] - expected).abs().max() / expected.abs().max()
     assert error < 0.05
-    assert again.features.isfinite().all()
+    assert again.features[0].isfinite().all()
     assert {frame.boxes.dtype for frame in after.key_frames} == {torch.float32}
 
 
@@ -284,7 +284,7 @@ def added(module, number: int, x: Tensor, boxes: Tensor, keys: Tensor, key_boxes
     attention = module.attentions[number]
     embedding = geometry_embedding(relative_geometry(boxes, key_boxes), 16)[None]
     bias = attention.bias(embedding, torch.ones(1, len(keys), dtype=torch.bool))
-    return attention(x[None], keys[None], bias)[0][0]
+    return attention(x[None], attention.project(keys[None]), bias)[0][0]
 
 
 @pytest.mark.parametrize("stages", [1, 3])
@@ -294,7 +294,7 @@ def test_stages_and_the_advanced_stage_agree_with_their_formulas(stages):
     boxes = rois.boxes[0, 0]
     keys = torch.cat([frame.features for frame in memory.key_frames])
     key_boxes = torch.cat([frame.boxes for frame in memory.key_frames])
-    x = rois.features[0, 0].flatten(1)
+    x = rois.features[0][0].flatten(1)
     for stage in range(stages):
         x = module.fcs[stage](x).relu()
         x = x + added(module, stage, x, boxes, keys, key_boxes)
@@ -310,7 +310,7 @@ def test_stages_and_the_advanced_stage_agree_with_their_formulas(stages):
 
 def test_without_geometry_it_does_not_matter_where_boxes_lie():
     rois, memory = random_rois(), random_memory(3)
-    elsewhere = make_rois(rois.features[:, 0], random_boxes(1, 5))
+    elsewhere = make_rois(rois.features[0], random_boxes(1, 5))
     for geometry in (False, True):
         module = lively(geometry=geometry)
         same = torch.equal(attended(module, rois, memory), attended(module, elsewhere, memory))

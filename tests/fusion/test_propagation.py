@@ -24,7 +24,7 @@ def current(boxes: Tensor, objectness=None, lengths=None) -> RoIs:
     is_valid = torch.arange(count) < torch.tensor(lengths or [count] * clips).unsqueeze(1)
     both = torch.stack((torch.full_like(boxes, -1), boxes), dim=1)
     features = torch.zeros(clips, 2, count, 1, 1, 1)
-    return RoIs(features, both, logits, is_valid, torch.tensor([[100, 100]] * clips), 1)
+    return RoIs(features.unbind(1), both, logits, is_valid, torch.tensor([[100, 100]] * clips), 1)
 
 
 def memory_of(*frames: Tensor) -> TemporalMemory:

@@ -54,7 +54,9 @@ def test_attention_agrees_with_the_reference(shared, number, name, geometry, tol
     embedding = geometry_embedding(relative, 64)[None] if geometry else None
     bias = module.bias(embedding, all_keys(5))
     x, keys = values["roi_feat"][None], values["ref_feat"][None]
-    for found, output in zip(module(x, keys, bias, 6), ("out", "mean_weight"), strict=True):
+    for found, output in zip(
+        module(x, module.project(keys), bias, 6), ("out", "mean_weight"), strict=True
+    ):
         expected = values[f"{output}_{name}_idx{number}"]
         error = (found[0] - expected).abs().max() / expected.abs().max()
         assert error < tolerance
@@ -125,7 +127,7 @@ def inputs(clips: int = 2) -> tuple[Tensor, Tensor, Tensor]:
 def test_attention_agrees_with_a_slow_implementation(geometry):
     module, (x, keys, embedding) = lively(geometry=geometry), inputs()
     bias = module.bias(embedding if geometry else None, all_keys(7, clips=2))
-    found, weights = module(x, keys, bias, x.shape[1])
+    found, weights = module(x, module.project(keys), bias, x.shape[1])
     for clip in range(2):
         own = embedding[clip] if geometry else None
         expected, expected_weights = slow_attention(module, x[clip], keys[clip], own)
@@ -140,10 +142,10 @@ def test_padding_is_no_key(geometry):
     embedding = embedding if geometry else None
     is_key = torch.tensor([[True] * 4 + [False] * 3, [True] * 7])
     bias = module.bias(embedding, is_key)
-    found, weights = module(x, keys, bias, x.shape[1])
+    found, weights = module(x, module.project(keys), bias, x.shape[1])
     own = embedding[:1, :, :4] if geometry else None
     bias = module.bias(own, is_key[:1, :4])
-    torch.testing.assert_close(found[:1], module(x[:1], keys[:1, :4], bias)[0])
+    torch.testing.assert_close(found[:1], module(x[:1], module.project(keys[:1, :4]), bias)[0])
     assert not weights[0, :, 4:].any()
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 5))
 
@@ -162,7 +164,7 @@ def test_every_parameter_gets_a_finite_gradient(geometry):
     module, (x, keys, embedding) = lively(geometry=geometry), inputs()
     is_key = torch.tensor([[True] + [False] * 6, [True] * 7])
     bias = module.bias(embedding if geometry else None, is_key)
-    module(x, keys, bias)[0].square().sum().backward()
+    module(x, module.project(keys), bias)[0].square().sum().backward()
     for name, weight in module.named_parameters():
         assert weight.grad.isfinite().all()
         assert weight.grad.any() or name == "key.bias"  # which moves all logits of a RoI alike

@@ -37,7 +37,7 @@ def rois_of(windows: int, length: int, count: int = 10, seed: int = 0) -> RoIs:
     corner, sides = 40 * random(length, count, 2), 5 + 20 * random(length, count, 2)
     features = random(length, count, SPEC.channels, SPEC.resolution, SPEC.resolution) - 0.3
     return RoIs(
-        features=features,
+        features=features.unbind(1),
         boxes=torch.cat((corner, corner + sides), dim=-1),
         objectness=random(count).sort(descending=True).values,
         is_valid=torch.ones(windows, count, dtype=torch.bool),
@@ -71,8 +71,9 @@ def test_gives_rois_of_the_reference_frame_of_its_spec(name: str, length: int) -
     rois = rois_of(2, length)
     fused = run(fusions, rois, memories_of(fusions, 2))
     spec = list(fusions.values())[-1].spec
-    assert fused.features.shape == (2, 1, 10, spec.channels, spec.resolution, spec.resolution)
-    assert torch.isfinite(fused.features).all()
+    (features,) = fused.features
+    assert features.shape == (2, 10, spec.channels, spec.resolution, spec.resolution)
+    assert torch.isfinite(features).all()
     assert torch.equal(fused.boxes[:, 0], rois.boxes[:, length // 2])
     assert fused.reference == 0
 
@@ -84,9 +85,10 @@ def test_no_memory_and_no_roi_are_well(name: str, training: bool) -> None:
     for count in (10, 0):
         rois = rois_of(2, 3, count)
         fused = run(fusions, rois, [TemporalMemory()] * 2)
-        assert fused.features.shape[2] == count
-        fused.features.sum().backward() if list(fusions.parameters()) else None
-        assert torch.isfinite(fused.features).all()
+        (features,) = fused.features
+        assert features.shape[1] == count
+        features.sum().backward() if list(fusions.parameters()) else None
+        assert torch.isfinite(features).all()
         for weight in fusions.parameters():
             assert weight.grad is not None
             assert torch.isfinite(weight.grad).all()
@@ -98,7 +100,7 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
     fused = run(fusions, rois_of(2, 3), memories_of(fusions, 2))
     if not list(fusions.parameters()):
         return
-    fused.features.square().sum().backward()
+    fused.features[0].square().sum().backward()
     for parameter_name, weight in fusions.named_parameters():
         if parameter_name.endswith("key.bias"):  # softmax does not see what all logits share
             continue
@@ -117,7 +119,7 @@ def test_batch_items_do_not_influence_each_other(name: str, training: bool) -> N
     for item in range(3):
         one = slice(item, item + 1)
         own = RoIs(
-            rois.features[one],
+            tuple(frame[one] for frame in rois.features),
             rois.boxes[one],
             rois.objectness[one],
             rois.is_valid[one],
@@ -125,7 +127,9 @@ def test_batch_items_do_not_influence_each_other(name: str, training: bool) -> N
             rois.reference,
         )
         alone = run(fusions, own, memories[one])
-        torch.testing.assert_close(alone.features[0], together.features[item], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            alone.features[0][0], together.features[0][item], rtol=1e-4, atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -19,7 +19,7 @@ def rois_of(features: torch.Tensor, reference: int) -> RoIs:
     boxes = torch.arange(clips * frames * count * 4.0).view(clips, frames, count, 4)
     is_valid = torch.ones(clips, count, dtype=torch.bool)
     sizes = torch.tensor([[90, 90]]).expand(clips, 2)
-    return RoIs(features, boxes, torch.zeros(clips, count), is_valid, sizes, reference)
+    return RoIs(features.unbind(1), boxes, torch.zeros(clips, count), is_valid, sizes, reference)
 
 
 def random_features(frames: int) -> torch.Tensor:
@@ -28,7 +28,7 @@ def random_features(frames: int) -> torch.Tensor:
 
 def aggregate(mode: str, features: torch.Tensor, reference: int) -> torch.Tensor:
     rois, _ = TubeletAggregation(SPEC, mode)(rois_of(features, reference), [])
-    return rois.features
+    return torch.stack(rois.features, dim=1)
 
 
 @pytest.mark.parametrize(("mode", "name"), [("max", "maxpool"), ("adaptive", "adaptive")])

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
@@ -26,6 +27,7 @@ from vodet.fusion.relation import RelationAttention, geometry_embedding, relativ
 
 KEYS = ("memory", "window")
 PROPAGATIONS = ("none", "replace", "center")
+_BOXES_AT_ONCE = 32
 
 
 class LongTermAttention(nn.Module):
@@ -66,7 +68,7 @@ class LongTermAttention(nn.Module):
         geometry: bool = True,
         keys: str = "memory",
         keys_per_frame: int = 75,
-        num_key_frames: int = 10,
+        num_key_frames: int = 5,
         key_frame_interval: int = 10,
         propagate: str = "none",
     ) -> None:
@@ -114,15 +116,34 @@ class LongTermAttention(nn.Module):
 
     def _embed(self, rois: RoIs) -> Float[Tensor, "B N D"]:
         """Return ``x0`` of the RoIs of the reference frames."""
-        return F.relu(self.fcs[0](rois.features[:, rois.reference].flatten(2)))
+        return F.relu(self.fcs[0](rois.features[rois.reference].flatten(2)))
 
     def _best(self, x: Float[Tensor, "B N D"], rois: RoIs) -> list[KeyFrame]:
         boxes, count = rois.boxes[:, rois.reference], self.keys_per_frame
         valid = rois.is_valid[:, :count]
         return [
-            KeyFrame(features[:count][is_valid], own[:count][is_valid])
+            self._projected(KeyFrame(features[:count][is_valid], own[:count][is_valid]))
             for features, own, is_valid in zip(x, boxes, valid, strict=True)
         ]
+
+    def _projected(self, frame: KeyFrame) -> KeyFrame:
+        """Add what the attentions of all stages make of the features.
+
+        Raises:
+            ConfigError: If the key frame comes from a detector of another width.
+        """
+        if frame.features.shape[1] != self.spec.width:
+            msg = (
+                f"The memory comes from another detector: expected {self.spec.width} features of "
+                f"each RoI, found {frame.features.shape[1]}. A new video starts with "
+                "TemporalMemory()."
+            )
+            raise ConfigError(msg)
+        if frame.projected is not None:
+            return frame
+        stages = [self._attention(stage) for stage in range(self.stages)]
+        projected = torch.cat([attention.project(frame.features) for attention in stages], dim=1)
+        return replace(frame, projected=projected)
 
     def key_frames(self, rois: RoIs) -> list[KeyFrame]:
         """Return what is remembered of each reference frame: its best RoIs, before attention."""
@@ -131,7 +152,7 @@ class LongTermAttention(nn.Module):
     def forward(
         self, rois: RoIs, memories: Sequence[TemporalMemory]
     ) -> tuple[RoIs, list[TemporalMemory]]:
-        """Attend from RoIs ``[B, T, N, C, s, s]`` to key frames; ``[B, 1, N, width, 1, 1]``.
+        """Attend from the RoIs of the reference frames to key frames; ``[B, N, width, 1, 1]``.
 
         Raises:
             ConfigError: If a memory comes from a detector of another width.
@@ -139,8 +160,11 @@ class LongTermAttention(nn.Module):
         x = self._embed(rois)
         best = self._best(x, rois)
         remembers = self.keys == "memory" and not self.training
-        own = [(frame,) if remembers else () for frame in best]
-        keys = _Keys.of([m.key_frames + frame for m, frame in zip(memories, own, strict=True)], x)
+        frames = [
+            (*map(self._projected, memory.key_frames), *([frame] if remembers else []))
+            for memory, frame in zip(memories, best, strict=True)
+        ]
+        keys = _Keys.of(frames, best[0][:0])
         x, weights = self._attend(x, rois.boxes[:, rois.reference], keys)
         if remembers:
             if self.propagate != "none":
@@ -152,15 +176,15 @@ class LongTermAttention(nn.Module):
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B K M"]]:
         """Return the attended RoIs and how the last stage weighs the keys, for the best RoIs."""
-        embedding = self._geometry(boxes, keys.boxes)
+        biases = self._biases(boxes, keys, range(self.stages))
         weights = x.new_zeros(len(x), 0, keys.features.shape[1])
-        for stage in range(self.stages):
+        projected = keys.projected.chunk(self.stages, dim=2)
+        for stage, bias in enumerate(biases):
             if stage > 0:
                 x = F.relu(self.fcs[stage](x))
             attention = self._attention(stage)
-            bias = attention.bias(embedding, keys.is_key)
             count = CANDIDATES if stage == self.stages - 1 and self.propagate != "none" else 0
-            gathered, weights = attention(x, keys.features, bias, count)
+            gathered, weights = attention(x, projected[stage], bias, count)
             x = x + keys.is_there * gathered
         if self.advanced_share > 0:
             x = self._attend_to_advanced(x, boxes, keys)
@@ -171,22 +195,31 @@ class LongTermAttention(nn.Module):
     ) -> Float[Tensor, "B N D"]:
         """Attend once more, to the best keys, ``a = relu(fc(a + attention(a, keys)))``."""
         advanced = keys.best(self.advanced_share)
+        (bias,) = self._biases(advanced.boxes, keys, [-2])
         attention, last_attention = self._attention(-2), self._attention(-1)
-        bias = attention.bias(self._geometry(advanced.boxes, keys.boxes), keys.is_key)
-        gathered, _ = attention(advanced.features, keys.features, bias)
+        gathered, _ = attention(advanced.features, attention.project(keys.features), bias)
         features = F.relu(self.fcs[-1](advanced.features + gathered))
-        bias = last_attention.bias(self._geometry(boxes, advanced.boxes), advanced.is_key)
-        last, _ = last_attention(x, features, bias)
+        (bias,) = self._biases(boxes, advanced, [-1])
+        last, _ = last_attention(x, last_attention.project(features), bias)
         attended: Tensor = x + keys.is_there * last
         return attended
 
-    def _geometry(
-        self, boxes: Float[Tensor, "B n 4"], keys: Float[Tensor, "B M 4"]
-    ) -> Float[Tensor, "B n M d"] | None:
-        layer = self._attention(0).geometry
+    def _biases(
+        self, boxes: Float[Tensor, "B n 4"], keys: _Keys, numbers: Sequence[int]
+    ) -> list[Float[Tensor, "B _ _ M"]]:
+        """Return what is added to the logits of some of the attentions.
+
+        Embeddings are made for a few boxes at a time, so that they stay in the cache.
+        """
+        attentions = [self._attention(number) for number in numbers]
+        layer = attentions[0].geometry
         if layer is None:
-            return None
-        return geometry_embedding(relative_geometry(boxes, keys), layer.in_features)
+            return [attention.bias(None, keys.is_key) for attention in attentions]
+        parts = []
+        for some in torch.split(boxes, _BOXES_AT_ONCE, dim=1):
+            embedding = geometry_embedding(relative_geometry(some, keys.boxes), layer.in_features)
+            parts.append([attention.bias(embedding, keys.is_key) for attention in attentions])
+        return [torch.cat(biases, dim=2) for biases in zip(*parts, strict=True)]
 
     def _attention(self, number: int) -> RelationAttention:
         return cast("RelationAttention", self.attentions[number])
@@ -204,6 +237,7 @@ class _Keys:
     Args:
         features: ``[B, M, D]``.
         boxes: ``[B, M, 4]``.
+        projected: What the attentions of the stages make of the features, ``[B, M, P]``.
         is_key: Whether it is no padding, ``[B, M]``; where an item has no key, its first padding
             counts as one, so that no softmax is over nothing.
         is_there: 1 for items that have keys, else 0, ``[B, 1, 1]``.
@@ -212,36 +246,24 @@ class _Keys:
 
     features: Float[Tensor, "B M D"]
     boxes: Float[Tensor, "B M 4"]
+    projected: Float[Tensor, "B M P"]
     is_key: Bool[Tensor, "B M"]
     is_there: Float[Tensor, "B 1 1"]
     frame_lengths: list[list[int]]
 
     @staticmethod
-    def of(frames: list[tuple[KeyFrame, ...]], like: Float[Tensor, "B N D"]) -> _Keys:
-        """Join the key frames of each item; ``like`` says their width, type and device."""
-        for frame in (frame for item in frames for frame in item):
-            if frame.features.shape[1] != like.shape[2]:
-                msg = (
-                    f"The memory comes from another detector: expected {like.shape[2]} features "
-                    f"of each RoI, found {frame.features.shape[1]}. A new video starts with "
-                    "TemporalMemory()."
-                )
-                raise ConfigError(msg)
-        no_features, no_boxes = like.new_zeros(0, like.shape[2]), like.new_zeros(0, 4)
-        features = [
-            torch.cat([no_features, *(frame.features for frame in item)]) for item in frames
-        ]
-        boxes = [torch.cat([no_boxes, *(frame.boxes for frame in item)]) for item in frames]
-        lengths = [[len(frame.boxes) for frame in item] for item in frames]
-        totals = torch.tensor([sum(item) for item in lengths], device=like.device).unsqueeze(1)
-        most = max(1, *(sum(item) for item in lengths))
-        is_key = torch.arange(most, device=like.device) < totals.clamp(min=1)
+    def of(frames: Sequence[tuple[KeyFrame, ...]], nothing: KeyFrame) -> _Keys:
+        """Join the key frames of each item; ``nothing`` is one without RoIs."""
+        joined = [_joined((nothing, *item)) for item in frames]
+        totals = torch.tensor([len(item.boxes) for item in joined], device=nothing.boxes.device)
+        most = max(1, int(totals.max()))
         return _Keys(
-            _padded(features, most),
-            _padded(boxes, most),
-            is_key,
-            (totals > 0).to(like.dtype).unsqueeze(2),
-            lengths,
+            _padded([item.features for item in joined]),
+            _padded([item.boxes for item in joined]),
+            _padded([_projection(item) for item in joined]),
+            torch.arange(most, device=totals.device) < totals.clamp(min=1).unsqueeze(1),
+            (totals > 0).to(nothing.features.dtype).view(-1, 1, 1),
+            [[len(frame.boxes) for frame in item] for item in frames],
         )
 
     def best(self, share: float) -> _Keys:
@@ -255,12 +277,27 @@ class _Keys:
                 slice(start, start + math.ceil(share * length))
                 for start, length in zip(starts, lengths, strict=False)
             ]
-            frames.append(tuple(KeyFrame(features[part], boxes[part]) for part in parts))
-        return _Keys.of(frames, self.features)
+            everything = KeyFrame(features, boxes, features[:, :0])
+            frames.append(tuple(everything[part] for part in parts))
+        return _Keys.of(frames, everything[:0])
 
 
-def _padded(items: Sequence[Tensor], length: int) -> Tensor:
-    return torch.stack([F.pad(item, (0, 0, 0, length - len(item))) for item in items])
+def _joined(frames: Sequence[KeyFrame]) -> KeyFrame:
+    return KeyFrame(
+        torch.cat([frame.features for frame in frames]),
+        torch.cat([frame.boxes for frame in frames]),
+        torch.cat([_projection(frame) for frame in frames]),
+    )
+
+
+def _projection(frame: KeyFrame) -> Tensor:
+    return cast("Tensor", frame.projected)
+
+
+def _padded(items: Sequence[Tensor]) -> Tensor:
+    """Bring tensors to the length of the longest, or to 1."""
+    padded = pad_sequence(list(items), batch_first=True)
+    return padded if padded.shape[1] else F.pad(padded, (0, 0, 0, 1))
 
 
 def _require(name: str, value: object, is_right: bool, expected: str) -> None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from vodet.encodings import KeyFrame, RoIs, TemporalMemory
+from vodet.encodings import RoIs, TemporalMemory
 
 CANDIDATES = 150  # best proposals of the current frame to which remembered RoIs are assigned
 
@@ -46,7 +46,7 @@ def propagated(
         lengths = [len(frame.boxes) for frame in memory.key_frames]
         value = objectness.unsqueeze(1) * weights[item, :count, : sum(lengths)].exp()
         frames = [
-            KeyFrame(frame.features, _followed(frame.boxes, boxes, part, to_center))
+            replace(frame, boxes=_followed(frame.boxes, boxes, part, to_center))
             for frame, part in zip(
                 memory.key_frames, torch.split(value, lengths, dim=1), strict=True
             )

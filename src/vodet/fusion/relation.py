@@ -78,7 +78,8 @@ class RelationAttention(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def _split(self, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B G n d"]:
-        return x.view(*x.shape[:2], self.groups, x.shape[2] // self.groups).transpose(1, 2)
+        groups: Tensor = x.unflatten(2, (self.groups, x.shape[2] // self.groups))  # type: ignore[no-untyped-call]  # torch gives it no types
+        return groups.transpose(1, 2)
 
     def bias(
         self, embedding: Float[Tensor, "B N M d"] | None, is_key: Bool[Tensor, "B M"]
@@ -90,10 +91,14 @@ class RelationAttention(nn.Module):
         weights = F.relu(self.geometry(embedding)).float()  # [B, N, M, G]
         return (weights + _FLOOR).log().permute(0, 3, 1, 2) + allowed[:, None, None, :]
 
+    def project(self, keys: Float[Tensor, "*M D"]) -> Float[Tensor, "*M D2"]:
+        """Return keys and values, one behind the other, as `forward` takes them."""
+        return torch.cat((self.key(keys), self.value(keys)), dim=-1)
+
     def forward(
         self,
         x: Float[Tensor, "B N D"],
-        keys: Float[Tensor, "B M D"],
+        projected: Float[Tensor, "B M D2"],
         bias: Float[Tensor, "B _ _ M"],
         weights_of: int = 0,
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B _ M"]]:
@@ -101,15 +106,12 @@ class RelationAttention(nn.Module):
 
         Args:
             x: Queries.
-            keys: Keys.
+            projected: What `project` made of the keys.
             bias: Added to the logits.
             weights_of: For how many of the queries, the first, the attention weights are returned
                 too, averaged over the groups.
         """
-        query, key, value = (
-            self._split(layer(features))
-            for layer, features in ((self.query, x), (self.key, keys), (self.value, keys))
-        )
+        query, key, value = map(self._split, (self.query(x), *projected.chunk(2, dim=2)))
         bias = bias.to(query.dtype)
         gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         logits = query[:, :, :weights_of] @ key.transpose(2, 3) / math.sqrt(query.shape[3])

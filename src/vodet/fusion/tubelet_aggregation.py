@@ -7,6 +7,7 @@ attention for video object detection", Image and Vision Computing, 2021, as in t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -46,20 +47,21 @@ class TubeletAggregation(nn.Module):
     def forward(
         self, rois: RoIs, memories: Sequence[TemporalMemory]
     ) -> tuple[RoIs, list[TemporalMemory]]:
-        """Aggregate features ``[B, T, N, C, s, s]`` into ``[B, 1, N, C, s, s]``."""
+        """Aggregate the features ``[B, N, C, s, s]`` of all frames."""
+        own = rois.features[rois.reference]
         if self.mode == "max":
-            features = rois.features.amax(dim=1)
-        elif self.mode == "adaptive":
-            features = adaptive_mean(rois.features, rois.reference)
-        else:
-            features = rois.features[:, rois.reference]
-        return rois.fused(features), list(memories)
+            return rois.fused(reduce(torch.maximum, rois.features)), list(memories)
+        if self.mode == "adaptive":
+            return rois.fused(adaptive_mean(rois.features, own)), list(memories)
+        return rois.fused(own), list(memories)
 
 
 def adaptive_mean(
-    features: Float[Tensor, "B T N C s s"], reference: int
+    features: Sequence[Float[Tensor, "B N C s s"]], own: Float[Tensor, "B N C s s"]
 ) -> Float[Tensor, "B N C s s"]:
-    """Return the mean over frames, weighted in each cell by similarity to the reference frame."""
-    own = features[:, reference].unsqueeze(1)
-    weights = F.cosine_similarity(features.float(), own.float(), dim=3).softmax(dim=1)  # [BTNss]
-    return torch.einsum("btncij,btnij->bncij", features, weights.to(features.dtype))
+    """Return the mean over frames, weighted in each cell by the likeness to ``own``."""
+    likeness = [F.cosine_similarity(frame.float(), own.float(), dim=2) for frame in features]
+    weights = torch.stack(likeness).softmax(dim=0).to(own.dtype)  # [T, B, N, s, s]
+    pairs = zip(features, weights, strict=True)
+    mean: Tensor = reduce(torch.add, (frame * weight.unsqueeze(2) for frame, weight in pairs))
+    return mean

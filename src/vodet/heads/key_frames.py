@@ -7,6 +7,7 @@ attention for video object detection", Image and Vision Computing, 2021, as in t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -76,5 +77,4 @@ def follow_tracks(frame: KeyFrame, then: Target, now: Target, size: Int[Tensor, 
     iou, matched = box_iou(frame.boxes, then["boxes"][known]).max(dim=1)
     shift = movement[matched] * (iou >= MATCHING_IOU).unsqueeze(1)
     boxes = clip_boxes(frame.boxes + shift.repeat(1, 2), size)
-    is_left = box_areas(boxes) > 0
-    return KeyFrame(frame.features[is_left], boxes[is_left])
+    return replace(frame, boxes=boxes)[box_areas(boxes) > 0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -67,20 +66,14 @@ class RoIPooler:
 
     def of_windows(
         self, windows: Windows, boxes: Float[Tensor, "B T N 4"]
-    ) -> Float[Tensor, "B T N C s s"]:
+    ) -> tuple[Float[Tensor, "B N C s s"], ...]:
         """Pool at each place of windows from its frame; at the reference from the fused maps."""
         clips, _, count = boxes.shape[:3]
-        if windows.fused is None:
-            frames = windows.index.flatten().repeat_interleave(count)
-            pooled = self(windows.frames.maps, boxes.flatten(0, 2), frames)
-            return pooled.view(*boxes.shape[:3], *pooled.shape[1:])
-        place = windows.reference
-        own = torch.arange(clips, device=boxes.device).repeat_interleave(count)
-        fused = self(windows.fused, boxes[:, place].flatten(0, 1), own)
-        before, after = (
-            self.of_windows(
-                replace(windows, index=windows.index[:, part], fused=None), boxes[:, part]
-            )
-            for part in (slice(place), slice(place + 1, None))
-        )
-        return torch.cat((before, fused.view(clips, 1, count, *fused.shape[1:]), after), dim=1)
+        pooled = []
+        for place, own_boxes in enumerate(boxes.unbind(dim=1)):
+            maps, frames = windows.frames.maps, windows.index[:, place]
+            if windows.fused is not None and place == windows.reference:
+                maps, frames = windows.fused, torch.arange(clips, device=boxes.device)
+            features = self(maps, own_boxes.flatten(0, 1), frames.repeat_interleave(count))
+            pooled.append(features.view(clips, count, *features.shape[1:]))
+        return tuple(pooled)

@@ -70,7 +70,7 @@ class SpatioTemporalHead(nn.Module):
         after = list(memories)
         for fusion in self._in_order():
             rois, after = fusion(rois, after)
-        logits: Tensor = self.classifier(self.encoder(rois.features[:, 0].flatten(2)))
+        logits: Tensor = self.classifier(self.encoder(rois.features[0].flatten(2)))
         return logits.float(), after
 
     def key_frames(self, rois: RoIs) -> list[KeyFrame]:

@@ -139,7 +139,7 @@ class TwoStageHead(nn.Module):
         """
         joined = self._joined(windows)
         rois = self._pool(joined, self._proposals(joined))
-        logits, deltas = self.box_head(rois.features[:, rois.reference])
+        logits, deltas = self.box_head(rois.features[rois.reference])
         boxes = class_boxes(deltas, rois.boxes[:, rois.reference])
         scores, after = logits.softmax(dim=-1), list(memories)
         if self.st_head is not None and self.scores != "spatial":
@@ -214,7 +214,7 @@ class TwoStageHead(nn.Module):
         return losses
 
     def _spatial_losses(self, rois: RoIs, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        logits, deltas = self.box_head(rois.features[:, rois.reference][rois.is_valid])
+        logits, deltas = self.box_head(rois.features[rois.reference][rois.is_valid])
         return self.box_head.losses(
             logits,
             deltas,
