@@ -87,7 +87,7 @@ def optimizer_of(detector: VideoDetector) -> torch.optim.Optimizer:
     return torch.optim.SGD(learning, lr=1e-4, momentum=0.9)
 
 
-def peak_memory(name: str, options: argparse.Namespace) -> float:
+def peak_memory(name: str) -> float:
     """Return the peak memory of two steps, in MB, measured in a process of its own."""
     command = [sys.executable, __file__, *sys.argv[1:], "--measure-memory", name]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -123,6 +123,8 @@ def main() -> None:
         measure_memory(options.measure_memory, options)
         return
 
+    # First, as a process starts with the peak of the one that starts it.
+    peaks = {name: peak_memory(name) for name in STEPS}
     detectors = {name: build(overrides, options) for name, overrides in STEPS.items()}
     optimizers = {name: optimizer_of(detector) for name, detector in detectors.items()}
     batch = batch_of(options)
@@ -143,7 +145,7 @@ def main() -> None:
             name,
             f"{median(times[name] for times in rounds):.0f}",
             f"{median(ratios):.2f}",
-            f"{peak_memory(name, options):.0f}",
+            f"{peaks[name]:.0f}",
         )
     Console(width=130).print(table)
 
