@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +21,6 @@ OUTSIDE = "boxes wholly outside the image"
 NO_AREA = "boxes without area"
 DROPPED = "ignore regions, as asked"
 
-BinaryFile = IO[bytes] | gzip.GzipFile
 encode = msgspec.json.Encoder().encode
 
 
@@ -57,8 +55,8 @@ def check_target(target: Path, *, overwrite: bool) -> None:
     Raises:
         ConfigError: If it exists and may not be replaced, or is not named as JSON.
     """
-    if not target.name.endswith((".json", ".json.gz")):
-        msg = f"DST: expected a name that ends in .json or .json.gz, found {target}."
+    if target.suffix != ".json":
+        msg = f"DST: expected a name that ends in .json, found {target}."
         raise ConfigError(msg)
     if target.exists() and not overwrite:
         msg = f"{target} exists already. Choose another DST, or replace it with --overwrite."
@@ -77,7 +75,7 @@ def write_st_coco(
 
     Args:
         records: What to write.
-        target: The file, ``.json`` or ``.json.gz``.
+        target: The file, ``.json``.
         overwrite: Whether a file that is there already is replaced.
         drop_ignored: Whether crowds and ignore regions are left out, for programs that cannot
             take them.
@@ -90,7 +88,7 @@ def write_st_coco(
     check_target(target, overwrite=overwrite)
     with (
         replacing(target) as partial,
-        _open(partial, is_packed=target.suffix == ".gz") as images,
+        partial.open("wb") as images,
         TemporaryFile(dir=partial.parent) as annotations,
     ):
         writing = _Writing(records, images, annotations, drop_ignored)
@@ -99,10 +97,6 @@ def write_st_coco(
             msg = f"Nothing to write to {target}: found no frame. Skipped: {_listed(records)}."
             raise DataError(msg)
     return writing.summary
-
-
-def _open(path: Path, *, is_packed: bool) -> Any:  # two types with none in common to `with`
-    return gzip.open(path, "wb", compresslevel=6) if is_packed else path.open("wb")
 
 
 def _listed(records: Records) -> str:
@@ -116,7 +110,7 @@ class JsonTable:
         file: Stands behind the opening bracket.
     """
 
-    def __init__(self, file: BinaryFile) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self.size = 0
 
@@ -131,7 +125,7 @@ class _Writing:
     """One conversion under way. Annotations wait in a file of their own until images are done."""
 
     def __init__(
-        self, records: Records, file: BinaryFile, annotations: BinaryFile, drop_ignored: bool
+        self, records: Records, file: IO[bytes], annotations: IO[bytes], drop_ignored: bool
     ) -> None:
         self._records = records
         self._file, self._annotations_file = file, annotations
