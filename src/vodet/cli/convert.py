@@ -47,7 +47,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--split": {"metavar": "NAME", "help": "official split"},
     "--sequences": {
         "metavar": "NAMES",
-        "help": "instead of a split: A,B,C, or a file with one a line, also a seqmap of KITTI",
+        "help": "only these sequences (of Cityscapes: cities): A,B,C, or a file with one a line, "
+        "also a seqmap of KITTI",
     },
     "--list": {
         "dest": "frames",
@@ -241,7 +242,11 @@ def _readers() -> dict[str, Callable[..., Records]]:
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
-        *columns, TimeElapsedColumn(), console=Console(stderr=True), refresh_per_second=2
+        *columns,
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=2,
+        transient=True,
     )
 
 

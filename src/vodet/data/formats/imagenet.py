@@ -184,22 +184,23 @@ class _Reader:
         self, plan: _Plan, files: dict[str, XmlFrame], size: tuple[int, int]
     ) -> Iterator[Frame]:
         """Yield the frames; one without XML has the size of the others."""
+        folder = relative(self.pixels / plan.name, self.root)
         for stem in plan.frames:
             parsed = files.get(stem)
-            image = self.pixels / plan.name / f"{stem}.JPEG"
+            file_name = f"{folder}/{stem}.JPEG"
             size = size if parsed is None else parsed.size
             if self.check_sizes:
-                image_size(image, size)
-            boxes = [] if parsed is None else _boxes(parsed, self.annotations / plan.name / stem)
-            yield Frame(relative(image, self.root), int(stem), size, boxes, parsed is not None)
+                image_size(self.root / file_name, size)
+            boxes = [] if parsed is None else _boxes(parsed, f"{plan.name}/{stem}.xml")
+            yield Frame(file_name, int(stem), size, boxes, parsed is not None)
 
 
-def _boxes(parsed: XmlFrame, path: Path) -> list[Box]:
+def _boxes(parsed: XmlFrame, name_of_file: str) -> list[Box]:
     boxes = []
     for place, (name, (left, top, right, bottom), track, is_occluded) in enumerate(parsed.objects):
         if name not in LABELS:
             msg = (
-                f"{path}.xml, object {place + 1}: expected the name of one of the 30 classes of "
+                f"{name_of_file}, object {place + 1}: expected the name of one of the 30 classes of "
                 f"VID, found {name!r}."
             )
             raise DataError(msg)

@@ -6,6 +6,7 @@ Imports nothing heavy: each process imports this module when it starts.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,8 +17,9 @@ from xml.etree import ElementTree
 
 from vodet.errors import DataError
 
-CHUNK = 256  # files: some 20 ms of work, beside which sending them to a process is little
-FEW = 8 * CHUNK  # files for which starting processes takes longer than parsing
+CHUNK = 128  # files: some 10 ms of work, beside which sending them to a process is little
+FEW = 64 * CHUNK  # files: a second of work, about as long as processes take to start
+_IGNORE_INTERRUPT = (signal.SIGINT, signal.SIG_IGN)  # this process ends the others
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -40,6 +42,8 @@ class XmlFrame(NamedTuple):
 def parse_all(paths: Iterable[Path], workers: int) -> Iterator[XmlFrame]:
     """Parse files in order, with a bounded number of them in memory.
 
+    A script that reads more than a few in several processes needs ``if __name__ == "__main__":``.
+
     Args:
         paths: The files.
         workers: Number of processes; up to 1 for none but this one.
@@ -56,7 +60,7 @@ def parse_all(paths: Iterable[Path], workers: int) -> Iterator[XmlFrame]:
     chunks = _chunks(first, remaining)
     # Not forked: progress bars have threads, which a fork does not survive.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, signal.signal, _IGNORE_INTERRUPT) as pool:
         pending: deque[Future[list[XmlFrame]]] = deque()
         try:
             for chunk in chunks:

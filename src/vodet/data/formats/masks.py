@@ -52,7 +52,7 @@ def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
     Raises:
         ValueError: If they do not fill the image.
     """
-    # Checked here, since pycocotools writes beyond its memory where runs are too long.
+    # Checked here, since pycocotools takes runs that do not fit for granted.
     if (length := _length_of_runs(counts)) != size[0] * size[1]:
         msg = f"rle: expected runs of {size[0]} x {size[1]} pixels, found {length} pixels"
         raise ValueError(msg)
@@ -80,7 +80,7 @@ def _length_of_runs(counts: str) -> int:
     """Return how many pixels compressed run lengths fill; -1 where they are malformed.
 
     Five bits a character from the 48th on, the lowest first, bit 5 says that more follow; from the
-    third run on, what is stored is the difference to the last but one.
+    fourth run on, what is stored is the difference to the last but one.
     """
     runs: list[int] = []
     value = shift = 0
