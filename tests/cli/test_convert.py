@@ -106,3 +106,18 @@ def test_splits_in_the_help(capsys):
         run("convert", "uavdt", "--help")
 
     assert "official split: train, test" in capsys.readouterr().out
+
+
+def test_a_split_that_is_not_whole_is_told(tmp_path, capsys):
+    xml = "<annotation><size><width>4</width><height>3</height></size></annotation>"
+    for kind, name, content in (("Annotations", "000000.xml", xml), ("Data", "000000.JPEG", "")):
+        folder = tmp_path / "ILSVRC2015" / kind / "VID/val/a"
+        folder.mkdir(parents=True)
+        (folder / name).write_text(content)
+
+    options = ("--split", "val", "--workers", "1")
+    assert (
+        run("convert", "imagenet-vid", tmp_path / "ILSVRC2015", tmp_path / "o.json", *options) == 0
+    )
+
+    assert "Look out: the official split has 176126 frames, found 1" in capsys.readouterr().out

@@ -42,7 +42,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--images": {
         "type": Path,
         "metavar": "DIR",
-        "help": "image root, if the images are not below SRC",
+        "help": "image root (default: SRC)",
     },
     "--split": {"metavar": "NAME", "help": "official split"},
     "--sequences": {
@@ -260,6 +260,9 @@ def _print(summary: Summary, target: Path) -> None:
     console.print(table)
     support = f", {summary.support_frames} of them not annotated" if summary.support_frames else ""
     console.print(f"{summary.videos} videos, {summary.frames} frames{support}: {target}")
+    annotated, official = summary.frames - summary.support_frames, summary.official_frames
+    if official not in (None, annotated):
+        console.print(f"Look out: the official split has {official} frames, found {annotated}")
     if summary.clipped:
         console.print(f"Clipped: {summary.clipped} boxes that stuck out of the image")
     for reason, count in sorted(summary.skipped.items()):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vodet.data.formats.coco import read_coco
-from vodet.errors import DataError, FrameError
+from vodet.errors import ConfigError, DataError, FrameError
 
 
 def document():
@@ -59,6 +59,7 @@ def test_images_are_videos_of_one_frame(source, convert):
         ("annotations", 2, "image_id", 7, r"annotations\[2\]\.image_id: expected a known id.* 7"),
         ("annotations", 0, "category_id", 1, r"annotations\[0\]\.category_id: .* found 1"),
         ("annotations", 0, "bbox", [1, 2], r"\$\.annotations\[0\]\.bbox"),
+        ("annotations", 0, "bbox", None, r"\$\.annotations\[0\]\.bbox"),
         ("categories", 0, "name", "car", "categories.name: expected no repetition"),
     ],
 )
@@ -74,7 +75,7 @@ def test_missing_file_and_images(source, convert, image, tmp_path):
     with pytest.raises(DataError, match="Expected a COCO file at"):
         read_coco(tmp_path / "none.json")
     path = source(document())
-    with pytest.raises(DataError, match="--check-sizes: expected the image root"):
+    with pytest.raises(ConfigError, match="--check-sizes: expected the image root"):
         read_coco(path, check_sizes=True)
     image(tmp_path / "b/2.jpg", 48, 64)
     with pytest.raises(FrameError, match=r"Expected an image at .*1\.jpg"):

@@ -115,7 +115,7 @@ def test_a_list_of_videos_gives_whole_videos(train, val, convert, text):
 
 
 def test_a_list_of_frames(val, convert, text):
-    frames = text(val / "val.txt", "ILSVRC2015_val_00000001/000001 1")
+    frames = text(val / "val.txt", *["ILSVRC2015_val_00000001/000001 1"] * 2)
 
     found = convert(read_imagenet_vid(val, split="val", frames=frames))
 
@@ -161,7 +161,10 @@ def test_both_files_of_a_frame_are_needed(val, convert):
         (xml(xml_object(ZEBRA, 1, "", 2, 3)), "object 1: expected an element ymin with text"),
         (xml(xml_object(ZEBRA, 1, "x", 2, 3)), "object 1: could not convert"),
         (xml(xml_object(ZEBRA, 1, "inf", 2, 3)), "object 1: bndbox: expected finite numbers"),
-        (xml(xml_object(BEAVER, 1, 2, 3, 4)), "object 1: expected the name of one of the 30"),
+        (
+            xml(xml_object(BEAVER, 1, 2, 3, 4)),
+            r"/000001\.xml, object 1: expected the name of one of the 30",
+        ),
     ],
 )
 def test_malformed_files_are_named(val, pair, convert, content, message):

@@ -105,6 +105,8 @@ def test_official_splits(source):
         read_kitti_mots(source, split="test")
     with pytest.raises(ConfigError, match="found both"):
         read_kitti_mots(source, split="val", sequences={"0001": None})
+    with pytest.raises(ConfigError, match="--masks: expected one of txt, png; found PNG"):
+        read_kitti_mots(source, masks="PNG")
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,14 @@ from vodet.data.formats.folders import (
     choose_sequences,
     find_folder,
     image_size,
+    named,
     relative,
-    split_named,
 )
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.errors import DataError
 
 SPLITS = ("train", "val")  # test has no annotations
+OFFICIAL_FRAMES = {"train": 2975, "val": 500}
 MASKS = ("polygons", "instances")
 BEFORE, AFTER = 19, 10  # of a snippet of 30 frames the 20th is annotated
 SHORT = "neighbours that leftImg8bit_sequence lacks"
@@ -65,18 +66,18 @@ def read_cityscapes(
     Raises:
         DataError: If something is missing or malformed.
     """
-    split = split_named(split, SPLITS)
+    split = named("--split", split, SPLITS)
     folder = find_folder(source, (f"gtFine/{split}",), "annotations of Cityscapes")
     there = [path.name for path in folder.iterdir() if path.is_dir()]
     cities = choose_sequences(there, None, {}, sequences, folder)
-    snippets = [
-        snippet for city in cities for snippet in _snippets(folder / city, _SUFFIXES[masks])
-    ]
+    suffix = _SUFFIXES[named("--masks", masks, MASKS)]
+    snippets = [snippet for city in cities for snippet in _snippets(folder / city, suffix)]
     skipped: Counter[str] = Counter()
     reader = _Reader(images or source, split, _READERS[masks], skipped)
     videos = (reader.video(snippet) for snippet in snippets)
     names, groups = zip(*CLASSES.values(), strict=True)
-    return Records(categories_of(names, groups), videos, None, skipped)
+    official = OFFICIAL_FRAMES[split] if sequences is None else None
+    return Records(categories_of(names, groups), videos, None, skipped, official)
 
 
 def _snippets(folder: Path, suffix: str) -> list[_Snippet]:

@@ -13,9 +13,7 @@ from vodet.data.formats.folders import image_size
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.tables import raise_faults
 from vodet.data.st_coco_tables import Area, Extent, Flag, Id, leaves_root
-from vodet.errors import DataError
-
-_NO_BOX = (0.0, 0.0, 0.0, 0.0)
+from vodet.errors import ConfigError, DataError
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -28,7 +26,7 @@ class _Image(msgspec.Struct, gc=False):
 class _Annotation(msgspec.Struct, gc=False):
     image_id: Id
     category_id: Id
-    bbox: tuple[float, float, float, float] = _NO_BOX
+    bbox: tuple[float, float, float, float]
     area: Area | None = None
     iscrowd: Flag = False
     ignore: Flag = False
@@ -55,12 +53,13 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
         check_sizes: Whether every image is opened to compare its size.
 
     Raises:
+        ConfigError: If sizes are to be checked without an image root.
         DataError: If the file is missing or faulty.
     """
     document = _read(source)
     if check_sizes and images is None:
         msg = "--check-sizes: expected the image root with --images, found none."
-        raise DataError(msg)
+        raise ConfigError(msg)
     root = images if check_sizes else None
     labels = {category.id: label for label, category in enumerate(document.categories)}
     _check(source, document, labels)

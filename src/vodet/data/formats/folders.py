@@ -37,16 +37,16 @@ def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
     raise DataError(msg)
 
 
-def split_named(split: str | None, names: Iterable[str]) -> str:
-    """Return the name of a split if it is one.
+def named(option: str, value: str | None, names: Iterable[str]) -> str:
+    """Return the value of an option if it is one of some names.
 
     Raises:
-        ConfigError: If it is none of the set.
+        ConfigError: If it is none of them.
     """
-    if split is None or split not in names:
-        msg = f"--split: expected one of {', '.join(names)}; found {split or 'nothing'}."
+    if value is None or value not in names:
+        msg = f"{option}: expected one of {', '.join(names)}; found {value or 'nothing'}."
         raise ConfigError(msg)
-    return split
+    return value
 
 
 def choose_sequences(
@@ -74,7 +74,7 @@ def choose_sequences(
         msg = f"Expected --split or --sequences, found both: {split} and {listed(wanted)}."
         raise ConfigError(msg)
     if split is not None:
-        chosen = list(splits[split_named(split, splits)])
+        chosen = list(splits[named("--split", split, splits)])
     else:
         chosen = sorted(there) if wanted is None else list(wanted)
     if missing := [name for name in chosen if name not in there]:
@@ -101,7 +101,7 @@ def read_sequences(text: str) -> dict[str, range | None]:
     """
     path = Path(text)
     is_file = path.is_file()
-    lines = path.read_text("utf-8").splitlines() if is_file else text.split(",")
+    lines = path.read_text("utf-8", errors="replace").splitlines() if is_file else text.split(",")
     sequences: dict[str, range | None] = {}
     for number, line in enumerate(lines, start=1):
         parts = line.split()

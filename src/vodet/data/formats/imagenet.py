@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from vodet.data.formats.folders import find_folder, image_size, listed, relative, split_named
+from vodet.data.formats.folders import find_folder, image_size, listed, named, relative
 from vodet.data.formats.imagenet_lists import Selection, read_list
 from vodet.data.formats.imagenet_xml import XmlFrame, parse_all
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.errors import DataError
 
 SPLITS = ("train", "val")  # test has no annotations
+OFFICIAL_FRAMES = {"train": 1_122_397, "val": 176_126}
 CLASSES = {
     "n02691156": "airplane",
     "n02419796": "antelope",
@@ -84,7 +85,7 @@ def read_imagenet_vid(
     Raises:
         DataError: If something is missing or malformed.
     """
-    split = split_named(split, SPLITS)
+    split = named("--split", split, SPLITS)
     annotations = find_folder(source, (f"Annotations/VID/{split}",), "annotations of VID")
     root = images or source
     pixels = find_folder(root, (f"Data/VID/{split}",), "images of VID")
@@ -94,7 +95,8 @@ def read_imagenet_vid(
     plans = (_plan(name, annotations, pixels, selection, skipped) for name in names)
     reader = _Reader(annotations, pixels, root, workers, check_sizes)
     categories = categories_of(list(CLASSES.values()))
-    return Records(categories, reader.videos(plans, split), None, skipped)
+    official = None if frames else OFFICIAL_FRAMES[split]
+    return Records(categories, reader.videos(plans, split), None, skipped, official)
 
 
 def _videos_below(folder: Path) -> list[str]:
@@ -117,7 +119,7 @@ def _plan(
     if length is not None:
         wanted = [f"{number:06d}" for number in range(length)]
     else:
-        wanted = [f"{number:06d}" for number in sorted(selection.frames.get(name, []))]
+        wanted = [f"{number:06d}" for number in sorted({*selection.frames.get(name, [])})]
     wanted = wanted or sorted(described)
     needed = set(wanted) if annotated is None else {f"{number:06d}" for number in annotated}
     if not needed:
@@ -185,22 +187,23 @@ class _Reader:
     ) -> Iterator[Frame]:
         """Yield the frames; one without XML has the size of the others."""
         folder = relative(self.pixels / plan.name, self.root)
+        annotations = self.annotations / plan.name
         for stem in plan.frames:
             parsed = files.get(stem)
             file_name = f"{folder}/{stem}.JPEG"
             size = size if parsed is None else parsed.size
             if self.check_sizes:
                 image_size(self.root / file_name, size)
-            boxes = [] if parsed is None else _boxes(parsed, f"{plan.name}/{stem}.xml")
+            boxes = [] if parsed is None else _boxes(parsed, f"{annotations}/{stem}.xml")
             yield Frame(file_name, int(stem), size, boxes, parsed is not None)
 
 
-def _boxes(parsed: XmlFrame, name_of_file: str) -> list[Box]:
+def _boxes(parsed: XmlFrame, path: str) -> list[Box]:
     boxes = []
     for place, (name, (left, top, right, bottom), track, is_occluded) in enumerate(parsed.objects):
         if name not in LABELS:
             msg = (
-                f"{name_of_file}, object {place + 1}: expected the name of one of the 30 classes of "
+                f"{path}, object {place + 1}: expected the name of one of the 30 classes of "
                 f"VID, found {name!r}."
             )
             raise DataError(msg)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from vodet.data.formats.folders import find_folder, image_size, relative, split_named
+from vodet.data.formats.folders import find_folder, image_size, named, relative
 from vodet.data.formats.imagenet import CLASSES, LABELS, SPLITS, stems
 from vodet.data.formats.imagenet_lists import read_list
 from vodet.data.formats.imagenet_xml import XmlFrame, parse_all
@@ -43,7 +43,7 @@ def read_imagenet_det(
     Raises:
         DataError: If something is missing or malformed.
     """
-    split = split_named(split, SPLITS)
+    split = named("--split", split, SPLITS)
     annotations = find_folder(source, (f"Annotations/DET/{split}",), "annotations of DET")
     root = images or source
     pixels = find_folder(root, (f"Data/DET/{split}",), "images of DET")

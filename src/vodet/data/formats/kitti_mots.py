@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vodet.data.formats.kitti import Sequence, find_annotations, find_sequences
+from vodet.data.formats.folders import named
+from vodet.data.formats.kitti import OFFICIAL_FRAMES, Sequence, find_annotations, find_sequences
 from vodet.data.formats.masks import Region, read_ids, region_of_runs, regions_of_ids
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
 from vodet.data.formats.tables import integer, one_of, raise_faults
@@ -53,14 +54,15 @@ def read_kitti_mots(
     folder, suffix, read = {
         "txt": ("instances_txt", ".txt", _regions_of_text),
         "png": ("instances", "", _regions_of_images),
-    }[masks]
+    }[named("--masks", masks, MASKS)]
     annotations = find_annotations(source, folder, "masks of KITTI MOTS")
     found = find_sequences(annotations, suffix, images or source, split, sequences)
     videos = (
         Video(sequence.name, read(annotations / f"{sequence.name}{suffix}", sequence))
         for sequence in found
     )
-    return Records(categories_of(CLASS_NAMES, ["vehicle", "person"]), videos)
+    categories = categories_of(CLASS_NAMES, ["vehicle", "person"])
+    return Records(categories, videos, official_frames=OFFICIAL_FRAMES.get(split))
 
 
 def _regions_of_text(path: Path, sequence: Sequence) -> Iterator[Frame]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vodet.data.formats.kitti import Sequence, find_annotations, find_sequences
+from vodet.data.formats.kitti import OFFICIAL_FRAMES, Sequence, find_annotations, find_sequences
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
 from vodet.data.formats.tables import Row, integer, number
 
@@ -63,7 +63,8 @@ def read_kitti_tracking(
         Video(sequence.name, _frames(annotations / f"{sequence.name}.txt", sequence))
         for sequence in found
     )
-    return Records(categories_of(CLASS_NAMES, _GROUPS), videos)
+    categories = categories_of(CLASS_NAMES, _GROUPS)
+    return Records(categories, videos, official_frames=OFFICIAL_FRAMES.get(split))
 
 
 def _frames(path: Path, sequence: Sequence) -> Iterator[Frame]:

@@ -17,9 +17,9 @@ from vodet.data.formats.folders import (
     choose_sequences,
     find_folder,
     image_size,
+    named,
     numbered_images,
     relative,
-    split_named,
 )
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.data.formats.tables import Row, by_frame, integer, number, one_of, read_rows, xyxy
@@ -65,7 +65,7 @@ def read_mot(
     Raises:
         DataError: If something is missing or malformed.
     """
-    candidates = ("train", ".") if split is None else (split_named(split, SPLITS),)
+    candidates = ("train", ".") if split is None else (named("--split", split, SPLITS),)
     folder = find_folder(source, candidates, "sequences of MOT Challenge")
     skipped: Counter[str] = Counter()
     there = [path.parent.name for path in folder.glob("*/seqinfo.ini")]

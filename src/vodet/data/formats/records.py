@@ -73,12 +73,15 @@ class Records:
         videos: The videos; made one by one while they are written.
         num_frames: How many frames will come, where that is known beforehand.
         skipped: What is left out, by reason; complete once the videos have been read.
+        official_frames: Number of annotated frames of the official split that is read, if it is
+            one.
     """
 
     categories: Sequence[Category]
     videos: Iterator[Video]
     num_frames: int | None = None
     skipped: Counter[str] = field(default_factory=Counter)
+    official_frames: int | None = None
 
 
 def categories_of(names: Sequence[str], supercategories: Sequence[str] = ()) -> list[Category]:

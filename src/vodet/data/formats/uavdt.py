@@ -46,6 +46,7 @@ SPLITS = {
     "train": tuple(f"M{number}" for number in _TRAIN.split()),
     "test": tuple(f"M{number}" for number in _TEST.split()),
 }
+OFFICIAL_FRAMES: dict[str | None, int] = {"train": 24143, "test": 16592}
 NO_ATTRIBUTES = "files of attributes (no folder M_attr): videos have none"
 
 _OBJECT: dict[str, Callable[[str], int]] = {
@@ -104,7 +105,8 @@ def read_uavdt(
         skipped[NO_ATTRIBUTES] += len(chosen)
     wanted = sequences or {}
     videos = (_video(folders, name, wanted.get(name)) for name in chosen)
-    return Records(categories_of(CLASS_NAMES, ["vehicle"] * 3), videos, None, skipped)
+    categories = categories_of(CLASS_NAMES, ["vehicle"] * 3)
+    return Records(categories, videos, None, skipped, OFFICIAL_FRAMES.get(split))
 
 
 def _video(folders: _Folders, name: str, frames: range | None) -> Video:

@@ -37,6 +37,7 @@ class Summary:
         ignored: Number of crowds and ignore regions by label.
         clipped: Number of boxes that stuck out of the image.
         skipped: Number of things left out, by reason.
+        official_frames: Number of annotated frames the split should have, where that is known.
     """
 
     class_names: list[str]
@@ -47,6 +48,7 @@ class Summary:
     ignored: Counter[int] = field(default_factory=Counter)
     clipped: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    official_frames: int | None = None
 
 
 def check_target(target: Path, *, overwrite: bool) -> None:
@@ -133,7 +135,9 @@ class _Writing:
         self._drop_ignored = drop_ignored
         self._attributes: list[tuple[str, list[str]]] = []
         self.summary = Summary(
-            [category.name for category in records.categories], skipped=records.skipped
+            [category.name for category in records.categories],
+            skipped=records.skipped,
+            official_frames=records.official_frames,
         )
 
     def write(self, on_frame: Callable[[], None]) -> None:
