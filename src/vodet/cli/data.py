@@ -1,4 +1,4 @@
-"""``vodet-data``: checks, shows and generates data sets, and imports weights."""
+"""``vodet-data``: checks, shows, generates and converts data sets, and imports weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
-from vodet.cli import import_weights
+from vodet.cli import convert, import_weights
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
 from vodet.data.frames import image_path, read_frame
 from vodet.data.index import VideoIndex
@@ -34,6 +34,7 @@ examples:
   vodet-data generate data/generated
   vodet-data check data/generated/train.json --images data/generated
   vodet-data show data/generated/val.json --video val_000
+  vodet-data convert imagenet-vid ILSVRC2015 val.json --split val
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
 
 `vodet-data COMMAND --help` explains each command.
@@ -104,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vodet-data",
-        description="Check, look at and generate video data sets in ST-COCO form; import weights.",
+        description="Check, look at, generate and convert video data sets in ST-COCO form; import "
+        "weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -281,6 +283,20 @@ _COMMANDS = (
         _GENERATE_EPILOG,
         _add_generate_arguments,
         _generate,
+    ),
+    _Command(
+        "convert",
+        "make an ST-COCO file of a data set in another format",
+        convert.EPILOG,
+        convert.add_arguments,
+        convert.run,
+    ),
+    _Command(
+        "to-cocovid",
+        "make a CocoVID file of an ST-COCO file",
+        convert.TO_COCOVID_EPILOG,
+        convert.add_to_cocovid_arguments,
+        convert.run_to_cocovid,
     ),
     _Command(
         "import-weights",

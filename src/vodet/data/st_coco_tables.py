@@ -58,7 +58,7 @@ class ImageEntry(msgspec.Struct, gc=False):
             raise _EntryError(
                 where=".frame_number", expected="`int` (or `frame_id`)", found="nothing"
             )
-        if _leaves_root(self.file_name):
+        if leaves_root(self.file_name):
             raise _EntryError(
                 where=".file_name",
                 expected="a path that stays below the image root",
@@ -66,7 +66,8 @@ class ImageEntry(msgspec.Struct, gc=False):
             )
 
 
-def _leaves_root(file_name: str) -> bool:
+def leaves_root(file_name: str) -> bool:
+    """Tell whether a file name is none below the image root."""
     return (
         file_name.startswith(("/", "\\"))
         or file_name[1:2] == ":"

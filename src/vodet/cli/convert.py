@@ -1,0 +1,269 @@
+"""``vodet-data convert`` and ``to-cocovid``: other formats to ST-COCO, and back to CocoVID."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from vodet.data.formats.records import Records
+    from vodet.data.formats.writer import Summary
+
+EPILOG = """\
+File names in DST are relative to the image root, which is SRC, or DIR of --images. Crowds and
+regions to ignore get "ignore": 1 and "iscrowd": 1. Boxes are clipped to the image; what is left
+out is counted at the end.
+
+examples:
+  vodet-data convert imagenet-vid ILSVRC2015 val.json --split val
+  vodet-data convert kitti-mots KITTI train.json --split train --masks png
+  vodet-data convert mot MOT17 half.json --split train --sequences MOT17-02-FRCNN,MOT17-04-FRCNN
+  vodet-data convert coco instances_val2017.json static.json
+
+`vodet-data convert FORMAT --help` explains each format.
+"""
+
+TO_COCOVID_EPILOG = """\
+Frames are numbered without gaps and tracks through the set, as mmtracking asks. Kept are boxes,
+classes, tracks, crowds and which frames are annotated.
+
+examples:
+  vodet-data to-cocovid train.json train_cocovid.json
+"""
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--images": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "image root (default: SRC)",
+    },
+    "--split": {"metavar": "NAME", "help": "official split"},
+    "--sequences": {
+        "metavar": "NAMES",
+        "help": "only these sequences (of Cityscapes: cities): A,B,C, or a file with one a line, "
+        "also a seqmap of KITTI",
+    },
+    "--list": {
+        "dest": "frames",
+        "type": Path,
+        "metavar": "FILE",
+        "help": "list of frames or videos to read, such as VID_train_15frames.txt (the frames "
+        "listed are annotated, the others of their videos support them) or VID_val_videos.txt",
+    },
+    "--masks": {"help": "which of two equivalent forms to read (default: %(default)s)"},
+    "--keep-empty": {
+        "action": "store_true",
+        "help": "keep images in which no object of the 30 classes is annotated",
+    },
+    "--workers": {
+        "type": int,
+        "metavar": "N",
+        "help": "processes that parse XML (default: one per processor)",
+    },
+    "--check-sizes": {
+        "action": "store_true",
+        "help": "open every image and compare its size with the annotations",
+    },
+}
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A format: what it is, its options, its splits, the forms of its masks."""
+
+    summary: str
+    options: tuple[str, ...]
+    splits: str = ""
+    masks: tuple[str, ...] = ()
+
+
+_SEQUENCES = ("--images", "--split", "--sequences")
+_XML = ("--images", "--split", "--list", "--workers", "--check-sizes")
+FORMATS = {
+    "imagenet-vid": _Format("ImageNet VID: SRC holds Annotations and Data", _XML, "train, val"),
+    "imagenet-det": _Format(
+        "ImageNet DET, objects of the classes of VID, each image a video",
+        (*_XML, "--keep-empty"),
+        "train, val",
+    ),
+    "kitti-mots": _Format(
+        "KITTI MOTS: SRC holds instances_txt or instances",
+        (*_SEQUENCES, "--masks"),
+        "train, val",
+        ("txt", "png"),
+    ),
+    "kitti-tracking": _Format(
+        "KITTI tracking: SRC holds label_02", _SEQUENCES, "train, val: those of KITTI MOTS"
+    ),
+    "cityscapes": _Format(
+        "Cityscapes: SRC holds gtFine, leftImg8bit and, for neighbours, leftImg8bit_sequence",
+        (*_SEQUENCES, "--masks"),
+        "train, val",
+        ("polygons", "instances"),
+    ),
+    "uavdt": _Format("UAVDT: SRC holds GT, and M_attr", _SEQUENCES, "train, test"),
+    "mot": _Format("MOT Challenge: SRC holds the sequences, or train", _SEQUENCES, "train"),
+    "coco": _Format("any COCO detection file, each image a video", ("--images", "--check-sizes")),
+    "cocovid": _Format("a CocoVID file, the format of mmtracking", ()),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a parser for each format."""
+    subparsers = parser.add_subparsers(
+        title="formats", metavar="FORMAT", dest="format", required=True
+    )
+    for name, kind in FORMATS.items():
+        subparser = subparsers.add_parser(name, help=kind.summary, description=f"{kind.summary}.")
+        subparser.add_argument("source", type=Path, metavar="SRC", help="what to read")
+        _add_target(subparser)
+        subparser.add_argument(
+            "--drop-ignored",
+            action="store_true",
+            help="leave out crowds and regions to ignore, for programs that cannot take them",
+        )
+        for option in kind.options:
+            settings = dict(_OPTIONS[option])
+            if option == "--split":
+                settings["help"] += f": {kind.splits}"
+            elif option == "--masks":
+                settings |= {"choices": kind.masks, "default": kind.masks[0]}
+            subparser.add_argument(option, **settings)
+
+
+def add_to_cocovid_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes to its parser."""
+    parser.add_argument("source", type=Path, metavar="SRC", help="an ST-COCO file")
+    _add_target(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert SRC to DST and say what was written and what was not.
+
+    Raises:
+        ConfigError: If DST is there already, or there is no such split.
+        DataError: If something in SRC is missing or malformed.
+    """
+    from vodet.data.formats.writer import check_target, write_st_coco
+
+    target: Path = arguments.target
+    check_target(target, overwrite=arguments.overwrite)
+    records = _read(arguments)
+    with _progress() as progress:
+        task = progress.add_task("frames", total=records.num_frames)
+        summary = write_st_coco(
+            records,
+            target,
+            overwrite=arguments.overwrite,
+            drop_ignored=arguments.drop_ignored,
+            on_frame=lambda: progress.advance(task),
+        )
+    _print(summary, target)
+
+
+def run_to_cocovid(arguments: argparse.Namespace) -> None:
+    """Convert an ST-COCO file to CocoVID.
+
+    Raises:
+        ConfigError: If DST is there already.
+        DataError: If SRC is missing or faulty.
+    """
+    from vodet.data.formats.cocovid import write_cocovid
+    from vodet.data.formats.writer import check_target
+    from vodet.data.st_coco import read_st_coco
+
+    check_target(arguments.target, overwrite=arguments.overwrite)
+    index = read_st_coco(arguments.source)
+    with _progress() as progress:
+        task = progress.add_task("frames", total=index.num_frames)
+        summary = write_cocovid(
+            index,
+            arguments.target,
+            overwrite=arguments.overwrite,
+            on_frame=lambda: progress.advance(task),
+        )
+    _print(summary, arguments.target)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", type=Path, metavar="DST", help="the JSON file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
+
+
+def _read(arguments: argparse.Namespace) -> Records:
+    from vodet.data.formats.folders import read_sequences
+
+    given = dict(vars(arguments))
+    if given.get("sequences") is not None:
+        given["sequences"] = read_sequences(given["sequences"])
+    names = [option.removeprefix("--").replace("-", "_") for option in _options_of(arguments)]
+    keywords = {"frames" if name == "list" else name for name in names}
+    return _readers()[arguments.format](
+        arguments.source, **{keyword: given[keyword] for keyword in keywords}
+    )
+
+
+def _options_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    return FORMATS[arguments.format].options
+
+
+def _readers() -> dict[str, Callable[..., Records]]:
+    # Here, as importing them takes time that the other commands need not spend.
+    from vodet.data.formats.cityscapes import read_cityscapes
+    from vodet.data.formats.coco import read_coco
+    from vodet.data.formats.cocovid import read_cocovid
+    from vodet.data.formats.imagenet import read_imagenet_vid
+    from vodet.data.formats.imagenet_det import read_imagenet_det
+    from vodet.data.formats.kitti_mots import read_kitti_mots
+    from vodet.data.formats.kitti_tracking import read_kitti_tracking
+    from vodet.data.formats.mot import read_mot
+    from vodet.data.formats.uavdt import read_uavdt
+
+    return {
+        "imagenet-vid": read_imagenet_vid,
+        "imagenet-det": read_imagenet_det,
+        "kitti-mots": read_kitti_mots,
+        "kitti-tracking": read_kitti_tracking,
+        "cityscapes": read_cityscapes,
+        "uavdt": read_uavdt,
+        "mot": read_mot,
+        "coco": read_coco,
+        "cocovid": read_cocovid,
+    }
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(
+        *columns,
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        refresh_per_second=2,
+        transient=True,
+    )
+
+
+def _print(summary: Summary, target: Path) -> None:
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    table = Table("class", "boxes", "ignored")
+    for label, name in enumerate(summary.class_names):
+        table.add_row(name, str(summary.boxes[label]), str(summary.ignored[label]))
+    table.add_section()
+    table.add_row("all", str(summary.boxes.total()), str(summary.ignored.total()))
+    console.print(table)
+    support = f", {summary.support_frames} of them not annotated" if summary.support_frames else ""
+    console.print(f"{summary.videos} videos, {summary.frames} frames{support}: {target}")
+    annotated, official = summary.frames - summary.support_frames, summary.official_frames
+    if official not in (None, annotated):
+        console.print(f"Look out: the official split has {official} frames, found {annotated}")
+    if summary.clipped:
+        console.print(f"Clipped: {summary.clipped} boxes that stuck out of the image")
+    for reason, count in sorted(summary.skipped.items()):
+        console.print(f"Skipped: {count} {reason}")

@@ -1,0 +1,154 @@
+"""The boxes of Cityscapes' annotations: of polygons and of images of instance ids."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vodet.data.formats.masks import connected_regions, read_ids, regions_of_ids
+from vodet.data.formats.records import Box
+from vodet.errors import DataError
+
+# Id, name and group of the classes with instances, as far as they are evaluated.
+CLASSES = {
+    24: ("person", "human"),
+    25: ("rider", "human"),
+    26: ("car", "vehicle"),
+    27: ("truck", "vehicle"),
+    28: ("bus", "vehicle"),
+    31: ("train", "vehicle"),
+    32: ("motorcycle", "vehicle"),
+    33: ("bicycle", "vehicle"),
+}
+_LABELS = {name: label for label, (name, _) in enumerate(CLASSES.values())}
+_LABEL_OF_ID = {number: label for label, number in enumerate(CLASSES)}
+NOT_EVALUATED = ("caravan", "trailer")  # ids 29 and 30: instances, not among the eight classes
+_OTHERS = {
+    *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic"),
+    *("ground", "road", "sidewalk", "parking", "rail track", "building", "wall", "fence"),
+    *("guard rail", "bridge", "tunnel", "pole", "polegroup", "traffic light", "traffic sign"),
+    *("vegetation", "terrain", "sky", *NOT_EVALUATED),
+}
+_NOT_DRAWN = "license plate"  # its id is -1: the official images of ids lack it
+
+COVERED = "objects wholly covered by others or outside the image"
+DELETED = "polygons marked as deleted"
+OTHER_CLASS = "instances of classes that are not evaluated (caravan, trailer)"
+
+
+class _Polygon(msgspec.Struct):
+    label: str
+    polygon: list[tuple[float, float]]
+    deleted: bool | int = False
+
+
+class _Polygons(msgspec.Struct):
+    imgHeight: int  # noqa: N815  the names in the files
+    imgWidth: int  # noqa: N815
+    objects: list[_Polygon]
+
+
+def polygon_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> list[Box]:
+    """Return the boxes of what is visible of polygons, of which later ones cover earlier ones.
+
+    Args:
+        path: A file ``*_polygons.json``.
+        size: ``(height, width)`` of the image.
+        skipped: Where what is left out is counted.
+
+    Raises:
+        DataError: If the file is malformed or made for an image of another size.
+    """
+    document = _read_polygons(path)
+    if (document.imgHeight, document.imgWidth) != size:
+        found = f"{document.imgHeight} x {document.imgWidth}"
+        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
+        raise DataError(msg)
+    canvas = Image.new("I", (size[1], size[0]))
+    draw = ImageDraw.Draw(canvas)
+    drawn: list[tuple[int, bool]] = []  # label and whether a group, of id 1, 2, ... on the canvas
+    for place, shape in enumerate(document.objects):
+        label, is_group = _label_of(shape, f"{path}: objects[{place}]")
+        if shape.deleted:
+            skipped[DELETED] += 1
+        elif shape.label.removesuffix("group") != _NOT_DRAWN:
+            if label is not None:
+                drawn.append((label, is_group))
+            elif shape.label.removesuffix("group") in NOT_EVALUATED:
+                skipped[OTHER_CLASS] += 1
+            draw.polygon(shape.polygon, fill=0 if label is None else len(drawn))
+    return _boxes_of_canvas(np.asarray(canvas), drawn, skipped)
+
+
+def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> list[Box]:
+    """Return the boxes of the instances of an image of ids; groups are taken apart by contact.
+
+    Args:
+        path: A file ``*_instanceIds.png``.
+        size: ``(height, width)`` of the image.
+        skipped: Where what is left out is counted.
+
+    Raises:
+        DataError: If it is of another size.
+    """
+    ids = read_ids(path)
+    if ids.shape != size:
+        msg = f"{path}: expected the image's size {size}, found {ids.shape}."
+        raise DataError(msg)
+    boxes = []
+    for region in regions_of_ids(ids):
+        is_group = region.id < 1000
+        number = region.id if is_group else region.id // 1000
+        label = _LABEL_OF_ID.get(number)
+        if label is None:
+            skipped[OTHER_CLASS] += not is_group
+        elif is_group:
+            parts = connected_regions(ids == region.id, region.id)
+            boxes += [Box(label, part.xyxy, None, part.area, is_ignored=True) for part in parts]
+        else:
+            boxes.append(Box(label, region.xyxy, None, region.area))
+    return boxes
+
+
+def _read_polygons(path: Path) -> _Polygons:
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=_Polygons)
+    except (OSError, msgspec.DecodeError) as error:
+        msg = f"{path}: not polygons of Cityscapes: {error}."
+        raise DataError(msg) from error
+    for place, shape in enumerate(document.objects):
+        if len(shape.polygon) < 3:
+            found = f"{len(shape.polygon)} points"
+            msg = f"{path}: objects[{place}].polygon: expected at least 3 points, found {found}."
+            raise DataError(msg)
+    return document
+
+
+def _label_of(shape: _Polygon, place: str) -> tuple[int | None, bool]:
+    """Return the label of a polygon, None for one without instances, and whether it is a group."""
+    is_group = shape.label.endswith("group") and shape.label not in _OTHERS  # there is `polegroup`
+    name = shape.label.removesuffix("group") if is_group else shape.label
+    if name not in _LABELS and name not in _OTHERS and name != _NOT_DRAWN:
+        known = ", ".join(_LABELS)
+        msg = (
+            f"{place}.label: expected a label of Cityscapes ({known}, ...), found {shape.label!r}."
+        )
+        raise DataError(msg)
+    return _LABELS.get(name), is_group
+
+
+def _boxes_of_canvas(
+    canvas: np.ndarray, drawn: list[tuple[int, bool]], skipped: Counter[str]
+) -> list[Box]:
+    boxes = []
+    for region in regions_of_ids(canvas):
+        if region.id:
+            label, is_group = drawn[region.id - 1]
+            boxes.append(Box(label, region.xyxy, None, region.area, is_group))
+    if len(boxes) < len(drawn):
+        skipped[COVERED] += len(drawn) - len(boxes)
+    return boxes

@@ -1,0 +1,141 @@
+"""Any COCO detection set: each image a static video of one frame."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from vodet.data.formats.folders import image_size
+from vodet.data.formats.records import Box, Category, Frame, Records, Video
+from vodet.data.formats.tables import raise_faults
+from vodet.data.st_coco_tables import Area, Extent, Flag, Id, leaves_root
+from vodet.errors import ConfigError, DataError
+
+
+class _Image(msgspec.Struct, gc=False):
+    id: Id
+    file_name: str
+    height: Extent
+    width: Extent
+
+
+class _Annotation(msgspec.Struct, gc=False):
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    area: Area | None = None
+    iscrowd: Flag = False
+    ignore: Flag = False
+
+
+class _Category(msgspec.Struct, gc=False):
+    id: Id
+    name: str
+    supercategory: str | None = None
+
+
+class _Document(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Annotation]
+    categories: list[_Category]
+
+
+def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = False) -> Records:
+    """Read a COCO detection file. Masks and key points are left out.
+
+    Args:
+        source: The JSON file. The names of images stay as they are in it.
+        images: Image root, needed to check.
+        check_sizes: Whether every image is opened to compare its size.
+
+    Raises:
+        ConfigError: If sizes are to be checked without an image root.
+        DataError: If the file is missing or faulty.
+    """
+    document = _read(source)
+    if check_sizes and images is None:
+        msg = "--check-sizes: expected the image root with --images, found none."
+        raise ConfigError(msg)
+    root = images if check_sizes else None
+    labels = {category.id: label for label, category in enumerate(document.categories)}
+    _check(source, document, labels)
+    categories = [
+        Category(category.id, category.name, category.supercategory or category.name)
+        for category in document.categories
+    ]
+    return Records(categories, _videos(document, labels, root), len(document.images))
+
+
+def _read(source: Path) -> _Document:
+    try:
+        return msgspec.json.decode(source.read_bytes(), type=_Document)
+    except FileNotFoundError:
+        msg = f"Expected a COCO file at {source}, found none."
+    except (OSError, msgspec.DecodeError) as error:
+        msg = f"{source}: not a COCO detection file: {error}."
+    raise DataError(msg)
+
+
+def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
+    """Refuse what does not fit together: everything, reported at once."""
+    images, categories = document.images, document.categories
+    ids = {image.id for image in images}
+    faults = [
+        *_repeated("images.id", [image.id for image in images]),
+        *_repeated("images.file_name, less its suffix", [_video_name(image) for image in images]),
+        *_repeated("categories.id", [category.id for category in categories]),
+        *_repeated("categories.name", [category.name for category in categories]),
+    ]
+    for place, image in enumerate(images):
+        if leaves_root(image.file_name):
+            found = f"found {image.file_name!r}"
+            faults.append(f"images[{place}].file_name: expected a path below the root, {found}")
+    for place, annotation in enumerate(document.annotations):
+        for field, value, known in (
+            ("image_id", annotation.image_id, ids),
+            ("category_id", annotation.category_id, labels),
+        ):
+            if value not in known:
+                faults.append(f"annotations[{place}].{field}: expected a known id, found {value}")
+    raise_faults(source, faults)
+
+
+Value = TypeVar("Value", int, str)
+
+
+def _repeated(field: str, values: list[Value]) -> Iterator[str]:
+    seen: set[Value] = set()
+    for value in values:
+        if value in seen:
+            yield f"{field}: expected no repetition, found {value!r} twice"
+        seen.add(value)
+
+
+def _video_name(image: _Image) -> str:
+    return image.file_name.rpartition(".")[0] or image.file_name
+
+
+def _videos(document: _Document, labels: dict[int, int], root: Path | None) -> Iterator[Video]:
+    boxes: dict[int, list[Box]] = defaultdict(list)
+    for annotation in document.annotations:
+        boxes[annotation.image_id].append(_box(annotation, labels))
+    for image in document.images:
+        size = (image.height, image.width)
+        if root is not None:
+            image_size(root / image.file_name, size)
+        frame = Frame(image.file_name, 0, size, boxes.pop(image.id, []))
+        yield Video(_video_name(image), [frame])
+
+
+def _box(annotation: _Annotation, labels: dict[int, int]) -> Box:
+    left, top, width, height = annotation.bbox
+    return Box(
+        label=labels[annotation.category_id],
+        xyxy=(left, top, left + width, top + height),
+        area=annotation.area,
+        is_ignored=bool(annotation.iscrowd or annotation.ignore),
+    )

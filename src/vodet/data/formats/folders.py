@@ -1,0 +1,189 @@
+"""Finding what a data set's folder should hold: folders, sequences, numbered images, sizes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from vodet.errors import ConfigError, DataError, FrameError
+
+SHOWN_NAMES = 10
+
+
+def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
+    """Return the first of some folders below ``root`` that exists.
+
+    Args:
+        root: Where to look.
+        candidates: Paths below it; ``.`` for itself.
+        what: What the folder holds, for the text of the error.
+
+    Raises:
+        DataError: If none exists.
+    """
+    expected = [root / candidate for candidate in candidates]
+    for folder in expected:
+        if folder.is_dir():
+            return folder
+    there = listed(path.name for path in root.iterdir()) if root.is_dir() else "no such folder"
+    msg = (
+        f"Looked for {what} in {' or '.join(map(str, expected))}, found none; in {root} there is: "
+        f"{there}. Give the folder that holds the data set as SRC, its images with --images."
+    )
+    raise DataError(msg)
+
+
+def named(option: str, value: str | None, names: Iterable[str]) -> str:
+    """Return the value of an option if it is one of some names.
+
+    Raises:
+        ConfigError: If it is none of them.
+    """
+    if value is None or value not in names:
+        msg = f"{option}: expected one of {', '.join(names)}; found {value or 'nothing'}."
+        raise ConfigError(msg)
+    return value
+
+
+def choose_sequences(
+    available: Iterable[str],
+    split: str | None,
+    splits: Mapping[str, Sequence[str]],
+    wanted: Mapping[str, range | None] | None,
+    where: Path,
+) -> list[str]:
+    """Return the sequences to read: those asked for, those of a split, or all.
+
+    Args:
+        available: The sequences that are there.
+        split: Name of a split.
+        splits: The sequences of each split of the set.
+        wanted: Sequences chosen by hand, instead of a split.
+        where: Where they were looked for, for the text of the error.
+
+    Raises:
+        ConfigError: If there is no such split, or both a split and sequences are given.
+        DataError: If a sequence is missing.
+    """
+    there = set(available)
+    if split is not None and wanted is not None:
+        msg = f"Expected --split or --sequences, found both: {split} and {listed(wanted)}."
+        raise ConfigError(msg)
+    if split is not None:
+        chosen = list(splits[named("--split", split, splits)])
+    else:
+        chosen = sorted(there) if wanted is None else list(wanted)
+    if missing := [name for name in chosen if name not in there]:
+        msg = (
+            f"{len(missing)} of {len(chosen)} sequences are not in {where}: {listed(missing)}; "
+            f"there are: {listed(there)}. Add them, or choose others with --sequences."
+        )
+        raise DataError(msg)
+    if not chosen:
+        msg = f"Expected sequences in {where}, found none. Is SRC the folder of the data set?"
+        raise DataError(msg)
+    return chosen
+
+
+def read_sequences(text: str) -> dict[str, range | None]:
+    """Read a list of sequences: ``A,B,C``, or a file with one a line.
+
+    A line ``0002 empty 000000 000232``, as in the seqmaps of KITTI, also gives the frames, of which
+    the last number is the last, not the one after it. A first line ``name``, as in the seqmaps of
+    MOT Challenge, is a title.
+
+    Raises:
+        ConfigError: If a line has another form, or there is no sequence.
+    """
+    path = Path(text)
+    is_file = path.is_file()
+    lines = path.read_text("utf-8", errors="replace").splitlines() if is_file else text.split(",")
+    sequences: dict[str, range | None] = {}
+    for number, line in enumerate(lines, start=1):
+        parts = line.split()
+        if len(parts) == 1:
+            sequences[parts[0]] = None
+        elif len(parts) == 4 and parts[2].isdecimal() and parts[3].isdecimal():
+            sequences[parts[0]] = range(int(parts[2]), int(parts[3]) + 1)
+        elif parts:
+            where = f"{path}, line {number}" if is_file else "--sequences"
+            msg = (
+                f"{where}: expected a sequence, or `sequence empty first last` as in the seqmaps "
+                f"of KITTI; found {line!r}."
+            )
+            raise ConfigError(msg)
+    if is_file and next(iter(sequences), None) == "name":
+        del sequences["name"]
+    if not sequences:
+        msg = f"--sequences: expected names, or a file with one a line; found none in {text!r}."
+        raise ConfigError(msg)
+    return sequences
+
+
+def numbered_images(folder: Path, pattern: str, frames: range | None = None) -> dict[int, Path]:
+    r"""Return the images of a folder by number, in ascending order.
+
+    Args:
+        folder: The folder.
+        pattern: What names match, with the number as its group: ``(\d{6})\.png``.
+        frames: The numbers that are wanted; all by default.
+
+    Raises:
+        DataError: If the folder or a wanted image is missing, or there is none.
+    """
+    if not folder.is_dir():
+        msg = f"Expected a folder of images at {folder}, found none."
+        raise DataError(msg)
+    matches = (re.fullmatch(pattern, entry.name) for entry in os.scandir(folder))
+    images = {int(match[1]): folder / match[0] for match in matches if match}
+    if frames is not None:
+        if missing := [number for number in frames if number not in images]:
+            found = f"{len(missing)} are missing: {listed(map(str, missing))}"
+            msg = f"Expected the images {frames[0]} to {frames[-1]} in {folder}; {found}."
+            raise DataError(msg)
+        images = {number: images[number] for number in frames}
+    if not images:
+        msg = f"Expected images named like `{pattern}` in {folder}, found none."
+        raise DataError(msg)
+    return dict(sorted(images.items()))
+
+
+def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int, int]:
+    """Return ``(height, width)`` of an image, of which only the beginning is read.
+
+    Args:
+        path: The image.
+        expected: Its size as the annotations say.
+
+    Raises:
+        FrameError: If it is missing, is none, or of another size.
+    """
+    try:
+        with Image.open(path) as image:
+            size = (image.height, image.width)
+    except (OSError, Image.DecompressionBombError) as error:
+        msg = f"Expected an image at {path}; cannot read it: {error}."
+        raise FrameError(msg) from error
+    if expected is not None and size != expected:
+        msg = (
+            f"{path}: expected {expected[0]} x {expected[1]} (height x width) as annotated, found "
+            f"{size[0]} x {size[1]}. Use the original images: boxes do not fit others."
+        )
+        raise FrameError(msg)
+    return size
+
+
+def relative(path: Path, root: Path) -> str:
+    """Return the file name of an image below the image root."""
+    return path.relative_to(root).as_posix()
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return the first of some names in order, as text."""
+    ordered = sorted(names)
+    more = ", ..." if len(ordered) > SHOWN_NAMES else ""
+    return ", ".join(ordered[:SHOWN_NAMES]) + more if ordered else "nothing"

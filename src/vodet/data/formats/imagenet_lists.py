@@ -1,0 +1,98 @@
+"""The lists of ImageNet VID and DET: which frames, which videos, which frames to train on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vodet.data.formats.tables import raise_faults
+from vodet.errors import DataError
+
+
+@dataclass
+class Selection:
+    """What a list asks for, by path below the split's folder of ``Data``.
+
+    Args:
+        frames: Frames to read, by video; an empty list for all of the video.
+        annotated: Frames whose boxes are read, by video; those of a video that is not here are all
+            annotated.
+        lengths: Number of frames, of videos for which the list says it.
+    """
+
+    frames: dict[str, list[int]] = field(default_factory=dict)
+    annotated: dict[str, list[int]] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+
+
+def read_list(path: Path, split: str) -> Selection:
+    """Read a list of videos or frames.
+
+    ``path 1 frame_index n_frames``, as in ``VID_train_15frames.txt``: the videos, of which only the
+    frames listed are annotated, the others support them. ``path start 0 n_frames``, as in
+    ``VID_val_videos.txt``: whole videos. ``video/frame index``, as in ``ImageSets/VID/val.txt``:
+    these frames. ``video index``, as in ``ImageSets/VID/train_1.txt``: whole videos.
+
+    Args:
+        path: The list.
+        split: ``train`` or ``val``, with which paths may begin.
+
+    Raises:
+        DataError: If the list is missing, empty or malformed.
+    """
+    lines = _read_lines(path)
+    numbered = {line: parts for line, parts in lines.items() if len(parts) == 4}
+    faults = [
+        f"line {line}: expected `path number` or `path number frame_index n_frames` with integers, "
+        f"found {' '.join(parts)!r}"
+        for line, parts in lines.items()
+        if len(parts) not in (1, 2, 4) or not all(part.isdecimal() for part in parts[1:])
+    ]
+    if numbered and len(numbered) < len(lines):
+        faults.append(f"expected lines of one form, found {len(numbered)} of 4 columns and others")
+    raise_faults(path, faults)
+    return _by_length(path, numbered, split) if numbered else _by_path(lines, split)
+
+
+def _read_lines(path: Path) -> dict[int, list[str]]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"--list: cannot read {path}: {error}."
+        raise DataError(msg) from error
+    parts = {line: text.split() for line, text in enumerate(lines, start=1) if text.strip()}
+    if not parts:
+        msg = f"--list: expected lines in {path}, found none."
+        raise DataError(msg)
+    return parts
+
+
+def _by_length(path: Path, lines: dict[int, list[str]], split: str) -> Selection:
+    selection = Selection()
+    faults = []
+    for line, (name, _, index, length) in lines.items():
+        video = _below(name, split)
+        selection.annotated.setdefault(video, []).append(int(index))
+        selection.lengths[video] = int(length)
+        selection.frames[video] = []
+        if int(index) >= int(length):
+            faults.append(f"line {line}: expected a frame_index from 0 below {length}: {index}")
+    raise_faults(path, faults)
+    if all(frames == [0] for frames in selection.annotated.values()):
+        selection.annotated.clear()  # a list of whole videos
+    return selection
+
+
+def _by_path(lines: dict[int, list[str]], split: str) -> Selection:
+    selection = Selection()
+    for name, *_ in lines.values():
+        video, _, frame = _below(name, split).rpartition("/")
+        if len(frame) == 6 and frame.isdecimal():
+            selection.frames.setdefault(video, []).append(int(frame))
+        else:
+            selection.frames[_below(name, split)] = []
+    return selection
+
+
+def _below(name: str, split: str) -> str:
+    return name.removeprefix(f"{split}/").removesuffix(".JPEG")

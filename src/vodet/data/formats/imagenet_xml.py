@@ -1,0 +1,141 @@
+"""The XML files of ImageNet VID and DET, parsed in several processes.
+
+Imports nothing heavy: each process imports this module when it starts.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+from vodet.errors import DataError
+
+CHUNK = 128  # files: some 10 ms of work, beside which sending them to a process is little
+FEW = 64 * CHUNK  # files: a second of work, about as long as processes take to start
+_IGNORE_INTERRUPT = (signal.SIGINT, signal.SIG_IGN)  # this process ends the others
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+class XmlObject(NamedTuple):
+    """An object of an XML file; VID has tracks, DET has none."""
+
+    name: str
+    xyxy: tuple[int | float, ...]
+    track: str | None
+    is_occluded: bool | None
+
+
+class XmlFrame(NamedTuple):
+    """An XML file: ``(height, width)`` of the image, and its objects."""
+
+    size: tuple[int, int]
+    objects: list[XmlObject]
+
+
+def parse_all(paths: Iterable[Path], workers: int) -> Iterator[XmlFrame]:
+    """Parse files in order, with a bounded number of them in memory.
+
+    A script that reads more than a few in several processes needs ``if __name__ == "__main__":``.
+
+    Args:
+        paths: The files.
+        workers: Number of processes; up to 1 for none but this one.
+
+    Raises:
+        DataError: At the first file that is missing or malformed.
+    """
+    remaining = iter(paths)
+    first = list(islice(remaining, FEW))
+    if workers <= 1 or len(first) < FEW:
+        yield from map(parse_xml, first)
+        yield from map(parse_xml, remaining)
+        return
+    chunks = _chunks(first, remaining)
+    # Not forked: progress bars have threads, which a fork does not survive.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, signal.signal, _IGNORE_INTERRUPT) as pool:
+        pending: deque[Future[list[XmlFrame]]] = deque()
+        try:
+            for chunk in chunks:
+                pending.append(pool.submit(_parse_chunk, chunk))
+                if len(pending) > 4 * workers:
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _chunks(first: list[Path], remaining: Iterator[Path]) -> Iterator[list[str]]:
+    for start in range(0, len(first), CHUNK):
+        yield [str(path) for path in first[start : start + CHUNK]]
+    while chunk := [str(path) for path in islice(remaining, CHUNK)]:
+        yield chunk
+
+
+def _parse_chunk(paths: list[str]) -> list[XmlFrame]:
+    return [parse_xml(Path(path)) for path in paths]
+
+
+def parse_xml(path: Path) -> XmlFrame:
+    """Parse one file.
+
+    Raises:
+        DataError: If it is missing or malformed; the element is named.
+    """
+    try:
+        with path.open("rb") as file:
+            root = ElementTree.fromstring(file.read())
+        size = (int(_text(root, "size/height")), int(_text(root, "size/width")))
+        if min(size) < 1:
+            msg = f"size: expected height and width above 0, found {size[0]} and {size[1]}"
+            raise ValueError(msg)
+        objects = [_object(element, place) for place, element in enumerate(root.findall("object"))]
+        return XmlFrame(size, objects)
+    except FileNotFoundError:
+        msg = f"Expected an XML file at {path}, found none."
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        msg = f"{path}: not an annotation of ImageNet: {error}."
+    raise DataError(msg)
+
+
+def _object(element: ElementTree.Element, place: int) -> XmlObject:
+    try:
+        box = element.find("bndbox")
+        if box is None:
+            msg = "expected an element bndbox, found none"
+            raise ValueError(msg)
+        xyxy = tuple(_number(_text(box, corner)) for corner in _CORNERS)
+        occluded = element.findtext("occluded")
+        is_occluded = None if occluded is None else bool(int(occluded))
+        return XmlObject(_text(element, "name"), xyxy, element.findtext("trackid"), is_occluded)
+    except ValueError as error:
+        msg = f"object {place + 1}: {error}"
+        raise ValueError(msg) from None
+
+
+def _text(element: ElementTree.Element, name: str) -> str:
+    text = element.findtext(name)
+    if not text:
+        msg = f"expected an element {name} with text, found none"
+        raise ValueError(msg)
+    return text
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        value = float(text)  # a few files have fractions
+    if not abs(value) < float("inf"):
+        msg = f"bndbox: expected finite numbers, found {text}"
+        raise ValueError(msg)
+    return value

@@ -1,0 +1,114 @@
+"""KITTI MOTS: masks as ``instances_txt/%04d.txt`` or 16-bit ``instances/%04d/%06d.png``.
+
+An id is class * 1000 + instance; class 1 is a car, 2 a pedestrian, 10 a region to ignore. Boxes are
+the tight boxes of the masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vodet.data.formats.folders import named
+from vodet.data.formats.kitti import OFFICIAL_FRAMES, Sequence, find_annotations, find_sequences
+from vodet.data.formats.masks import Region, read_ids, region_of_runs, regions_of_ids
+from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
+from vodet.data.formats.tables import integer, one_of, raise_faults
+from vodet.errors import DataError
+
+CLASS_NAMES = ("car", "pedestrian")  # classes 1 and 2
+MASKS = ("txt", "png")
+_IGNORED = 10
+_CLASSES = (1, 2, _IGNORED)
+_COLUMNS: dict[str, Callable[[str], Any]] = {
+    "frame": integer,
+    "id": integer,
+    "class": one_of(*_CLASSES),
+    "height": integer,
+    "width": integer,
+    "rle": str,
+}
+
+
+def read_kitti_mots(
+    source: Path,
+    *,
+    images: Path | None = None,
+    split: str | None = None,
+    sequences: Mapping[str, range | None] | None = None,
+    masks: str = "txt",
+) -> Records:
+    """Read sequences of KITTI MOTS.
+
+    Args:
+        source: The folder with ``instances_txt`` or ``instances``.
+        images: Image root, with ``image_02`` or ``training/image_02``.
+        split: ``train`` or ``val``.
+        sequences: Names of sequences, with the frames to take.
+        masks: ``txt`` or ``png``, which hold the same.
+
+    Raises:
+        DataError: If something is missing or malformed.
+    """
+    folder, suffix, read = {
+        "txt": ("instances_txt", ".txt", _regions_of_text),
+        "png": ("instances", "", _regions_of_images),
+    }[named("--masks", masks, MASKS)]
+    annotations = find_annotations(source, folder, "masks of KITTI MOTS")
+    found = find_sequences(annotations, suffix, images or source, split, sequences)
+    videos = (
+        Video(sequence.name, read(annotations / f"{sequence.name}{suffix}", sequence))
+        for sequence in found
+    )
+    categories = categories_of(CLASS_NAMES, ["vehicle", "person"])
+    return Records(categories, videos, official_frames=OFFICIAL_FRAMES.get(split))
+
+
+def _regions_of_text(path: Path, sequence: Sequence) -> Iterator[Frame]:
+    groups = sequence.rows(path, _COLUMNS)
+    for number, file_name, size in sequence.frames():
+        boxes: list[Box] = []
+        faults: list[str] = []
+        for line, values in groups.get(number, []):
+            try:
+                boxes += _boxes(_region(values, size))
+            except ValueError as error:
+                faults.append(f"line {line}: {error}")
+        raise_faults(path, faults)
+        yield Frame(file_name, number, size, boxes)
+
+
+def _region(values: Mapping[str, Any], size: tuple[int, int]) -> Region:
+    mask_id, kind, annotated = values["id"], values["class"], (values["height"], values["width"])
+    if mask_id // 1000 != kind:
+        msg = f"id: expected class * 1000 + instance with class {kind}, found {mask_id}"
+        raise ValueError(msg)
+    if annotated != size:
+        msg = f"expected a mask of the image's {size[0]} x {size[1]}, found {annotated}"
+        raise ValueError(msg)
+    return region_of_runs(mask_id, size, values["rle"])
+
+
+def _regions_of_images(folder: Path, sequence: Sequence) -> Iterator[Frame]:
+    for number, file_name, size in sequence.frames():
+        path = folder / f"{number:06d}.png"
+        ids = read_ids(path)
+        if ids.shape != size:
+            msg = f"{path}: expected the image's size {size}, found {ids.shape}."
+            raise DataError(msg)
+        boxes: list[Box] = []
+        for region in regions_of_ids(ids):
+            if region.id and region.id // 1000 not in _CLASSES:
+                msg = f"{path}: expected ids of the classes {_CLASSES}, found {region.id}."
+                raise DataError(msg)
+            boxes += _boxes(region) if region.id else []
+        yield Frame(file_name, number, size, boxes)
+
+
+def _boxes(region: Region) -> list[Box]:
+    kind = region.id // 1000
+    box = Box(0, region.xyxy, str(region.id), region.area)
+    if kind == _IGNORED:
+        return ignored_for_all(box, len(CLASS_NAMES))
+    return [box._replace(label=kind - 1)]

@@ -1,0 +1,83 @@
+"""KITTI tracking: ``label_02/%04d.txt``, a line an object; ``DontCare`` is a region to ignore."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vodet.data.formats.kitti import OFFICIAL_FRAMES, Sequence, find_annotations, find_sequences
+from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
+from vodet.data.formats.tables import Row, integer, number
+
+CLASS_NAMES = ("car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc")
+_GROUPS = ("vehicle", "vehicle", "vehicle", "person", "person", "person", "vehicle", "misc")
+DONT_CARE = "DontCare"
+# The labels say `Person` where the development kit says `Person_sitting`.
+_LABELS = {name.capitalize(): label for label, name in enumerate(CLASS_NAMES)} | {
+    "Person": CLASS_NAMES.index("person_sitting")
+}
+_VISIBLE = 0  # of occluded: 1 partly, 2 largely, 3 unknown, -1 for DontCare
+
+
+def _type(text: str) -> str:
+    if text not in _LABELS and text != DONT_CARE:
+        msg = f"expected one of {', '.join((*_LABELS, DONT_CARE))}; found {text!r}"
+        raise ValueError(msg)
+    return text
+
+
+_NUMBERS = "alpha left top right bottom height width length x y z rotation_y"
+_COLUMNS: dict[str, Callable[[str], Any]] = {
+    "frame": integer,
+    "track_id": integer,
+    "type": _type,
+    "truncated": number,
+    "occluded": integer,
+    **dict.fromkeys(_NUMBERS.split(), number),
+}
+
+
+def read_kitti_tracking(
+    source: Path,
+    *,
+    images: Path | None = None,
+    split: str | None = None,
+    sequences: Mapping[str, range | None] | None = None,
+) -> Records:
+    """Read sequences of KITTI tracking, with its eight types as classes.
+
+    Args:
+        source: The folder with ``label_02`` or ``training/label_02``.
+        images: Image root, with ``image_02`` or ``training/image_02``.
+        split: ``train`` or ``val``: the sequences of KITTI MOTS, since KITTI tracking has no split
+            of its own.
+        sequences: Names of sequences, with the frames to take.
+
+    Raises:
+        DataError: If something is missing or malformed.
+    """
+    annotations = find_annotations(source, "label_02", "labels of KITTI tracking")
+    found = find_sequences(annotations, ".txt", images or source, split, sequences)
+    videos = (
+        Video(sequence.name, _frames(annotations / f"{sequence.name}.txt", sequence))
+        for sequence in found
+    )
+    categories = categories_of(CLASS_NAMES, _GROUPS)
+    return Records(categories, videos, official_frames=OFFICIAL_FRAMES.get(split))
+
+
+def _frames(path: Path, sequence: Sequence) -> Iterator[Frame]:
+    groups = sequence.rows(path, _COLUMNS)
+    for frame, file_name, size in sequence.frames():
+        boxes = [box for row in groups.get(frame, []) for box in _boxes(row)]
+        yield Frame(file_name, frame, size, boxes)
+
+
+def _boxes(row: Row) -> list[Box]:
+    values = row.values
+    xyxy = (values["left"], values["top"], values["right"], values["bottom"])
+    if values["type"] == DONT_CARE:
+        return ignored_for_all(Box(0, xyxy), len(CLASS_NAMES))
+    label = _LABELS[values["type"]]
+    return [Box(label, xyxy, str(values["track_id"]), is_occluded=values["occluded"] != _VISIBLE)]

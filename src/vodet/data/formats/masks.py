@@ -1,0 +1,101 @@
+"""Boxes of masks: of images of ids, and of COCO's compressed run lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy.ndimage import find_objects
+
+from vodet.errors import FrameError
+
+
+class Region(NamedTuple):
+    """A mask: its id, its tight box and its number of pixels."""
+
+    id: int
+    xyxy: tuple[int, int, int, int]
+    area: int
+
+
+def regions_of_ids(ids: np.ndarray) -> Iterator[Region]:
+    """Yield the region of each id of an image of ids, in ascending order.
+
+    Args:
+        ids: ``[height, width]`` of any integers.
+    """
+    values, positions, areas = np.unique(ids, return_inverse=True, return_counts=True)
+    boxes = find_objects(positions.reshape(ids.shape) + 1)
+    for value, (rows, columns), area in zip(values.tolist(), boxes, areas.tolist(), strict=True):
+        yield Region(value, (columns.start, rows.start, columns.stop, rows.stop), area)
+
+
+def connected_regions(mask: np.ndarray, mask_id: int) -> Iterator[Region]:
+    """Yield the parts of a mask that hang together, over corners too."""
+    count, _, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    for left, top, width, height, area in statistics[1:count].tolist():
+        yield Region(mask_id, (left, top, left + width, top + height), area)
+
+
+def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
+    """Return the region of a mask as compressed run lengths; one without pixels has area 0.
+
+    Args:
+        mask_id: Its id.
+        size: ``(height, width)`` of the image.
+        counts: The run lengths, as COCO compresses them.
+
+    Raises:
+        ValueError: If they do not fill the image.
+    """
+    # Checked here, since pycocotools takes runs that do not fit for granted.
+    if (length := _length_of_runs(counts)) != size[0] * size[1]:
+        msg = f"rle: expected runs of {size[0]} x {size[1]} pixels, found {length} pixels"
+        raise ValueError(msg)
+    encoded = {"size": list(size), "counts": counts.encode()}
+    left, top, width, height = (int(value) for value in coco_mask.toBbox(encoded))
+    xyxy = (left, top, left + width, top + height)
+    return Region(mask_id, xyxy, int(coco_mask.area(encoded)))
+
+
+def read_ids(path: Path) -> np.ndarray:
+    """Read a PNG of ids with its 16 bits.
+
+    Raises:
+        FrameError: If it is missing, damaged or no picture of one channel.
+    """
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if ids is None or ids.ndim != 2:
+        found = "nothing that can be read" if ids is None else f"{ids.shape[2]} channels"
+        msg = f"Expected a PNG with one channel of ids at {path}, found {found}."
+        raise FrameError(msg)
+    return np.asarray(ids)
+
+
+def _length_of_runs(counts: str) -> int:
+    """Return how many pixels compressed run lengths fill; -1 where they are malformed.
+
+    Five bits a character from the 48th on, the lowest first, bit 5 says that more follow; from the
+    fourth run on, what is stored is the difference to the last but one.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode():
+        bits = character - 48
+        if not 0 <= bits < 64:
+            return -1
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        if runs[-1] < 0:
+            return -1
+        value = shift = 0
+    return -1 if shift else sum(runs)

@@ -1,0 +1,134 @@
+"""MOT Challenge: ``{sequence}/img1/%06d.jpg`` and ``gt/gt.txt``, frames from 1.
+
+Pedestrians are the one class. People on vehicles, static persons, distractors, reflections and
+crowds are ignore regions, as are pedestrians marked as not to be considered. Boxes are annotated
+beyond the border of the image; they are clipped.
+"""
+
+from __future__ import annotations
+
+import configparser
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from vodet.data.formats.folders import (
+    choose_sequences,
+    find_folder,
+    image_size,
+    named,
+    numbered_images,
+    relative,
+)
+from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
+from vodet.data.formats.tables import Row, by_frame, integer, number, one_of, read_rows, xyxy
+from vodet.errors import DataError
+
+SPLITS = ("train",)  # the others have no annotations
+PEDESTRIAN = 1
+IGNORED = (2, 7, 8, 12, 13)  # person on vehicle, static person, distractor, reflection, crowd
+CLASSES = range(1, 14)
+VISIBLE = 0.5  # less is occluded
+OTHER_CLASS = "objects of other classes (vehicles, occluders)"
+SAME_IMAGES = "sequences with the images of another (MOT17 has each three times)"
+
+_COLUMNS = {
+    "frame": integer,
+    "id": integer,
+    "left": number,
+    "top": number,
+    "width": number,
+    "height": number,
+    "conf": one_of(0, 1),
+    "class": one_of(*CLASSES),
+    "visibility": number,
+}
+
+
+def read_mot(
+    source: Path,
+    *,
+    images: Path | None = None,
+    split: str | None = None,
+    sequences: Mapping[str, range | None] | None = None,
+) -> Records:
+    """Read sequences of MOT Challenge (MOT16, MOT17, MOT20).
+
+    Args:
+        source: The folder of the sequences, or that with ``train``.
+        images: Image root, if the images are elsewhere in the same folders.
+        split: ``train``, the only one with annotations.
+        sequences: Names of sequences, with the frames to take; all by default, of which MOT17's
+            repetitions for each detector are taken once.
+
+    Raises:
+        DataError: If something is missing or malformed.
+    """
+    candidates = ("train", ".") if split is None else (named("--split", split, SPLITS),)
+    folder = find_folder(source, candidates, "sequences of MOT Challenge")
+    skipped: Counter[str] = Counter()
+    there = [path.parent.name for path in folder.glob("*/seqinfo.ini")]
+    chosen = choose_sequences(there, None, {}, sequences, folder)
+    if sequences is None:
+        chosen = _without_repetitions(chosen, skipped)
+    root = images or source
+    pixels = root / folder.relative_to(source)
+    wanted = sequences or {}
+    videos = (
+        _video(folder / name, pixels / name, root, wanted.get(name), skipped) for name in chosen
+    )
+    return Records(categories_of(["pedestrian"], ["person"]), videos, None, skipped)
+
+
+def _without_repetitions(names: list[str], skipped: Counter[str]) -> list[str]:
+    first: dict[str, str] = {}
+    for name in names:
+        first.setdefault(re.sub("-(DPM|FRCNN|SDP)$", "", name), name)
+    if len(first) < len(names):
+        skipped[SAME_IMAGES] += len(names) - len(first)
+    return list(first.values())
+
+
+def _video(
+    folder: Path, pixels: Path, root: Path, frames: range | None, skipped: Counter[str]
+) -> Video:
+    image_folder, extension, size = _read_seqinfo(folder / "seqinfo.ini")
+    found = numbered_images(pixels / image_folder, rf"(\d+){re.escape(extension)}", frames)
+    path = folder / "gt" / "gt.txt"
+    groups = by_frame(path, read_rows(path, _COLUMNS), found, frames)
+
+    def read() -> Iterator[Frame]:
+        for frame, image in found.items():
+            boxes = list(_boxes(groups.get(frame, []), skipped))
+            yield Frame(relative(image, root), frame, image_size(image, size), boxes)
+
+    return Video(folder.name, read())
+
+
+def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int]]:
+    """Return folder and extension of the images, and their size."""
+    parser = configparser.ConfigParser()
+    try:
+        parser.read_string(path.read_text("utf-8"))
+        section = parser["Sequence"]
+        size = (int(section["imHeight"]), int(section["imWidth"]))
+        return section.get("imDir", "img1"), section.get("imExt", ".jpg"), size
+    except (OSError, KeyError, ValueError, configparser.Error) as error:
+        msg = f"{path}: expected [Sequence] with imWidth and imHeight, found: {error!r}."
+        raise DataError(msg) from error
+
+
+def _boxes(rows: list[Row], skipped: Counter[str]) -> Iterator[Box]:
+    for _, values in rows:
+        kind = values["class"]
+        if kind != PEDESTRIAN and kind not in IGNORED:
+            skipped[OTHER_CLASS] += 1
+            continue
+        yield Box(
+            label=0,
+            xyxy=xyxy(values),
+            track=str(values["id"]),
+            is_ignored=kind in IGNORED or values["conf"] == 0,
+            is_occluded=values["visibility"] < VISIBLE,
+        )

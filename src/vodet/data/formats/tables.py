@@ -1,0 +1,161 @@
+"""Reading text files of one object a line, naming every line that is malformed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vodet.data.formats.records import Number
+from vodet.errors import DataError
+
+SHOWN_FAULTS = 10
+
+
+class Row(NamedTuple):
+    """A line: its number from 1 and its values by column."""
+
+    line: int
+    values: Mapping[str, Any]
+
+
+def read_rows(
+    path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","
+) -> list[Row]:
+    """Read a file with one object a line; empty lines are passed over.
+
+    Args:
+        path: The file.
+        columns: Name and type of each column; a type takes text and raises ValueError.
+        separator: What is between values; None for blanks.
+
+    Raises:
+        DataError: If the file is missing, or with the first malformed lines.
+    """
+    rows, faults = [], []
+    for line, text in enumerate(_read_lines(path), start=1):
+        if text.strip():
+            try:
+                rows.append(Row(line, _parse(text, columns, separator)))
+            except ValueError as error:
+                faults.append(f"line {line}: {error}")
+    raise_faults(path, faults)
+    return rows
+
+
+def raise_faults(path: Path, faults: list[str]) -> None:
+    """Raise if there are faults in a file.
+
+    Raises:
+        DataError: With their number and the first ten.
+    """
+    if faults:
+        shown = "".join(f"\n  {fault}" for fault in faults[:SHOWN_FAULTS])
+        more = len(faults) - SHOWN_FAULTS
+        msg = f"{path}: {shown.strip()}" if len(faults) == 1 else f"{path}: {shown}"
+        raise DataError(msg + (f"\n  and {more} more." if more > 0 else ""))
+
+
+def by_frame(
+    path: Path, rows: Iterable[Row], frames: Iterable[int], wanted: range | None = None
+) -> dict[int, list[Row]]:
+    """Group rows by their column ``frame``, of which each must have an image.
+
+    Args:
+        path: The file they come from.
+        rows: The rows.
+        frames: The frames that have an image.
+        wanted: The frames that are asked for, all by default; rows of others are passed over.
+
+    Raises:
+        DataError: If a row is of a frame without an image.
+    """
+    known = set(frames)
+    groups: dict[int, list[Row]] = defaultdict(list)
+    faults = []
+    for row in rows:
+        frame = row.values["frame"]
+        if wanted is not None and frame not in wanted:
+            continue
+        groups[frame].append(row)
+        if frame not in known:
+            faults.append(f"line {row.line}: expected a frame with an image, found frame {frame}")
+    raise_faults(path, faults)
+    return groups
+
+
+def number(text: str) -> Number:
+    """Read a finite number, an int where it has no fraction.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        msg = f"expected a finite number, found {text.strip()!r}"
+        raise ValueError(msg)
+    return int(value) if value.is_integer() else value
+
+
+def integer(text: str) -> int:
+    """Read an integer.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        msg = f"expected an integer, found {text.strip()!r}"
+        raise ValueError(msg) from None
+
+
+def one_of(*choices: int) -> Callable[[str], int]:
+    """Return a type of a column that has one of some integers."""
+
+    def read(text: str) -> int:
+        value = integer(text)
+        if value not in choices:
+            msg = f"expected one of {', '.join(map(str, choices))}, found {value}"
+            raise ValueError(msg)
+        return value
+
+    return read
+
+
+def xyxy(values: Mapping[str, Any]) -> tuple[Number, Number, Number, Number]:
+    """Return the corners of a box in the columns left, top, width, height."""
+    left, top = values["left"], values["top"]
+    return left, top, left + values["width"], top + values["height"]
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        msg = f"Expected annotations at {path}, found no such file."
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"Cannot read the annotations {path}: {error}."
+    raise DataError(msg)
+
+
+def _parse(
+    text: str, columns: Mapping[str, Callable[[str], Any]], separator: str | None
+) -> dict[str, Any]:
+    parts = text.split(separator)
+    if len(parts) != len(columns):
+        msg = f"expected {len(columns)} values ({', '.join(columns)}), found {len(parts)}: {text!r}"
+        raise ValueError(msg)
+    values = {}
+    for (name, kind), part in zip(columns.items(), parts, strict=True):
+        try:
+            values[name] = kind(part)
+        except ValueError as error:
+            msg = f"{name}: {error}"
+            raise ValueError(msg) from None
+    return values

@@ -1,0 +1,225 @@
+"""Writing records as ST-COCO, frame by frame: memory does not grow with the set."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import msgspec
+
+from vodet.data.formats.records import Box, Category, Frame, Number, Records, Video
+from vodet.errors import ConfigError, DataError
+from vodet.files import replacing
+
+DECIMALS = 6  # of what is computed from coordinates: as many as KITTI writes
+OUTSIDE = "boxes wholly outside the image"
+NO_AREA = "boxes without area"
+DROPPED = "ignore regions, as asked"
+
+encode = msgspec.json.Encoder().encode
+
+
+@dataclass
+class Summary:
+    """What was written and what was not.
+
+    Args:
+        class_names: The classes.
+        videos: Number of videos.
+        frames: Number of frames.
+        support_frames: Those of them whose objects are not known.
+        boxes: Number of objects by label.
+        ignored: Number of crowds and ignore regions by label.
+        clipped: Number of boxes that stuck out of the image.
+        skipped: Number of things left out, by reason.
+        official_frames: Number of annotated frames the split should have, where that is known.
+    """
+
+    class_names: list[str]
+    videos: int = 0
+    frames: int = 0
+    support_frames: int = 0
+    boxes: Counter[int] = field(default_factory=Counter)
+    ignored: Counter[int] = field(default_factory=Counter)
+    clipped: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    official_frames: int | None = None
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse a file that cannot be written to, before hours go into reading.
+
+    Raises:
+        ConfigError: If it exists and may not be replaced, or is not named as JSON.
+    """
+    if target.suffix != ".json":
+        msg = f"DST: expected a name that ends in .json, found {target}."
+        raise ConfigError(msg)
+    if target.exists() and not overwrite:
+        msg = f"{target} exists already. Choose another DST, or replace it with --overwrite."
+        raise ConfigError(msg)
+
+
+def write_st_coco(
+    records: Records,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    drop_ignored: bool = False,
+    on_frame: Callable[[], None] = lambda: None,
+) -> Summary:
+    """Write records to a JSON file, which is complete or not there.
+
+    Args:
+        records: What to write.
+        target: The file, ``.json``.
+        overwrite: Whether a file that is there already is replaced.
+        drop_ignored: Whether crowds and ignore regions are left out, for programs that cannot
+            take them.
+        on_frame: Is called after each frame.
+
+    Raises:
+        ConfigError: If the file exists and may not be replaced.
+        DataError: If the records are faulty or there is no frame.
+    """
+    check_target(target, overwrite=overwrite)
+    with (
+        replacing(target) as partial,
+        partial.open("wb") as images,
+        TemporaryFile(dir=partial.parent) as annotations,
+    ):
+        writing = _Writing(records, images, annotations, drop_ignored)
+        writing.write(on_frame)
+        if not writing.summary.frames:
+            msg = f"Nothing to write to {target}: found no frame. Skipped: {_listed(records)}."
+            raise DataError(msg)
+    return writing.summary
+
+
+def _listed(records: Records) -> str:
+    return ", ".join(f"{n} {reason}" for reason, n in records.skipped.items()) or "nothing"
+
+
+class JsonTable:
+    """An array of a JSON file that is being written, with ids from 0.
+
+    Args:
+        file: Stands behind the opening bracket.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.size = 0
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Write an entry with the next id."""
+        self._file.write(b",\n" if self.size else b"\n")
+        self._file.write(encode({"id": self.size, **entry}))
+        self.size += 1
+
+
+class _Writing:
+    """One conversion under way. Annotations wait in a file of their own until images are done."""
+
+    def __init__(
+        self, records: Records, file: IO[bytes], annotations: IO[bytes], drop_ignored: bool
+    ) -> None:
+        self._records = records
+        self._file, self._annotations_file = file, annotations
+        self._images, self._annotations = JsonTable(file), JsonTable(annotations)
+        self._drop_ignored = drop_ignored
+        self._attributes: list[tuple[str, list[str]]] = []
+        self.summary = Summary(
+            [category.name for category in records.categories],
+            skipped=records.skipped,
+            official_frames=records.official_frames,
+        )
+
+    def write(self, on_frame: Callable[[], None]) -> None:
+        """Write everything."""
+        self._file.write(b'{"info": {}, "images": [')
+        for video in self._records.videos:
+            for frame in self._frames(video):
+                self._write_frame(frame, video.name)
+                on_frame()
+        self._file.write(b'],\n"annotations": [')
+        self._annotations_file.seek(0)
+        shutil.copyfileobj(self._annotations_file, self._file)
+        categories = [category._asdict() for category in self._records.categories]
+        self._file.write(b'],\n"categories": ' + encode(categories))
+        if self._attributes:
+            videos = [
+                {"id": number, "name": name, "attributes": attributes}
+                for number, (name, attributes) in enumerate(self._attributes)
+            ]
+            self._file.write(b',\n"videos": ' + encode(videos))
+        self._file.write(b"}\n")
+
+    def _frames(self, video: Video) -> Iterator[Frame]:
+        if video.attributes is not None:
+            self._attributes.append((video.name, list(video.attributes)))
+        self.summary.videos += 1
+        yield from video.frames
+
+    def _write_frame(self, frame: Frame, video: str) -> None:
+        height, width = frame.size
+        image = {
+            "file_name": frame.file_name,
+            "video": video,
+            "frame_number": frame.number,
+            "height": height,
+            "width": width,
+        }
+        self._images.append(image if frame.is_annotated else image | {"is_annotated": False})
+        self.summary.frames += 1
+        self.summary.support_frames += not frame.is_annotated
+        for box in frame.boxes:
+            if box.is_ignored and self._drop_ignored:
+                self.summary.skipped[DROPPED] += 1
+            elif (clipped := self._clip(box, frame.size)) is not None:
+                counts = self.summary.ignored if box.is_ignored else self.summary.boxes
+                counts[box.label] += 1
+                category = self._records.categories[box.label]
+                self._annotations.append(_annotation(clipped, self._images.size - 1, category))
+
+    def _clip(self, box: Box, size: tuple[int, int]) -> Box | None:
+        """Return the part of a box inside the image; None, and counted, where there is none."""
+        (left, top, right, bottom), (height, width) = box.xyxy, size
+        if not (right > left and bottom > top):
+            self.summary.skipped[NO_AREA] += 1
+            return None
+        inside = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
+        if inside == box.xyxy:
+            return box
+        if not (inside[2] > inside[0] and inside[3] > inside[1]):
+            self.summary.skipped[OUTSIDE] += 1
+            return None
+        self.summary.clipped += 1
+        return box._replace(xyxy=inside, area=None)
+
+
+def _annotation(box: Box, image_id: int, category: Category) -> dict[str, Any]:
+    left, top, right, bottom = box.xyxy
+    width, height = _rounded(right - left), _rounded(bottom - top)
+    annotation: dict[str, Any] = {
+        "image_id": image_id,
+        "category_id": category.id,
+        "bbox": (_rounded(left), _rounded(top), width, height),
+        "area": _rounded(width * height) if box.area is None else box.area,
+        "iscrowd": int(box.is_ignored),
+        "ignore": int(box.is_ignored),
+    }
+    if box.track is not None:
+        annotation["id_track"] = box.track
+    if box.is_occluded is not None:
+        annotation["occluded"] = str(int(box.is_occluded))
+    return annotation
+
+
+def _rounded(value: Number) -> Number:
+    return round(value, DECIMALS)

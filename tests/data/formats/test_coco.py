@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vodet.data.formats.coco import read_coco
+from vodet.errors import ConfigError, DataError, FrameError
+
+
+def document():
+    return {
+        "info": {"year": 2017},
+        "images": [
+            {"id": 9, "file_name": "b/2.jpg", "height": 48, "width": 64, "license": 1},
+            {"id": 4, "file_name": "b/1.jpg", "height": 48, "width": 64},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 4, "category_id": 18, "bbox": [1, 2, 3.5, 4], "area": 7.25},
+            {"id": 5, "image_id": 9, "category_id": 3, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+            {"id": 6, "image_id": 4, "category_id": 3, "bbox": [5, 5, 0, 9]},
+        ],
+        "categories": [{"id": 18, "name": "dog"}, {"id": 3, "name": "car", "supercategory": "v"}],
+    }
+
+
+@pytest.fixture
+def source(tmp_path):
+    def write(changed):
+        path = tmp_path / "coco.json"
+        path.write_text(json.dumps(changed))
+        return path
+
+    return write
+
+
+def test_images_are_videos_of_one_frame(source, convert):
+    found = convert(read_coco(source(document())))
+
+    assert found.frames == {
+        ("b/2", 0): [("car", (0, 0, 9, 9), None, 1)],
+        ("b/1", 0): [("dog", (1, 2, 3.5, 4), None, 0)],
+    }
+    assert [a["area"] for a in found.annotations] == [81, 7.25]
+    assert found.document["categories"] == [
+        {"id": 18, "name": "dog", "supercategory": "dog"},
+        {"id": 3, "name": "car", "supercategory": "v"},
+    ]
+    assert found.summary.skipped == {"boxes without area": 1}
+
+
+@pytest.mark.parametrize(
+    ("table", "entry", "field", "value", "message"),
+    [
+        ("images", 1, "id", 9, "images.id: expected no repetition, found 9 twice"),
+        ("images", 1, "file_name", "b/2.png", "file_name, .*: expected no repetition, found 'b/2'"),
+        ("images", 0, "file_name", "../1.jpg", r"images\[0\]\.file_name: expected a path below"),
+        ("images", 0, "height", 0, r"not a COCO detection file: .*\$\.images\[0\]\.height"),
+        ("annotations", 2, "image_id", 7, r"annotations\[2\]\.image_id: expected a known id.* 7"),
+        ("annotations", 0, "category_id", 1, r"annotations\[0\]\.category_id: .* found 1"),
+        ("annotations", 0, "bbox", [1, 2], r"\$\.annotations\[0\]\.bbox"),
+        ("annotations", 0, "bbox", None, r"\$\.annotations\[0\]\.bbox"),
+        ("categories", 0, "name", "car", "categories.name: expected no repetition"),
+    ],
+)
+def test_faults_are_named(source, table, entry, field, value, message):
+    faulty = document()
+    faulty[table][entry][field] = value
+
+    with pytest.raises(DataError, match=message):
+        read_coco(source(faulty))
+
+
+def test_missing_file_and_images(source, convert, image, tmp_path):
+    with pytest.raises(DataError, match="Expected a COCO file at"):
+        read_coco(tmp_path / "none.json")
+    path = source(document())
+    with pytest.raises(ConfigError, match="--check-sizes: expected the image root"):
+        read_coco(path, check_sizes=True)
+    image(tmp_path / "b/2.jpg", 48, 64)
+    with pytest.raises(FrameError, match=r"Expected an image at .*1\.jpg"):
+        convert(read_coco(path, images=tmp_path, check_sizes=True))

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+
+from vodet.data.formats.kitti_tracking import CLASS_NAMES, read_kitti_tracking
+from vodet.errors import DataError
+
+REST = "1.5 1.6 3.7 2.9 1.5 13.1 -1.57"
+
+
+@pytest.fixture
+def source(tmp_path, image, text):
+    for frame in range(3):
+        image(tmp_path / f"k/training/image_02/0003/{frame:06d}.png", 40, 100)
+    text(
+        tmp_path / "k/training/label_02/0003.txt",
+        f"0 -1 DontCare -1 -1 -10.0 60.5 10 70.25 20 {REST}",
+        f"0 4 Car 0 1 -1.7 10.5 5.25 30.5 25 {REST}",
+        f"2 5 Person 0 0 -1.7 90 5 104.5 25 {REST}",
+    )
+    return tmp_path / "k"
+
+
+def test_types_are_classes_and_dont_care_is_to_ignore_for_each(source, convert):
+    found = convert(read_kitti_tracking(source))
+
+    assert found.frames == {
+        ("0003", 0): [
+            *((name, (60.5, 10, 9.75, 10), None, 1) for name in CLASS_NAMES),
+            ("car", (10.5, 5.25, 20, 19.75), "4", 0),
+        ],
+        ("0003", 1): [],
+        ("0003", 2): [("person_sitting", (90, 5, 10, 20), "5", 0)],
+    }
+    assert [a["occluded"] for a in found.annotations if not a["ignore"]] == ["1", "0"]
+    assert found.summary.clipped == 1
+
+
+def test_an_unknown_type_is_named(source, convert, text):
+    text(source / "training/label_02/0003.txt", f"0 4 Bear 0 1 -1.7 10 5 30 25 {REST}")
+
+    with pytest.raises(DataError, match=r"line 1: type: expected one of Car, Van, .*'Bear'"):
+        convert(read_kitti_tracking(source))
+
+
+def test_sample(native, convert):
+    found = convert(read_kitti_tracking(native / "kitti_mots"), drop_ignored=True)
+
+    assert found.summary.boxes == {0: 14}
+    assert found.frames["0001", 0][1][1:3] == (
+        (716.495068, 179.216697, 139.825299, 90.8944),
+        "1",
+    )

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+from vodet.data.formats.mot import read_mot
+from vodet.errors import ConfigError, DataError, FrameError
+
+SEQINFO = ("[Sequence]", "name=A", "imDir=img1", "seqLength=3", "imWidth=64", "imHeight=48")
+
+
+@pytest.fixture
+def sequence(tmp_path, image, text):
+    def write(*lines: str, name: str = "MOT17-02-FRCNN", frames: int = 3, size=(48, 64)):
+        folder = tmp_path / "mot" / "train" / name
+        for frame in range(1, frames + 1):
+            image(folder / "img1" / f"{frame:06d}.jpg", *size)
+        text(folder / "seqinfo.ini", *SEQINFO)
+        text(folder / "gt" / "gt.txt", *lines)
+        return tmp_path / "mot"
+
+    return write
+
+
+def test_frames_from_1_with_pedestrians_and_ignore_regions(sequence, convert):
+    source = sequence(
+        "1,7,10,20,5,8,1,1,1.0",  # frame, id, left, top, width, height, conf, class, visibility
+        "1,8,-4,40,10,20,1,1,0.3",  # leaves the image
+        "3,9,1,2,3,4,0,1,1",  # not to be considered
+        "3,10,1,2,3,4,0,8,1",  # distractor
+        "3,11,1,2,3,4,0,3,1",  # car
+        "3,12,70,2,3,4,1,1,0",
+    )
+
+    found = convert(read_mot(source, split="train"))
+
+    assert found.frames == {
+        ("MOT17-02-FRCNN", 1): [
+            ("pedestrian", (10, 20, 5, 8), "7", 0),
+            ("pedestrian", (0, 40, 6, 8), "8", 0),
+        ],
+        ("MOT17-02-FRCNN", 2): [],
+        ("MOT17-02-FRCNN", 3): [
+            ("pedestrian", (1, 2, 3, 4), "9", 1),
+            ("pedestrian", (1, 2, 3, 4), "10", 1),
+        ],
+    }
+    assert [a["occluded"] for a in found.annotations] == ["0", "1", "0", "0"]
+    assert found.images[0]["file_name"] == "train/MOT17-02-FRCNN/img1/000001.jpg"
+    assert found.summary.clipped == 1
+    assert found.summary.skipped == {
+        "objects of other classes (vehicles, occluders)": 1,
+        "boxes wholly outside the image": 1,
+    }
+
+
+def test_repetitions_for_each_detector_are_taken_once(sequence, convert):
+    for detector in ("DPM", "FRCNN", "SDP"):
+        source = sequence(name=f"MOT17-02-{detector}")
+
+    found = convert(read_mot(source))
+
+    assert {video for video, _ in found.frames} == {"MOT17-02-DPM"}
+    assert list(found.summary.skipped.values()) == [2]
+    chosen = convert(read_mot(source, sequences={"MOT17-02-SDP": range(2, 4)}))
+    assert list(chosen.frames) == [("MOT17-02-SDP", 2), ("MOT17-02-SDP", 3)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,7,10,20,5,8,1,1", r"line 2: expected 9 values \(frame, id, .*found 8"),
+        ("1,7,x,20,5,8,1,1,1", "line 2: left: expected a finite number, found 'x'"),
+        ("1,7,nan,20,5,8,1,1,1", "line 2: left: expected a finite number, found 'nan'"),
+        ("1,7,1,20,5,8,1,99,1", "line 2: class: expected one of 1, 2, .*found 99"),
+        ("4,7,1,20,5,8,1,1,1", "line 2: expected a frame with an image, found frame 4"),
+    ],
+)
+def test_malformed_lines_are_named(sequence, convert, line, message):
+    source = sequence("1,7,10,20,5,8,1,1,1", line)
+
+    with pytest.raises(DataError, match=message) as caught:
+        convert(read_mot(source))
+    assert "gt.txt" in str(caught.value)
+
+
+def test_what_is_missing_or_of_another_size(sequence, convert, tmp_path):
+    source = sequence(size=(40, 64))
+
+    with pytest.raises(FrameError, match=r"expected 48 x 64 .* found 40 x 64"):
+        convert(read_mot(source))
+    with pytest.raises(ConfigError, match="--split: expected one of train; found val"):
+        read_mot(source, split="val")
+    with pytest.raises(DataError, match=r"1 of 1 sequences are not in .*: B; there are: MOT17-02"):
+        read_mot(source, sequences={"B": None})
+    with pytest.raises(DataError, match="no such folder"):
+        read_mot(tmp_path / "none", split="train")
+    (source / "train/MOT17-02-FRCNN/gt/gt.txt").unlink()
+    with pytest.raises(DataError, match="found no such file"):
+        convert(read_mot(source))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mot17_04.json", {"drop_ignored": True}), ("mot17_04_with_ignore.json", {})],
+)
+def test_sample(native, same_as_sample, name, options):
+    same_as_sample(read_mot(native / "mot17"), name, **options)
