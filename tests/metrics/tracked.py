@@ -10,7 +10,7 @@ from vodet.structures import GroundTruth
 
 def moving_objects(
     rng: np.random.Generator,
-    videos: int = 4,
+    videos: int = 8,
     frames: int = 25,
     tracks: int = 6,
     classes: int = 3,
