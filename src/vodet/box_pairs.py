@@ -23,7 +23,8 @@ def intersections(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> 
     """
     least = np.maximum(boxes[..., :2], others[..., :2]).astype(np.float64)
     sides: np.ndarray = np.minimum(boxes[..., 2:], others[..., 2:]) - least + pixel
-    return sides.clip(min=0).prod(axis=-1)
+    shared: np.ndarray = sides.clip(min=0).prod(axis=-1)
+    return shared
 
 
 def areas(boxes: np.ndarray, pixel: float = 0.0) -> np.ndarray:
@@ -38,7 +39,8 @@ def ious(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarra
     """
     shared = intersections(boxes, others, pixel)
     union = areas(boxes, pixel) + areas(others, pixel) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    quotients: np.ndarray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return quotients
 
 
 def pairs_of_equal_keys(

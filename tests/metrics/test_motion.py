@@ -84,13 +84,10 @@ def test_groups_by_the_vid_rule_equal_a_loop() -> None:
     result = motion_average_precision(truth, predictions)
     matches, groups = slow_matches(truth, predictions), motion_groups(truth)
     for group, name in enumerate(GROUPS):
+        counted = {-1, *np.flatnonzero(groups == group).tolist()}
         expected = []
         for label in (0, 1):
-            hits = [
-                best >= 0
-                for of, best in matches
-                if of == label and best in (-1, *np.flatnonzero(groups == group))
-            ]
+            hits = [best >= 0 for of, best in matches if of == label and best in counted]
             number = ((groups == group) & (truth.labels == label)).sum()
             expected.append(slow_area(hits, number))
             assert result[f"motion/ap_50_{name}/class {label}"] == pytest.approx(expected[-1])

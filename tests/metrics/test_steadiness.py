@@ -84,6 +84,7 @@ def test_by_hand() -> None:
     result = steadiness(truth, found([*rows, (4, BOX, 0.2)]), score_threshold=0.3)
     assert result == pytest.approx(
         {
+            "steadiness/score_threshold": 0.3,
             "steadiness/found": 4 / 8,
             "steadiness/drop_outs": 100 * 2 / 8,
             "steadiness/jitter": 1 - 0.5,
@@ -115,4 +116,5 @@ def test_a_pause_of_the_track_is_no_loss_and_its_ends_are_no_neighbours() -> Non
 def test_without_detections_and_without_tracks() -> None:
     assert steadiness(one_video([[BOX]]), found([]))["steadiness/found"] == 0
     result = steadiness(one_video([[BOX]], track_ids=[[-1]]), found([(0, BOX, 0.9)]))
+    assert result.pop("steadiness/score_threshold") == 0.3
     assert all(math.isnan(value) for value in result.values())

@@ -43,6 +43,7 @@ def steadiness(
         tracks found in two neighbouring frames, each IoU between the two frames: 0 where boxes
         move as annotated, below 0 where they move less, at most 1.
         ``steadiness/score_change``: mean absolute difference of the scores in the same pairs.
+        ``steadiness/score_threshold``, as given: the others are comparable only at the same one.
         NaN where there is nothing to count.
     """
     predictions = by_score(
@@ -60,6 +61,7 @@ def steadiness(
     detections = [predictions[finders[rows]] for rows in pairs]
     jitter = ious(*objects) - ious(detections[0].boxes, detections[1].boxes)
     return {
+        "steadiness/score_threshold": score_threshold,
         "steadiness/found": _mean(_shares(tracks, is_found)),
         "steadiness/drop_outs": 100 * _drop_outs(tracks, is_found) / len(tracks)
         if len(tracks)

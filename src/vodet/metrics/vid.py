@@ -31,7 +31,8 @@ def vid_threshold(boxes: np.ndarray) -> np.ndarray:
         ``[n]`` float64.
     """
     grown = areas(boxes, PIXEL + _TOLERANCE)
-    return np.minimum(_LEAST_IOU, areas(boxes, PIXEL) / grown)
+    least: np.ndarray = np.minimum(_LEAST_IOU, areas(boxes, PIXEL) / grown)
+    return least
 
 
 def vid_average_precision(ground_truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
