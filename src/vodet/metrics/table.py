@@ -83,9 +83,10 @@ def protocols_table(protocols: Iterable[str], result: Mapping[str, float]) -> Ta
 
     A dash stands where there is nothing to find, a blank where the protocol has no such number.
     """
-    columns = [column for protocol in protocols for column in _COLUMNS[protocol]]
-    table = Table(title="Evaluation, percent; each column by its own protocol")
-    if "steadiness/score_threshold" in result:
+    names = list(protocols)
+    columns = [column for name in names for column in _COLUMNS[name]]
+    table = Table(title="Evaluation, percent")
+    if "steadiness" in names:
         table.caption = f"steadiness: scores from {result['steadiness/score_threshold']:g}"
     table.add_column("")
     for column in columns:
