@@ -239,9 +239,12 @@ class GroundTruth:
         category_ids: Category id of each label in the annotation file, ``[K]`` int64.
         image_ids: Ids of the annotated frames, ``[F]`` int64.
         sizes: Their sizes ``(height, width)``, ``[F, 2]`` int32.
+        videos: The number of the video of each, ``[F]`` int64.
+        frame_numbers: Their numbers in their videos, ``[F]`` int32.
         box_starts: ``[F + 1]`` int64.
         boxes: xyxy in original pixels, ``[A, 4]`` float32.
         labels: ``[A]`` int64.
+        track_ids: ``[A]`` int32, identity of the object in its video; -1 where unknown.
         areas: ``[A]`` float32, in square pixels, as annotated or else of the box.
         iscrowd: ``[A]`` bool; crowds and ignore regions.
     """
@@ -250,8 +253,16 @@ class GroundTruth:
     category_ids: np.ndarray
     image_ids: np.ndarray
     sizes: np.ndarray
+    videos: np.ndarray
+    frame_numbers: np.ndarray
     box_starts: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
+    track_ids: np.ndarray
     areas: np.ndarray
     iscrowd: np.ndarray
+
+    @property
+    def frames(self) -> np.ndarray:
+        """The frame of each box, as a position in ``image_ids``, ``[A]`` int64."""
+        return np.repeat(np.arange(len(self.image_ids)), np.diff(self.box_starts))

@@ -109,6 +109,10 @@ def test_ground_truth_is_of_annotated_frames(index: VideoIndex) -> None:
     assert truth.boxes[:, 0].tolist() == [1, 4, 0, 2]
     assert (truth.labels.tolist(), truth.labels.dtype) == ([1, 0, 0, 1], np.int64)
     assert truth.areas.tolist() == [2, 5, 1, 3]
+    assert truth.videos.tolist() == [0, 0, 1, 1]
+    assert truth.frame_numbers.tolist() == [4, 7, 2, 9]
+    assert truth.track_ids.tolist() == [1, 0, 1, -1]
+    assert truth.frames.tolist() == [0, 0, 3, 3]
     assert truth.iscrowd.tolist() == [True, False, False, False]
 
 

@@ -21,9 +21,12 @@ def ground_truth(frames: int = 30) -> GroundTruth:
         category_ids=np.array([3, 8]),
         image_ids=np.arange(frames)[::-1] + 100,
         sizes=np.full((frames, 2), 4000, np.int32),
+        videos=np.zeros(frames, np.int64),
+        frame_numbers=np.arange(frames, dtype=np.int32),
         box_starts=np.arange(frames + 1),
         boxes=np.tile(np.array([[10, 10, 60, 80]], np.float32), (frames, 1)),
         labels=np.arange(frames) % 2,
+        track_ids=np.full(frames, -1, np.int32),
         areas=np.full(frames, 3500, np.float32),
         iscrowd=np.zeros(frames, bool),
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.table import Table
 
 from vodet.cli.app import run
 from vodet.cli.train import build_trainer
@@ -14,28 +17,77 @@ from vodet.data.datamodule import ClipDataModule
 from vodet.data.dataset import Source
 from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError
-from vodet.metrics.coco import coco_average_precision
+from vodet.metrics.predictions import Measure, Predictions
+from vodet.metrics.protocols import choose_protocols, measure_all
 from vodet.metrics.results_file import read_predictions
-from vodet.metrics.table import coco_table
+from vodet.metrics.table import coco_table, protocols_table
+from vodet.structures import GroundTruth
 from vodet.tasks.checkpoint import CARD_KEY, load, read_checkpoint
 from vodet.tasks.detection import VideoDetectionTask
+from vodet.tasks.evaluation import link_tubelets
 from vodet.tasks.report import PredictionsFile, json_text
 
 
 def evaluate(config: DictConfig) -> None:
-    """Evaluate what a config names, print the table and write ``metrics.json``."""
-    result = evaluate_checkpoint(config) if config.ckpt else evaluate_predictions(config)
+    """Evaluate what a config names, print a table and write ``eval.json``."""
+    measure = measure_of(config)
+    evaluated = evaluate_checkpoint if config.ckpt else evaluate_predictions
+    result = evaluated(config, measure)
     if result is None:  # not the first process
         return
     folder = Path(config.output or Path(config.ckpt or config.predictions).parent)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "eval.json").write_text(json_text(result))
     console = Console()
-    console.print(coco_table(result))
+    for table in result_tables(config, result, console):
+        console.print(table)
     console.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
 
 
-def evaluate_predictions(config: DictConfig) -> dict[str, float]:
+def measure_of(config: DictConfig) -> Measure:
+    """Return what the config asks to compute of the detections of a data set.
+
+    Raises:
+        ConfigError: If it names a protocol or a linking that does not exist.
+    """
+    if config.tubelet_linking not in ("none", "seq_nms"):
+        msg = f"Expected tubelet_linking=none or seq_nms, found {config.tubelet_linking}."
+        raise ConfigError(msg)
+    chosen = choose_protocols(protocols_of(config), config.steadiness.score_threshold)
+    return partial(_measure, chosen, config.tubelet_linking == "seq_nms")
+
+
+def _measure(
+    protocols: Mapping[str, Measure],
+    is_linked: bool,
+    ground_truth: GroundTruth,
+    predictions: Predictions,
+) -> dict[str, float]:
+    if is_linked:
+        predictions = link_tubelets(ground_truth, predictions)
+    return measure_all(protocols, ground_truth, predictions)
+
+
+def protocols_of(config: DictConfig) -> list[str]:
+    """Return the names of the protocols, also where one stands without brackets."""
+    names = config.protocols
+    return [names] if isinstance(names, str) else list(names or [])
+
+
+def result_tables(config: DictConfig, result: Mapping[str, float], console: Console) -> list[Table]:
+    """Lay out the result: COCO AP in full if it is alone, else side by side if there is room."""
+    names = list(dict.fromkeys(protocols_of(config)))
+    tables = [coco_table(result) if names == ["coco"] else protocols_table(names, result)]
+    room = console.options.update(width=10_000)
+    if console.measure(tables[0], options=room).maximum > console.width:
+        tables = [protocols_table([name], result) for name in names]
+    if config.tubelet_linking == "seq_nms":
+        for table in tables:
+            table.title = f"{table.title}, detections linked by Seq-NMS"
+    return tables
+
+
+def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, float]:
     """Evaluate a COCO results file, without the model.
 
     Raises:
@@ -50,11 +102,14 @@ def evaluate_predictions(config: DictConfig) -> dict[str, float]:
         raise ConfigError(msg)
     ground_truth = read_st_coco(config.data.annotations).ground_truth()
     predictions = read_predictions(config.predictions, ground_truth)
-    return coco_average_precision(ground_truth, predictions)
+    return measure(ground_truth, predictions)
 
 
-def evaluate_checkpoint(config: DictConfig) -> dict[str, float] | None:
-    """Stream the videos through the detector of a checkpoint; None on all but one process."""
+def evaluate_checkpoint(config: DictConfig, measure: Measure) -> dict[str, float] | None:
+    """Stream the videos through the detector of a checkpoint; None on all but one process.
+
+    A file of predictions holds what the detector found, before any linking.
+    """
     trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
     window = {
         f"window.{key}": config.window[key]
@@ -73,7 +128,8 @@ def evaluate_checkpoint(config: DictConfig) -> dict[str, float] | None:
     )
     callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
     trainer = build_trainer(config, *callbacks)
-    trainer.validate(VideoDetectionTask(detector), datamodule=data, verbose=False)
+    task = VideoDetectionTask(detector, measure=measure)
+    trainer.validate(task, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return None
     return {

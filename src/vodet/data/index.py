@@ -231,9 +231,14 @@ class VideoIndex(Columns):
             category_ids=self.category_ids,
             image_ids=self.image_ids[self.is_annotated],
             sizes=self.sizes[self.is_annotated],
+            videos=np.repeat(np.arange(self.num_videos), np.diff(self.video_starts))[
+                self.is_annotated
+            ],
+            frame_numbers=self.frame_numbers[self.is_annotated],
             box_starts=starts_of(lengths[self.is_annotated]),
             boxes=self.boxes[kept],
             labels=self.labels[kept].astype(np.int64),
+            track_ids=self.track_ids[kept],
             areas=self.areas[kept],
             iscrowd=self.iscrowd[kept],
         )

@@ -1,8 +1,8 @@
-"""COCO average precision, computed once on the detections of all processes.
+"""COCO average precision; and a metric that is computed once on the detections of all processes.
 
-The protocol of https://cocodataset.org/#detection-eval: IoU 0.50:0.95, 101 recall points, the best
-100 detections of each class in a frame, crowds neither found nor missed. The matching is that of
-faster-coco-eval, which gives the numbers of pycocotools.
+The protocol is that of https://cocodataset.org/#detection-eval: IoU 0.50:0.95, 101 recall points,
+the best 100 detections of each class in a frame, crowds neither found nor missed. The matching is
+that of faster-coco-eval, which gives the numbers of pycocotools.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from vodet.errors import ConfigError, DataError
 from vodet.metrics.distributed import gather_to_first, on_first
-from vodet.metrics.predictions import Predictions, positions_in
+from vodet.metrics.predictions import Measure, Predictions, positions_in
 from vodet.structures import Detections, GroundTruth
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _BEST_1, _BEST_10, _BEST_100 = range(3)  # detections of a class in a frame
 
 
 class CocoAveragePrecision(Metric):
-    """COCO AP of whole videos, exact for any number of processes.
+    """COCO AP, or another protocol, of whole videos, exact for any number of processes.
 
     Processes may have seen different numbers of frames: nothing is exchanged before `compute`,
     which all of them must call. It brings the detections to the first process, orders them by image
@@ -37,11 +37,13 @@ class CocoAveragePrecision(Metric):
 
     Args:
         ground_truth: The annotated frames.
+        measure: What is computed; `coco_average_precision` by default.
     """
 
-    def __init__(self, ground_truth: GroundTruth) -> None:
+    def __init__(self, ground_truth: GroundTruth, measure: Measure | None = None) -> None:
         super().__init__(sync_on_compute=False, compute_with_cache=False)
         self.ground_truth = ground_truth
+        self._measure = measure or coco_average_precision
         self.reset()
 
     def reset(self) -> None:
@@ -78,14 +80,13 @@ class CocoAveragePrecision(Metric):
         return Predictions.cat([found for _, found in parts]).by_image()
 
     def compute(self) -> dict[str, float]:
-        """Return `coco_average_precision` of the detections of all processes.
+        """Return what is measured on the detections of all processes.
 
         Raises:
             DataError: If a frame has been answered twice; on all processes.
         """
         return on_first(
-            lambda predictions: coco_average_precision(self.ground_truth, predictions),
-            self.gather(),
+            lambda predictions: self._measure(self.ground_truth, predictions), self.gather()
         )
 
     def forward(self, *_args: Any, **_kwargs: Any) -> None:

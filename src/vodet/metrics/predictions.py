@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from vodet.errors import DataError
-from vodet.structures import Detections
+from vodet.structures import Detections, GroundTruth
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,9 @@ class Predictions:
         """Whether box and score of each row are finite numbers, ``[N]`` bool."""
         finite: np.ndarray = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
         return finite
+
+
+Measure = Callable[[GroundTruth, Predictions], dict[str, float]]  # an evaluation protocol
 
 
 def _column(

@@ -14,6 +14,7 @@ from vodet.detector import VideoDetector
 from vodet.errors import ConfigError, TrainingError
 from vodet.metrics.coco import CocoAveragePrecision
 from vodet.metrics.distributed import copy_from_first
+from vodet.metrics.predictions import Measure
 from vodet.structures import ClipBatch, VideoChunk
 from vodet.tasks.checkpoint import CARD_KEY, fitting_weights, model_card
 from vodet.tasks.evaluation import Evaluation
@@ -34,6 +35,7 @@ class VideoDetectionTask(L.LightningModule):
         config: The resolved config of the run, kept in checkpoints: from its entry ``model``
             `vodet.load` rebuilds the detector.
         compile_encoder: Compile the backbone with ``torch.compile``.
+        measure: What an evaluation computes of all detections; COCO AP by default.
         seed: The random numbers of each epoch start from it, so that a resumed training goes on as
             the uninterrupted one would.
     """
@@ -46,6 +48,7 @@ class VideoDetectionTask(L.LightningModule):
         schedule: Schedule | None = None,
         config: dict[str, Any] | None = None,
         compile_encoder: bool = False,
+        measure: Measure | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -53,6 +56,7 @@ class VideoDetectionTask(L.LightningModule):
         self._optimizer = optimizer
         self._schedule = schedule
         self._config = config
+        self._measure = measure
         self._seed = seed
         self.evaluation: Evaluation | None = None
         if compile_encoder:
@@ -100,7 +104,8 @@ class VideoDetectionTask(L.LightningModule):
         copy_from_first(self.detector.buffers())
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning late
         ground_truth = data.val_index.ground_truth()
-        self.evaluation = Evaluation(self.detector, CocoAveragePrecision(ground_truth))
+        metric = CocoAveragePrecision(ground_truth, self._measure)
+        self.evaluation = Evaluation(self.detector, metric)
 
     def validation_step(self, chunk: VideoChunk) -> None:
         """Stream a chunk of a video."""

@@ -1,13 +1,18 @@
-"""Evaluation is streaming over a data set."""
+"""Evaluation is streaming over a data set; what is found may be linked before it is measured."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 
+import numpy as np
+
 from vodet.detector import VideoDetector
+from vodet.inference.tubelet_linking import Rescore, seq_nms
 from vodet.metrics.coco import CocoAveragePrecision
+from vodet.metrics.predictions import Predictions, positions_in
 from vodet.streaming import StreamingDetector
-from vodet.structures import FrameDetections, FrameInfo, VideoChunk
+from vodet.structures import FrameDetections, FrameInfo, GroundTruth, VideoChunk
 
 
 class Evaluation:
@@ -45,3 +50,30 @@ class Evaluation:
             info = self._infos[answer.frame_index]
             if info.is_annotated:
                 self.metric.update([info.image_id], [answer.detections])
+
+
+def link_tubelets(
+    ground_truth: GroundTruth, predictions: Predictions, rescore: Rescore = "mean"
+) -> Predictions:
+    """Apply `seq_nms` to the detections of whole videos.
+
+    Frames are neighbours if no annotated frame of the video is between them.
+
+    Args:
+        ground_truth: Says which frames make a video, in which order; no more of it is used.
+        predictions: Of annotated frames.
+        rescore: A sequence gets the mean of its scores, or the largest.
+
+    Returns:
+        What is kept, by image id, best first, with new scores.
+    """
+    order = np.lexsort((ground_truth.frame_numbers, ground_truth.videos))
+    apart = np.diff(ground_truth.videos[order], prepend=ground_truth.videos[order][:1]) != 0
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.arange(len(order)) + np.cumsum(apart)  # one is left out between videos
+    frames = numbers[positions_in(ground_truth.image_ids, predictions.image_ids)]
+    rows, scores = seq_nms(
+        frames, predictions.boxes, predictions.scores, predictions.labels, rescore
+    )
+    kept = replace(predictions[rows], scores=scores)
+    return kept[np.lexsort((-kept.scores, kept.image_ids))]

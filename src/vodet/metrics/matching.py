@@ -1,0 +1,196 @@
+"""Detections matched to objects: greedily by score, each object once, whole data sets at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vodet.box_pairs import areas, intersections, ious, pairs_of_equal_keys
+from vodet.metrics.predictions import Predictions, positions_in
+from vodet.structures import GroundTruth
+
+Threshold = float | Callable[[np.ndarray], np.ndarray]
+
+_CROWD_SHARE = 0.5  # of a detection inside a crowd region; COCO's rule at IoU 0.5
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Detections with the objects of their frame and class that they overlap enough.
+
+    Args:
+        detections: Rows of the predictions, ``[P]`` int64.
+        objects: Rows of the boxes of the ground truth, ``[P]`` int64.
+        ious: ``[P]`` float64.
+    """
+
+    detections: np.ndarray
+    objects: np.ndarray
+    ious: np.ndarray
+
+
+def by_score(ground_truth: GroundTruth, predictions: Predictions) -> Predictions:
+    """Order predictions best first; among equals by image id, then as they came.
+
+    Those of frames that are not annotated are dropped, as no protocol knows them.
+    """
+    known = predictions[positions_in(ground_truth.image_ids, predictions.image_ids) >= 0]
+    return known[np.lexsort((known.image_ids, -known.scores))]
+
+
+def find_candidates(
+    ground_truth: GroundTruth,
+    predictions: Predictions,
+    threshold: Threshold,
+    *,
+    pixel: float = 0.0,
+) -> Candidates:
+    """Pair detections with objects of the same frame and class; crowds are no objects.
+
+    Args:
+        ground_truth: The annotations.
+        predictions: The detections.
+        threshold: The least IoU, or how it follows from the boxes of the objects, ``[n, 4]``.
+        pixel: Added to widths and heights, as in `vodet.box_pairs`.
+    """
+    objects = np.flatnonzero(~ground_truth.iscrowd)
+    detection_keys, keys = _keys(ground_truth, predictions)
+    limits = threshold(ground_truth.boxes) if callable(threshold) else threshold
+    limits = np.broadcast_to(limits, len(ground_truth.boxes))
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
+    for rows, partners in pairs_of_equal_keys(detection_keys, keys[objects]):
+        found = objects[partners]
+        overlaps = ious(predictions.boxes[rows], ground_truth.boxes[found], pixel)
+        enough = overlaps >= limits[found]
+        parts.append((rows[enough], found[enough], overlaps[enough]))
+    return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _keys(ground_truth: GroundTruth, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Number frame and class of each detection and of each annotated box."""
+    classes = len(ground_truth.class_names)
+    frames = positions_in(ground_truth.image_ids, predictions.image_ids)
+    return frames * classes + predictions.labels, ground_truth.frames * classes + (
+        ground_truth.labels
+    )
+
+
+def match(
+    candidates: Candidates,
+    num_detections: int,
+    num_objects: int,
+    last_choice: np.ndarray | None = None,
+) -> np.ndarray:
+    """Let each detection, best first, take the free object that it overlaps most.
+
+    Detections do not wait for each other here: all ask at once for the object they want most, each
+    object keeps the best that asked, and who lost it asks for the next. Where all objects rank the
+    detections alike, this ends (Gale and Shapley, 1962) where choosing one by one does.
+
+    Args:
+        candidates: Who may match whom; of equal IoUs the object of the earlier row is wanted more.
+        num_detections: Their number; the lower its row, the earlier a detection chooses.
+        num_objects: Number of annotated boxes.
+        last_choice: ``[num_objects]`` bool, objects wanted only when all others are taken.
+
+    Returns:
+        The object of each detection, -1 for none, ``[num_detections]`` int64.
+    """
+    asked, wish, ends, objects = _wishes(candidates, last_choice)
+    holders = np.full(num_objects, len(asked))  # of each object; none yet
+    free = np.arange(len(asked))
+    while free.size:
+        targets = objects[wish[free]]
+        before = holders[targets]
+        np.minimum.at(holders, targets, free)
+        displaced = np.unique(before[(before != holders[targets]) & (before < len(asked))])
+        lost = np.concatenate([free[holders[targets] != free], displaced])
+        wish[lost] += 1
+        free = lost[wish[lost] < ends[lost]]
+    matched = np.full(num_detections, -1)
+    held = np.flatnonzero(holders < len(asked))
+    matched[asked[holders[held]]] = held
+    return matched
+
+
+def _wishes(
+    candidates: Candidates, last_choice: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Order candidates by detection, then by how much it wants them.
+
+    Returns:
+        The detections that have any, ascending, and for each where its wishes start and end among
+        the objects, the last value.
+    """
+    later = np.zeros(len(candidates.objects), bool)
+    if last_choice is not None:
+        later = last_choice[candidates.objects]
+    order = np.lexsort((candidates.objects, -candidates.ious, later, candidates.detections))
+    asked, starts = np.unique(candidates.detections[order], return_index=True)
+    return asked, starts, np.append(starts[1:], len(order)), candidates.objects[order]
+
+
+def in_crowds(
+    ground_truth: GroundTruth, predictions: Predictions, *, pixel: float = 0.0
+) -> np.ndarray:
+    """Say of which detections at least half lies in a crowd region of their class, ``[N]`` bool."""
+    crowds = np.flatnonzero(ground_truth.iscrowd)
+    inside = np.zeros(len(predictions), bool)
+    if not crowds.size:
+        return inside
+    detection_keys, keys = _keys(ground_truth, predictions)
+    sizes = areas(predictions.boxes, pixel)
+    for rows, partners in pairs_of_equal_keys(detection_keys, keys[crowds]):
+        region = ground_truth.boxes[crowds[partners]]
+        shared = intersections(predictions.boxes[rows], region, pixel)
+        inside[rows[(shared >= _CROWD_SHARE * sizes[rows]) & (shared > 0)]] = True
+    return inside
+
+
+def outcomes(
+    ground_truth: GroundTruth,
+    predictions: Predictions,
+    matched: np.ndarray,
+    dropped: np.ndarray,
+    wanted: np.ndarray,
+) -> list[tuple[np.ndarray, int]]:
+    """Sum up a matching by class.
+
+    Args:
+        ground_truth: The annotations.
+        predictions: The detections, best first.
+        matched: What `match` returns.
+        dropped: Which detections do not count if they found nothing, ``[N]`` bool.
+        wanted: Which objects are to be found, ``[A]`` bool; what found another does not count.
+
+    Returns:
+        For each class whether its detections that count are true, ``[n]`` bool, and how many
+        objects are to be found.
+    """
+    counts = ~dropped
+    hits = matched >= 0
+    counts[hits] = wanted[matched[hits]]
+    rows = np.flatnonzero(counts)
+    rows = rows[np.argsort(predictions.labels[rows], kind="stable")]
+    classes = len(ground_truth.class_names)
+    ends = np.searchsorted(predictions.labels[rows], np.arange(classes), side="right")
+    numbers = np.bincount(ground_truth.labels[wanted], minlength=classes)
+    parts = np.split(hits[rows], ends)[:classes]
+    return list(zip(parts, numbers.tolist(), strict=True))
+
+
+def best_of_frames(ground_truth: GroundTruth, predictions: Predictions, number: int) -> Predictions:
+    """Keep so many detections of each class in a frame.
+
+    Args:
+        ground_truth: The annotations.
+        predictions: The detections, best first; so they stay.
+        number: How many.
+    """
+    keys, _ = _keys(ground_truth, predictions)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    rank = np.arange(len(keys)) - np.searchsorted(ordered, ordered, side="left")
+    return predictions[np.sort(order[rank < number])]

@@ -1,0 +1,72 @@
+"""UAVDT AP70, the protocol of the UAV detection and tracking benchmark (D. Du et al., ECCV 2018).
+
+As ``CalculateDetectionPR_overall.m`` and ``CalculateDetectionPR_obj.m`` of its toolkit: detections
+inside ignore rectangles are removed first, then matched at IoU 0.7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from vodet.box_pairs import pairs_of_equal_keys
+from vodet.metrics.matching import by_score, find_candidates, match, outcomes
+from vodet.metrics.precision_recall import area_under_curve, mean_of_known
+from vodet.metrics.predictions import Predictions, positions_in
+from vodet.structures import GroundTruth
+
+_LEAST_IOU = 0.7
+
+
+def uavdt_average_precision(
+    ground_truth: GroundTruth, predictions: Predictions
+) -> dict[str, float]:
+    """Evaluate predictions by the protocol of UAVDT.
+
+    A detection is dropped iff it lies strictly inside an ignore rectangle (a crowd region, of any
+    class) of its frame: one that touches an edge counts. The others choose in order of their
+    scores, each the free object of highest IoU, of at least 0.7 with widths ``x2 - x1``. AP is the
+    area under the curve over all its points.
+
+    Among equal scores the order is that of image ids, then of ``predictions``.
+
+    Returns:
+        ``uavdt/ap_70`` with all classes as one, "vehicle": what the benchmark reports;
+        ``uavdt/ap_70/<class>`` with the classes apart, NaN for one without objects, and
+        ``uavdt/map_70``, their mean. From 0 to 1.
+    """
+    predictions = by_score(ground_truth, predictions)
+    predictions = predictions[~in_ignored(ground_truth, predictions)]
+    (vehicle,) = _precisions(
+        replace(ground_truth, class_names=("vehicle",), labels=np.zeros_like(ground_truth.labels)),
+        replace(predictions, labels=np.zeros_like(predictions.labels)),
+    )
+    by_class = {
+        f"uavdt/ap_70/{name}": precision
+        for name, precision in zip(
+            ground_truth.class_names, _precisions(ground_truth, predictions), strict=True
+        )
+    }
+    mean = mean_of_known(list(by_class.values()))
+    return {"uavdt/ap_70": vehicle, "uavdt/map_70": mean, **by_class}
+
+
+def in_ignored(ground_truth: GroundTruth, predictions: Predictions) -> np.ndarray:
+    """Say which detections lie strictly inside an ignore rectangle of their frame, ``[N]`` bool."""
+    regions = np.flatnonzero(ground_truth.iscrowd)
+    inside = np.zeros(len(predictions), bool)
+    frames = positions_in(ground_truth.image_ids, predictions.image_ids)
+    for rows, partners in pairs_of_equal_keys(frames, ground_truth.frames[regions]):
+        boxes, around = predictions.boxes[rows], ground_truth.boxes[regions[partners]]
+        strictly = (boxes[:, :2] > around[:, :2]) & (boxes[:, 2:] < around[:, 2:])
+        inside[rows[strictly.all(axis=1)]] = True
+    return inside
+
+
+def _precisions(ground_truth: GroundTruth, predictions: Predictions) -> list[float]:
+    candidates = find_candidates(ground_truth, predictions, _LEAST_IOU)
+    matched = match(candidates, len(predictions), len(ground_truth.boxes))
+    none = np.zeros(len(predictions), bool)
+    of_classes = outcomes(ground_truth, predictions, matched, none, ~ground_truth.iscrowd)
+    return [area_under_curve(*outcome) for outcome in of_classes]
