@@ -150,10 +150,10 @@ def detectron2_name(name: str) -> str | None:
             "bn3", "conv3.norm"
         )
         return f"backbone.bottom_up.res{int(words[2][-1]) + 1}.{words[3]}.{part}.{words[-1]}"
-    if words[3] == "fcs":
-        return f"roi_heads.st_box_head.fcs.{words[4]}.{words[5]}"
-    kind = {"geometry": "Wgs", "query": "Wqs", "key": "Wks", "value": "Wvs"}[words[5]]
-    return f"roi_heads.st_box_head.{kind}.{words[4]}.{words[6]}"
+    if words[4] == "fcs":
+        return f"roi_heads.st_box_head.fcs.{words[5]}.{words[6]}"
+    kind = {"geometry": "Wgs", "query": "Wqs", "key": "Wks", "value": "Wvs"}[words[6]]
+    return f"roi_heads.st_box_head.{kind}.{words[5]}.{words[7]}"
 
 
 def test_there_and_back_again(sltnet: Weights) -> None:
@@ -413,8 +413,8 @@ def test_values_are_those_of_a_grouped_convolution(sltnet: Weights) -> None:
     )
 
     bias = attention.bias(embedding[None], torch.ones(1, 7, dtype=torch.bool))
-    found = attention(x[None], keys[None], bias)[0]
-    torch.testing.assert_close(found, expected[:, :, 0, 0], rtol=1e-4, atol=1e-5)
+    found, _ = attention(x[None], attention.project(keys[None]), bias)
+    torch.testing.assert_close(found[0], expected[:, :, 0, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_listed_in_one_error(baseline: Weights) -> None:
@@ -441,7 +441,7 @@ def test_at_most_ten_differences_are_listed(baseline: Weights) -> None:
 
 def test_two_weights_for_one_place(sltnet: Weights) -> None:
     second = {"st_cls_predictor.weight": torch.zeros(4, 64)}
-    assert "  st_cls_predictor.weight: a second weight for head.st_cl" in message_of(
+    assert "  st_cls_predictor.weight: a second weight for head.st_head.cl" in message_of(
         sltnet | second
     )
 
