@@ -88,9 +88,9 @@ def test_linking_steadies_the_scores(
 
 
 def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Command) -> None:
-    file = "predictions=runs/some.json"
-    command("eval", f"ckpt={trained}/best.ckpt", file, "protocols=vid", CPU, "data.num_workers=0")
-    result = json.loads((trained / "eval.json").read_text())
+    arguments = [f"ckpt={trained}/best.ckpt", CPU, "data.num_workers=0", "output=runs/one"]
+    command("eval", *arguments, "protocols=vid")
+    result = json.loads((inside / "runs/one/eval.json").read_text())
     assert {name.split("/")[0] for name in result} == {"vid"}
 
 
