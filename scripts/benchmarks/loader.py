@@ -30,9 +30,9 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 from vodet.data.datamodule import ClipDataModule
-from vodet.data.dataset import Source
 from vodet.data.frames import image_path, reduction_for
 from vodet.data.resize import Resize
+from vodet.data.source import Source
 from vodet.stages import FrameResize
 from vodet.structures import ClipBatch, Window
 

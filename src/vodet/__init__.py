@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vodet.data.datamodule import ClipDataModule
-    from vodet.data.dataset import Source
     from vodet.data.resize import Letterbox, Resize
+    from vodet.data.source import Source
     from vodet.data.st_coco import read_st_coco
     from vodet.detector import VideoDetector
     from vodet.encodings import FeatureMaps, FeatureSpec, RoIs, RoISpec
@@ -45,7 +45,7 @@ _HOMES = {
     "Resize": "vodet.data.resize",
     "RoISpec": "vodet.encodings",
     "RoIs": "vodet.encodings",
-    "Source": "vodet.data.dataset",
+    "Source": "vodet.data.source",
     "StreamingDetector": "vodet.streaming",
     "TimmBackbone": "vodet.features.backbone",
     "TubeletAggregation": "vodet.fusion.tubelet_aggregation",

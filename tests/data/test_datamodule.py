@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from vodet.data.datamodule import ClipDataModule, match_classes
-from vodet.data.dataset import Source
+from vodet.data.datamodule import ClipDataModule
 from vodet.data.resize import Resize
 from vodet.data.sampling import TemporalDropout
+from vodet.data.source import Source, match_classes
 from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError, DataError
 from vodet.structures import Window
@@ -203,7 +205,7 @@ def test_class_names_come_from_the_training_data(write_set):
     target = data.val_index.target(0)
     assert target["labels"].tolist() == [0, 1]  # red before green, as drawn
     assert module(None, val=val).class_names == ("green", "red")
-    assert data.train_index is data.train_index
+    assert data.train_indexes is data.train_indexes
 
 
 def test_classes_of_a_trained_detector_come_first(write_set):
@@ -233,17 +235,87 @@ def test_a_class_that_training_lacks(write_set):
 
 
 def test_missing_files_are_named_with_what_to_do(source, tmp_path):
-    for name in ("train", "val"):
-        missing = {name: Source(str(tmp_path / "none.json"), source.images)}
+    def read(name: str, missing: Source):
+        group, _, key = name.partition(".")
+        data = module(source, **{group: {key: missing} if key else missing})
+        return data.val_index if name == "val" else data.train_indexes
+
+    for name in ("train", "val", "extra_train.det"):
         with pytest.raises(
             DataError,
             match=rf"data.{name}.annotations: no such file: .*none.json.*VODET_DATA.*"
             r"vodet-data generate.*vodet-data check",
         ):
-            getattr(module(source, **missing), f"{name}_index")
-        missing = {name: Source(source.annotations, str(tmp_path / "nowhere"))}
+            read(name, Source(str(tmp_path / "none.json"), source.images))
         with pytest.raises(DataError, match=rf"data.{name}.images: no such folder: .*nowhere"):
-            getattr(module(source, **missing), f"{name}_index")
+            read(name, Source(source.annotations, str(tmp_path / "nowhere")))
+
+
+def test_further_data_are_joined_by_the_names_of_their_classes(write_set, caplog):
+    train = write_set("train", categories=((3, "red"),))
+    stills = write_set("stills", {"a": 1, "b": 1, "c": 1}, categories=((1, "green"), (2, "red")))
+    data = module(train, extra_train={"stills": stills}, train_transforms=(), batch_size=1)
+
+    assert data.class_names == ("red", "green")
+    assert data.val_index.class_names == ("red", "green")
+    batches = list(data.train_dataloader())
+
+    assert len(batches) == 9 + 3
+    for batch in batches:
+        (info,), (target,) = batch.reference_infos, (batch.targets[0][batch.reference],)
+        if info.video in ("a", "b", "c"):
+            assert sorted(target["labels"].tolist()) == [0, 1]
+            top = dict(zip(target["labels"].tolist(), target["boxes"][:, 1].tolist(), strict=True))
+            assert top[1] == 28  # as the green box
+        else:
+            assert target["labels"].tolist() == [0]
+    assert "data.train has no class green" in caplog.text
+    assert "extra_train.stills has" not in caplog.text
+
+
+def test_shares_and_epochs_of_further_data(write_set):
+    train, stills = write_set("train"), write_set("stills", {"a": 1, "b": 1, "c": 1})
+    sources = [replace(source, share=share) for source, share in ((train, 1), (stills, 2))]
+    loader = module(sources[0], extra_train={"stills": sources[1]}).train_dataloader()
+
+    def videos(epoch: int) -> list[str]:
+        batches = epoch_of(loader, epoch)
+        return [info.video for batch in batches for info in batch.reference_infos]
+
+    for epoch in range(4):
+        drawn = Counter(videos(epoch))
+        assert drawn.total() == 12
+        assert drawn["a"] + drawn["b"] + drawn["c"] == 8
+        assert max(drawn["a"], drawn["b"], drawn["c"]) == 3  # 8 / 3 times each
+    assert same_batches(epoch_of(loader, 1), epoch_of(loader, 1))
+
+
+def test_a_clip_drawn_again_is_augmented_anew(write_set):
+    stills = write_set("stills", {"a": 1, "b": 1})
+    loader = module(
+        replace(write_set("train"), share=1e-9), extra_train={"b": replace(stills, share=1)}
+    ).train_dataloader()
+    frames = [
+        frame
+        for batch in loader
+        for frame, info in zip(batch.frames, batch.reference_infos, strict=True)
+        if info.video == "a"
+    ]
+
+    assert len(frames) >= 5
+    assert len({frame.numpy().tobytes() for frame in frames}) == len(frames)
+
+
+def test_objects_of_a_still_image_have_tracks(write_set, tmp_path):
+    stills = write_set("stills", {"a": 1})
+    document = json.loads(Path(stills.annotations).read_text())
+    for annotation in document["annotations"]:
+        del annotation["id_track"]
+    Path(stills.annotations).write_text(json.dumps(document))
+
+    (batch,) = module(stills, require_complete_tubelets=True).train_dataloader()
+
+    assert [target["track_ids"].tolist() for target in batch.targets[0]] == [[0, 1]] * 2
 
 
 def test_no_data_is_set():

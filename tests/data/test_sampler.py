@@ -20,15 +20,15 @@ def test_each_process_gets_as_many_clips_and_none_twice(world_size):
 
         assert {len(hand) for hand in hands} == {10 // world_size} == {len(samplers[0])}
         assert len(set(dealt)) == len(dealt)
-        assert {own_epoch for own_epoch, _ in dealt} == {epoch}
-        assert {clip for _, clip in dealt} <= set(range(10))
+        assert {draw.epoch for draw in dealt} == {epoch}
+        assert {draw.clip for draw in dealt} <= set(range(10))
 
 
 def test_the_order_depends_on_seed_and_epoch():
     def order(seed, epoch):
         sampler = ClipSampler(50, seed=seed)
         sampler.set_epoch(epoch)
-        return [clip for _, clip in sampler]
+        return [draw.clip for draw in sampler]
 
     assert sorted(order(0, 0)) == list(range(50))
     assert order(0, 1) == order(0, 1)
@@ -42,7 +42,7 @@ def test_the_rest_is_another_one_in_each_epoch():
         for rank in range(3):
             sampler = ClipSampler(11, rank=rank, world_size=3)
             sampler.set_epoch(epoch)
-            dealt |= {clip for _, clip in sampler}
+            dealt |= {draw.clip for draw in sampler}
         left_out |= set(range(11)) - dealt
 
     assert len(left_out) > 5

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from vodet.data.sampling import (
+    ClipDraw,
     TemporalDropout,
     clip_generator,
     evenly_spaced,
@@ -35,7 +36,7 @@ def test_a_still_image_is_a_video_of_one_frame():
 def test_temporal_dropout_chooses_in_order_and_keeps_the_reference_in_its_place():
     window, dropout = Window(past=4, future=3, frame_stride=2), TemporalDropout(past=2, future=1)
 
-    drawn = {dropout.offsets(window, clip_generator(0, 0, clip)) for clip in range(300)}
+    drawn = {dropout.offsets(window, clip_generator(0, ClipDraw(0, clip))) for clip in range(300)}
 
     assert all(offsets == tuple(sorted(set(offsets))) for offsets in drawn)
     assert all(offsets[dropout.past] == 0 and len(offsets) == 4 for offsets in drawn)
@@ -46,8 +47,10 @@ def test_temporal_dropout_chooses_in_order_and_keeps_the_reference_in_its_place(
 def test_temporal_dropout_of_everything_and_of_nothing():
     window = Window(past=2, future=1)
 
-    assert TemporalDropout(0, 0).offsets(window, clip_generator(0, 0, 0)) == (0,)
-    assert TemporalDropout(2, 1).offsets(window, clip_generator(0, 0, 0)) == window.offsets
+    assert TemporalDropout(0, 0).offsets(window, clip_generator(0, ClipDraw(0, 0))) == (0,)
+    assert (
+        TemporalDropout(2, 1).offsets(window, clip_generator(0, ClipDraw(0, 0))) == window.offsets
+    )
 
 
 def test_temporal_dropout_needs_frames_to_choose_from():
@@ -62,7 +65,7 @@ def test_memory_windows_share_no_frame_with_the_clip():
     clip = {10 + offset for offset in window.offsets}
 
     for draw in range(100):
-        references = memory_references(3, 10, 40, window, clip_generator(0, 0, draw))
+        references = memory_references(3, 10, 40, window, clip_generator(0, ClipDraw(0, draw)))
         assert references == sorted(set(references))
         assert len(references) == 3
         for reference in references:
@@ -74,7 +77,10 @@ def test_memory_windows_share_no_frame_with_the_clip():
 def test_memory_windows_of_a_short_video_are_of_its_own_frames(length, expected):
     window = Window(past=4)
 
-    drawn = [memory_references(2, 0, length, window, clip_generator(0, 0, n)) for n in range(50)]
+    drawn = [
+        memory_references(2, 0, length, window, clip_generator(0, ClipDraw(0, n)))
+        for n in range(50)
+    ]
 
     assert {position for references in drawn for position in references} == expected
 
@@ -97,11 +103,11 @@ def test_only_annotated_frames_are_reference_frames():
     assert reference_frames(starts, annotated, clips_per_video=2).tolist() == [0, 3, 6, 8]
 
 
-def test_a_draw_depends_on_seed_epoch_and_clip():
-    draws = {
-        key: clip_generator(*key).integers(2**60)
-        for key in [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
-    }
+def test_a_draw_depends_on_seed_epoch_clip_and_repeat():
+    def first(seed: int, *draw: int) -> int:
+        return int(clip_generator(seed, ClipDraw(*draw)).integers(2**60))
 
-    assert len(set(draws.values())) == 4
-    assert draws[0, 1, 0] == clip_generator(0, 1, 0).integers(2**60)
+    keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, 0, 1)]
+
+    assert len({first(*key) for key in keys}) == 5
+    assert first(0, 1, 0) == first(0, 1, 0, 0)

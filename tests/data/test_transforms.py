@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from vodet.data.sampling import clip_generator
+from vodet.data.sampling import ClipDraw, clip_generator
 from vodet.data.transforms import ClipTransform, Expand, IouCrop
 from vodet.errors import ConfigError, FrameError
 from vodet.structures import Target
@@ -72,7 +72,7 @@ def test_boxes_stay_on_their_pixels(clip, name):
     transform = ClipTransform(SPATIAL[name], min_visible=0.1)
     left = 0
     for draw in range(12):
-        images, transformed = transform(frames, targets, clip_generator(0, draw, 0))
+        images, transformed = transform(frames, targets, clip_generator(0, ClipDraw(draw, 0)))
         for image, after, before in zip(images, transformed, targets, strict=True):
             for box, label, track in zip(
                 after["boxes"], after["labels"], after["track_ids"], strict=True
@@ -90,7 +90,9 @@ def test_one_draw_for_all_frames(clip, name):
     transform = ClipTransform(SPATIAL[name])
 
     for draw in range(5):
-        images, transformed = transform(still, [targets[0]] * 3, clip_generator(0, draw, 0))
+        images, transformed = transform(
+            still, [targets[0]] * 3, clip_generator(0, ClipDraw(draw, 0))
+        )
         for image, other in zip(images, transformed, strict=True):
             assert np.array_equal(image, images[0])
             assert torch.equal(other["boxes"], transformed[0]["boxes"])
@@ -100,9 +102,11 @@ def test_the_generator_alone_decides_the_draw(clip):
     frames, targets = clip
     transforms = [*SPATIAL["all"], albumentations.ColorJitter(p=0.5)]
     first, second = ClipTransform(transforms), ClipTransform(transforms)
-    alone = [first(frames, targets, clip_generator(0, 0, n))[0][1] for n in range(6)]
+    alone = [first(frames, targets, clip_generator(0, ClipDraw(0, n)))[0][1] for n in range(6)]
 
-    backwards = [second(frames, targets, clip_generator(0, 0, n))[0][1] for n in reversed(range(6))]
+    backwards = [
+        second(frames, targets, clip_generator(0, ClipDraw(0, n)))[0][1] for n in reversed(range(6))
+    ]
 
     for image, again in zip(alone, reversed(backwards), strict=True):
         assert np.array_equal(image, again)
@@ -114,7 +118,8 @@ def test_transforms_draw_independently(clip):
     frames, targets = clip
     transform = ClipTransform([albumentations.HorizontalFlip(), albumentations.VerticalFlip()])
     results = {
-        transform(frames, targets, clip_generator(0, 0, n))[0][1].tobytes() for n in range(40)
+        transform(frames, targets, clip_generator(0, ClipDraw(0, n)))[0][1].tobytes()
+        for n in range(40)
     }
 
     assert len(results) == 4
@@ -127,7 +132,9 @@ def test_boxes_that_leave_are_clipped_and_dropped_below_the_visible_share(min_vi
     before = target(boxes, labels=[3, 4, 5], track_ids=[-1, 7, 9], iscrowd=[True, False, False])
     transform = ClipTransform([crop], min_visible=min_visible)
 
-    _, (after,) = transform([np.zeros((*SIZE, 3), np.uint8)], [before], clip_generator(0, 0, 0))
+    _, (after,) = transform(
+        [np.zeros((*SIZE, 3), np.uint8)], [before], clip_generator(0, ClipDraw(0, 0))
+    )
 
     expected = torch.tensor([[0.0, 4, 10, 14], [10, 20, 30, 40]])[kept]
     torch.testing.assert_close(after["boxes"], expected, atol=1e-4, rtol=0)
@@ -142,7 +149,7 @@ def test_frames_without_boxes(clip):
     empty = target([])
 
     for given in ([empty] * 3, targets, [targets[0], empty, targets[2]]):
-        _, transformed = transform(frames, given, clip_generator(0, 0, 1))
+        _, transformed = transform(frames, given, clip_generator(0, ClipDraw(0, 1)))
         for before, after in zip(given, transformed, strict=True):
             assert after["boxes"].shape == (len(after["labels"]), 4)
             assert len(after["boxes"]) <= len(before["boxes"])
@@ -156,7 +163,7 @@ def test_expand_pastes_on_a_larger_canvas():
     transform = ClipTransform([Expand(max_ratio=3, fill=7, p=1)])
     areas = []
     for draw in range(30):
-        (image,), _ = transform([frame], [target([])], clip_generator(0, 0, draw))
+        (image,), _ = transform([frame], [target([])], clip_generator(0, ClipDraw(0, draw)))
         areas.append(image.shape[0] * image.shape[1] / frame[..., 0].size)
         assert (image == 90).sum() == frame.size
         assert set(np.unique(image)) <= {7, 90}
@@ -170,7 +177,7 @@ def test_iou_crop_keeps_its_promises(clip):
     transform = ClipTransform([IouCrop(min_ious=[0.05], min_size=0.3, p=1)], min_visible=0.0)
     sizes = set()
     for draw in range(40):
-        images, _ = transform(frames, targets, clip_generator(0, 0, draw))
+        images, _ = transform(frames, targets, clip_generator(0, ClipDraw(0, draw)))
         height, width = images[0].shape[:2]
         sizes.add((height, width))
         assert height >= 0.3 * SIZE[0] - 1
@@ -187,7 +194,7 @@ def test_iou_crop_leaves_the_picture_whole_where_no_crop_is_good(boxes):
     frame = np.zeros((*SIZE, 3), np.uint8)
     transform = ClipTransform([IouCrop(min_ious=[0.5], p=1)])
 
-    images, _ = transform([frame], [target(boxes)], clip_generator(0, 0, 0))
+    images, _ = transform([frame], [target(boxes)], clip_generator(0, ClipDraw(0, 0)))
 
     assert images[0].shape == (*SIZE, 3)
 
@@ -209,4 +216,4 @@ def test_impossible_settings(make, text):
 def test_frames_of_a_clip_must_have_one_size():
     frames = [np.zeros((4, 5, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)]
     with pytest.raises(FrameError, match=r"one size, found \[\(4, 5, 3\), \(4, 6, 3\)\]"):
-        ClipTransform()(frames, [target([])] * 2, clip_generator(0, 0, 0))
+        ClipTransform()(frames, [target([])] * 2, clip_generator(0, ClipDraw(0, 0)))

@@ -14,7 +14,7 @@ from rich.table import Table
 from vodet.cli.app import run
 from vodet.cli.train import build_trainer
 from vodet.data.datamodule import ClipDataModule
-from vodet.data.dataset import Source
+from vodet.data.source import Source
 from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError
 from vodet.metrics.predictions import Measure, Predictions

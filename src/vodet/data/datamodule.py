@@ -1,12 +1,10 @@
-"""The data of an experiment: two ST-COCO files and how they become batches."""
+"""The data of an experiment: ST-COCO files and how they become batches."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Literal
 
 import cv2
@@ -16,17 +14,20 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vodet.data.collate import collate_clips
-from vodet.data.dataset import ClipDataset, Source, VideoChunkDataset
+from vodet.data.dataset import ClipDataset, VideoChunkDataset
 from vodet.data.frame_reader import OnBadFrame
 from vodet.data.index import VideoIndex
+from vodet.data.mixture import MixedClips
 from vodet.data.resize import OriginalSize
 from vodet.data.sampler import ClipSampler, WholeVideoSampler
 from vodet.data.sampling import TemporalDropout
-from vodet.data.st_coco import read_st_coco
+from vodet.data.source import Source, match_classes, read_source
 from vodet.data.transforms import ClipTransform
-from vodet.errors import ConfigError, DataError
+from vodet.errors import ConfigError
 from vodet.stages import FrameResize
 from vodet.structures import ClipBatch, VideoChunk, Window
+
+_log = logging.getLogger(__name__)
 
 
 class ClipDataModule(LightningDataModule):
@@ -37,6 +38,8 @@ class ClipDataModule(LightningDataModule):
 
     Args:
         train: Data to train on; None where there is no training.
+        extra_train: Further data to train on, by any name. Classes are joined by their names.
+        balance_classes: Whether clips of rare classes are drawn more often, see `MixedClips`.
         val: Data to evaluate on; None where there is no evaluation. Its classes are matched by
             name with ``class_names``.
         class_names: Classes of a trained detector; None takes those of ``train``, or of ``val``
@@ -57,6 +60,8 @@ class ClipDataModule(LightningDataModule):
         on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
             ``skip`` leaves it out and logs, at the end of the epoch, how many there were.
         seed: Decides the order of clips and all that is drawn for them.
+        protocols: How detections on these data are evaluated, see `vodet.metrics.protocols`.
+        best_by: The number of an evaluation that tells the best training.
         pin_memory: Whether batches are pinned; None means where there is a CUDA device.
         multiprocessing_context: How workers are started: ``fork``, ``spawn`` or ``forkserver``;
             None leaves it to the platform.
@@ -69,6 +74,8 @@ class ClipDataModule(LightningDataModule):
         self,
         *,
         train: Source | None = None,
+        extra_train: Mapping[str, Source] | None = None,
+        balance_classes: bool = False,
         val: Source | None = None,
         class_names: Sequence[str] | None = None,
         window: Window | None = None,
@@ -86,6 +93,8 @@ class ClipDataModule(LightningDataModule):
         size_divisor: int = 32,
         on_bad_frame: OnBadFrame = "raise",
         seed: int = 0,
+        protocols: Sequence[str] = ("coco",),
+        best_by: str = "map",
         pin_memory: bool | None = None,
         multiprocessing_context: str | None = None,
     ) -> None:
@@ -99,6 +108,8 @@ class ClipDataModule(LightningDataModule):
             _require(name, number, least=1)
         _require("num_workers", num_workers, least=0)
         self.train = train
+        self.extra_train = dict(extra_train or {})
+        self.balance_classes = balance_classes
         self.val = val
         self._class_names = class_names
         self.window = window or Window()
@@ -115,18 +126,34 @@ class ClipDataModule(LightningDataModule):
         self.size_divisor = size_divisor
         self.on_bad_frame = on_bad_frame
         self.seed = seed
+        self.protocols = tuple(protocols)
+        self.best_by = best_by
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.multiprocessing_context = multiprocessing_context
 
     @cached_property
-    def train_index(self) -> VideoIndex:
-        """The data to train on, read once.
+    def _train_indexes(self) -> list[VideoIndex]:
+        """The data to train on, read once, each with its own labels."""
+        return [read_source(source, name) for name, source in self._train_sources.items()]
+
+    @property
+    def _train_sources(self) -> dict[str, Source]:
+        extra = {f"extra_train.{name}": source for name, source in self.extra_train.items()}
+        return {"train": self._source("train"), **extra}
+
+    @cached_property
+    def train_indexes(self) -> list[VideoIndex]:
+        """The data to train on, those of ``train`` first, with the same labels.
 
         Raises:
             ConfigError: If no ``train`` is set.
-            DataError: If it is not there or not right.
+            DataError: If something is not there or not right, or has a class that is not known.
         """
-        return _read(self._source("train"), "train")
+        for name, index in zip(self._train_sources, self._train_indexes, strict=True):
+            if lacking := [known for known in self.class_names if known not in index.class_names]:
+                message = "data.%s has no class %s: where it shows one, that is background."
+                _log.warning(message, name, ", ".join(lacking))
+        return [match_classes(index, self.class_names) for index in self._train_indexes]
 
     @cached_property
     def val_index(self) -> VideoIndex:
@@ -136,23 +163,41 @@ class ClipDataModule(LightningDataModule):
             ConfigError: If no ``val`` is set.
             DataError: If it is not there or not right, or has a class that is not known.
         """
-        index = _read(self._source("val"), "val")
+        index = read_source(self._source("val"), "val")
         if self._class_names is None and self.train is None:
             return index
         return match_classes(index, self.class_names)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels."""
+        """Names of the labels: as given, else those of all training data as they first occur."""
         if self._class_names is not None:
             return tuple(self._class_names)
-        return (self.val_index if self.train is None else self.train_index).class_names
+        if self.train is None:
+            return self.val_index.class_names
+        return tuple(dict.fromkeys(n for index in self._train_indexes for n in index.class_names))
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
         """Return batches of clips, shuffled anew in each epoch."""
-        dataset = ClipDataset(
-            self.train_index,
-            self._source("train").images,
+        sources = self._train_sources.values()
+        dataset = MixedClips(
+            [
+                self._clips(index, source.images)
+                for index, source in zip(self.train_indexes, sources, strict=True)
+            ]
+        )
+        weights = dataset.weights([source.share for source in sources], self.balance_classes)
+        rank, world_size = self._rank_and_world_size()
+        sampler = ClipSampler(
+            len(dataset), weights=weights, rank=rank, world_size=world_size, seed=self.seed
+        )
+        collate = partial(collate_clips, size_divisor=self.size_divisor)
+        return self._loader(dataset, sampler, batch_size=self.batch_size, collate_fn=collate)
+
+    def _clips(self, index: VideoIndex, images: str) -> ClipDataset:
+        return ClipDataset(
+            index,
+            images,
             self.window,
             resize=self.train_resize,
             transform=self.transform,
@@ -163,10 +208,6 @@ class ClipDataModule(LightningDataModule):
             on_bad_frame=self.on_bad_frame,
             seed=self.seed,
         )
-        rank, world_size = self._rank_and_world_size()
-        sampler = ClipSampler(len(dataset), rank=rank, world_size=world_size, seed=self.seed)
-        collate = partial(collate_clips, size_divisor=self.size_divisor)
-        return self._loader(dataset, sampler, batch_size=self.batch_size, collate_fn=collate)
 
     def val_dataloader(self) -> DataLoader[VideoChunk]:
         """Return chunks of consecutive frames of whole videos, in order."""
@@ -215,13 +256,13 @@ class ClipDataModule(LightningDataModule):
 class _ReportingLoader(DataLoader[Any]):
     """A loader that logs at the end of an epoch which frames were skipped in it."""
 
-    dataset: ClipDataset | VideoChunkDataset
+    dataset: MixedClips | VideoChunkDataset
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its private class
         try:
             yield from super().__iter__()
         finally:  # also where the epoch is cut short
-            self.dataset.reader.report_bad_frames()
+            self.dataset.report_bad_frames()
 
 
 def _require(name: str, number: int | None, least: int) -> None:
@@ -234,48 +275,3 @@ def _use_one_thread(worker: int) -> None:
     """Keep OpenCV in a worker to its own core."""
     del worker
     cv2.setNumThreads(0)
-
-
-def _read(source: Source, name: str) -> VideoIndex:
-    advice = (
-        f"Set data.{name}.annotations and data.{name}.images, or VODET_DATA to the folder of your "
-        "data sets. `vodet-data generate` makes a data set; `vodet-data check FILE` says whether "
-        "a file of your own, converted to ST-COCO, is right."
-    )
-    if not Path(source.annotations).is_file():
-        msg = f"data.{name}.annotations: no such file: {source.annotations}. {advice}"
-        raise DataError(msg)
-    # Of a URL the first frame will tell.
-    if "://" not in source.images and not Path(source.images).is_dir():
-        msg = f"data.{name}.images: no such folder: {source.images}. {advice}"
-        raise DataError(msg)
-    return read_st_coco(source.annotations)
-
-
-def match_classes(index: VideoIndex, class_names: Sequence[str]) -> VideoIndex:
-    """Give an index the labels of given classes, by their names.
-
-    Category ids stay those of the index, so that predictions fit its file; a class that it lacks
-    gets the next free id.
-
-    Raises:
-        DataError: If the index has a class that is not among the given ones.
-    """
-    unknown = [name for name in index.class_names if name not in class_names]
-    if unknown:
-        msg = (
-            f"{index.source} has classes that the training data lack: {', '.join(unknown)}. "
-            f"Known are: {', '.join(class_names)}."
-        )
-        raise DataError(msg)
-    ids = dict(zip(index.class_names, index.category_ids.tolist(), strict=True))
-    free = itertools.count(max(ids.values(), default=0) + 1)
-    labels = np.array([class_names.index(name) for name in index.class_names], np.int16)
-    return replace(
-        index,
-        class_names=tuple(class_names),
-        category_ids=np.array(
-            [ids[name] if name in ids else next(free) for name in class_names], np.int64
-        ),
-        labels=labels[index.labels],
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ from vodet.data.handover import empty_frames
 from vodet.data.index import UNKNOWN_TRACK, VideoIndex
 from vodet.data.resize import OriginalSize
 from vodet.data.sampling import (
+    ClipDraw,
     TemporalDropout,
     clip_generator,
     memory_references,
@@ -33,21 +33,8 @@ NO_VIDEO = -1
 MAX_SKIPPED_IN_A_ROW = 100
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a data set lies.
-
-    Args:
-        annotations: ST-COCO file.
-        images: Folder or fsspec URL that the file names in it are relative to.
-    """
-
-    annotations: str
-    images: str
-
-
 class ClipDataset(Dataset[Clip]):
-    """Clips to train on; item ``(epoch, clip)`` is the same wherever and whenever it is made.
+    """Clips to train on; a `ClipDraw` gives the same clip wherever and whenever it is made.
 
     With ``on_bad_frame=skip`` the next clip whose frames are good stands in for one with a bad
     frame.
@@ -100,30 +87,29 @@ class ClipDataset(Dataset[Clip]):
             msg = f"{index.source} has no annotated frame, so there is no clip to train on."
             raise DataError(msg)
         self.require_complete_tubelets = require_complete_tubelets
-        if require_complete_tubelets and (index.track_ids == UNKNOWN_TRACK).any():
-            unknown = int((index.track_ids == UNKNOWN_TRACK).sum())
+        if require_complete_tubelets and (unknown := _unknown_tracks(index)):
             msg = (
-                "data.require_complete_tubelets needs the id_track of every annotation; "
-                f"{unknown} of {index.num_boxes} in {index.source} have none."
+                "data.require_complete_tubelets needs the id_track of every annotation but those of "
+                f"still images; {unknown} of {index.num_boxes} in {index.source} have none."
             )
             raise DataError(msg)
 
     def __len__(self) -> int:
         return len(self.references)
 
-    def __getitem__(self, item: tuple[int, int] | int) -> Clip:
+    def __getitem__(self, item: ClipDraw | int) -> Clip:
         """Return a clip.
 
         Args:
-            item: Epoch and number of the clip; the number alone stands for epoch 0.
+            item: What to draw; the number of the clip alone stands for epoch 0.
 
         Raises:
             FrameError: If a frame is bad and such are not skipped.
             DataError: If so many are bad that the images cannot be there.
         """
-        epoch, first = item if isinstance(item, tuple) else (0, item)
-        for clip in range(first, first + MAX_SKIPPED_IN_A_ROW):
-            made = self._make(epoch, clip % len(self))
+        draw = ClipDraw(0, item) if isinstance(item, int) else item
+        for clip in range(draw.clip, draw.clip + MAX_SKIPPED_IN_A_ROW):
+            made = self._make(draw._replace(clip=clip % len(self)))
             if made is not None:
                 return made
         if self.require_complete_tubelets:
@@ -139,9 +125,24 @@ class ClipDataset(Dataset[Clip]):
         )
         raise DataError(msg)
 
-    def _make(self, epoch: int, clip: int) -> Clip | None:
-        generator = clip_generator(self.seed, epoch, clip)
-        windows, reference = self._windows(clip, generator)
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return pairs of a clip and the class of an object in its reference frame, two ``[P]``."""
+        index = self.reader.index
+        lengths = np.diff(index.box_starts)[self.references]
+        firsts = np.cumsum(lengths) - lengths
+        within = np.arange(lengths.sum()) - np.repeat(firsts, lengths)
+        boxes = np.repeat(index.box_starts[self.references], lengths) + within
+        clips = np.repeat(np.arange(len(self)), lengths)
+        is_object = ~index.iscrowd[boxes]
+        return clips[is_object], index.labels[boxes][is_object]
+
+    def report_bad_frames(self) -> None:
+        """Log which frames were skipped since the last report."""
+        self.reader.report_bad_frames()
+
+    def _make(self, draw: ClipDraw) -> Clip | None:
+        generator = clip_generator(self.seed, draw)
+        windows, reference = self._windows(draw.clip, generator)
         if self.require_complete_tubelets and not self._is_complete(windows[0]):
             return None
         # A frame that occurs several times, as at the borders, is read and transformed once.
@@ -183,6 +184,14 @@ class ClipDataset(Dataset[Clip]):
             positions = window_positions(reference, len(video), offsets)
             windows.append([video[position] for position in positions])
         return windows, dropout.past if dropout else window.reference
+
+
+def _unknown_tracks(index: VideoIndex) -> int:
+    """Count the boxes without a track id; those of a video of one frame need none."""
+    is_still = np.diff(index.video_starts) == 1
+    lengths = np.diff(index.box_starts)
+    needed = np.repeat(np.repeat(~is_still, np.diff(index.video_starts)), lengths)
+    return int(((index.track_ids == UNKNOWN_TRACK) & needed).sum())
 
 
 def _pick(
@@ -276,6 +285,10 @@ class VideoChunkDataset(Dataset[VideoChunk]):
             is_first=rows.start == video.start,
             is_last=rows.stop == video.stop,
         )
+
+    def report_bad_frames(self) -> None:
+        """Log which frames were skipped since the last report."""
+        self.reader.report_bad_frames()
 
     def _stand_in(self, earlier: range) -> np.ndarray:
         """Return the last good one of some frames, or a black one."""

@@ -81,9 +81,14 @@ class FrameReader:
             return None
 
     def target(self, row: int) -> Target:
-        """Return the objects of a frame in pixels of the resized picture."""
+        """Return the objects of a frame in pixels of the resized picture.
+
+        In a video of one frame each is an object of its own, so that it has a track there.
+        """
         size = self.size(row)
         target = self.index.target(row)
+        if len(self.index.frames_of(self.index.video_of(row))) == 1:
+            target["track_ids"] = torch.arange(len(target["boxes"]))
         target["boxes"] = rescale_boxes(target["boxes"], size, self.resize.target_size(size))
         return target
 

@@ -8,18 +8,22 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from vodet.data.dataset import NO_VIDEO
+from vodet.data.mixture import draw_clips
+from vodet.data.sampling import ClipDraw
 from vodet.errors import DataError
 
 
-class ClipSampler(Sampler[tuple[int, int]]):
-    """Shuffled clips, the same number of different ones for each process.
+class ClipSampler(Sampler[ClipDraw]):
+    """Shuffled clips, the same number of different draws for each process.
 
     Where the clips do not divide among the processes, the rest of fewer than ``world_size`` is
-    left out of the epoch; each epoch leaves out others. Items are ``(epoch, clip)``: so workers
-    know the epoch, also those that live on from one to the next.
+    left out of the epoch; each epoch leaves out others. Items carry the epoch: so workers know it,
+    also those that live on from one to the next.
 
     Args:
-        num_clips: Number of clips of the data set.
+        num_clips: Number of clips of the data set, and of an epoch.
+        weights: How often each clip is wanted, in proportion (see `draw_clips`); None draws each
+            once.
         rank: Number of this process.
         world_size: Number of processes.
         seed: Decides, with the epoch, the order.
@@ -29,7 +33,13 @@ class ClipSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(
-        self, num_clips: int, *, rank: int = 0, world_size: int = 1, seed: int = 0
+        self,
+        num_clips: int,
+        *,
+        weights: np.ndarray | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
     ) -> None:
         if num_clips < world_size:
             msg = (
@@ -38,6 +48,7 @@ class ClipSampler(Sampler[tuple[int, int]]):
             )
             raise DataError(msg)
         self.num_clips = num_clips
+        self.weights = weights
         self.rank = rank
         self.world_size = world_size
         self.seed = seed
@@ -50,10 +61,15 @@ class ClipSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.num_clips // self.world_size
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_clips)
+    def __iter__(self) -> Iterator[ClipDraw]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        clips, repeats = np.arange(self.num_clips), np.zeros(self.num_clips, np.int64)
+        if self.weights is not None:
+            clips, repeats = draw_clips(self.weights, generator.random())
+        order = generator.permutation(self.num_clips)
         own = order[self.rank :: self.world_size][: len(self)]
-        return ((self.epoch, clip) for clip in own.tolist())
+        pairs = zip(clips[own].tolist(), repeats[own].tolist(), strict=True)
+        return (ClipDraw(self.epoch, clip, repeat) for clip, repeat in pairs)
 
 
 def deal_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:

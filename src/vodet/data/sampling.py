@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Int64
@@ -17,9 +18,17 @@ from vodet.errors import ConfigError
 from vodet.structures import Window
 
 
-def clip_generator(seed: int, epoch: int, clip: int) -> np.random.Generator:
+class ClipDraw(NamedTuple):
+    """A clip of an epoch: its number, and how often it has been drawn in the epoch before."""
+
+    epoch: int
+    clip: int
+    repeat: int = 0
+
+
+def clip_generator(seed: int, draw: ClipDraw) -> np.random.Generator:
     """Return the source of everything that is drawn for one clip in one epoch."""
-    return np.random.default_rng([seed, epoch, clip])
+    return np.random.default_rng([seed, *draw])
 
 
 def window_positions(reference: int, length: int, offsets: Sequence[int]) -> list[int]:
