@@ -115,7 +115,7 @@ def model_config(architecture: Architecture) -> dict[str, Any]:
 
     from vodet.cli.app import config_dir
 
-    overrides = ["experiment=imagenet_vid_baseline"]
+    overrides = ["experiment=imagenet_vid_faster_rcnn"]
     if architecture.roi_fusion != "none":
         overrides = [
             "experiment=imagenet_vid_sltnet",

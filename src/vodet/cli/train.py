@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vodet.data.datamodule import ClipDataModule
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
 from vodet.files import remove_partial
+from vodet.metrics.protocols import choose_protocols, measure_all
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
@@ -39,7 +41,7 @@ def train(config: DictConfig) -> None:
         remove_partial(config.run_dir)
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        print_summary(trainer, Path(config.run_dir))
+        print_summary(trainer, Path(config.run_dir), data.best_by)
 
 
 def continue_run(config: DictConfig) -> Path | None:
@@ -112,6 +114,7 @@ def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
         schedule=instantiate(config.scheduler),
         config=resolved,
         compile_encoder=config.compile_encoder,
+        measure=partial(measure_all, choose_protocols(data.protocols)),
         seed=config.seed,
     )
     return data, task
@@ -165,12 +168,13 @@ def save_config(config: DictConfig) -> None:
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
 
 
-def print_summary(trainer: L.Trainer, folder: Path) -> None:
+def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
     """Say where the output is and what to type next."""
     console = Console(soft_wrap=True)
-    score = trainer.callback_metrics.get("val/map")
+    score = trainer.callback_metrics.get(f"val/{best_by}")
     if score is not None:
-        console.print(f"COCO AP of the last epoch: {float(score):.3f}")
+        name = "COCO AP" if best_by == "map" else best_by
+        console.print(f"{name} of the last epoch: {float(score):.3f}", highlight=False)
     console.print(f"The run is in {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
     if (folder / "best.ckpt").is_file():
         console.print(f"Next: vodet-eval ckpt={folder / 'best.ckpt'}")

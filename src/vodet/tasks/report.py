@@ -21,6 +21,8 @@ from vodet.tasks.detection import VideoDetectionTask
 
 Curve = list[tuple[int, float]]
 
+_OVERALL_AP = r"val/(map\w*|(vid|uavdt)/m?ap_\d+)"
+
 
 class TrainingReport(Callback):
     """Writes ``metrics.json`` and ``curves.png`` at the end of training, from the CSV log.
@@ -132,13 +134,11 @@ def read_curves(files: list[Path]) -> dict[str, Curve]:
 
 
 def draw_curves(curves: dict[str, Curve]) -> Figure:
-    """Draw the loss terms on the left and the COCO APs over all classes on the right."""
+    """Draw the loss terms on the left and the APs over all classes on the right."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw(left, {n: c for n, c in curves.items() if n.startswith("train/loss")}, "loss", None)
-    _draw(
-        right, {n: c for n, c in curves.items() if re.fullmatch(r"val/map\w*", n)}, "COCO AP", "o"
-    )
+    _draw(right, {n: c for n, c in curves.items() if re.fullmatch(_OVERALL_AP, n)}, "AP", "o")
     left.set_yscale("log")
     right.set_ylim(0, 1)
     return figure
