@@ -12,7 +12,7 @@ import logging
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.predictions import Predictions, positions_in
 from vodet.structures import GroundTruth
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ def coco_average_precision(ground_truth: GroundTruth, predictions: Predictions) 
     """Evaluate predictions by the COCO protocol.
 
     Frames and predictions may come in any order; among equal scores the order is that of image ids,
-    then of ``predictions``.
+    then of ``predictions``. Predictions of frames that are not annotated are dropped.
 
     Returns:
         ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``, ``mar_1``,
@@ -34,6 +34,8 @@ def coco_average_precision(ground_truth: GroundTruth, predictions: Predictions) 
         ``map/<class>`` and ``map_50/<class>``; from 0 to 1. Means are over the classes that have
         objects (of that size); NaN where none has (COCO's own tools say -1).
     """
+    known = positions_in(ground_truth.image_ids, predictions.image_ids) >= 0
+    predictions = predictions[known]
     curves = [
         _evaluate_class(ground_truth, predictions, label)
         for label in range(len(ground_truth.class_names))
