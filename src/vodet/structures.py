@@ -8,7 +8,7 @@ pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 import numpy as np
@@ -247,6 +247,8 @@ class GroundTruth:
         track_ids: ``[A]`` int32, identity of the object in its video; -1 where unknown.
         areas: ``[A]`` float32, in square pixels, as annotated or else of the box.
         iscrowd: ``[A]`` bool; crowds and ignore regions.
+        attribute_names: Names of the attributes of videos, ``night`` and the like.
+        video_attributes: Which video has which, ``[V, attributes]`` bool.
     """
 
     class_names: tuple[str, ...]
@@ -261,8 +263,28 @@ class GroundTruth:
     track_ids: np.ndarray
     areas: np.ndarray
     iscrowd: np.ndarray
+    attribute_names: tuple[str, ...] = ()
+    video_attributes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
 
     @property
     def frames(self) -> np.ndarray:
         """The frame of each box, as a position in ``image_ids``, ``[A]`` int64."""
         return np.repeat(np.arange(len(self.image_ids)), np.diff(self.box_starts))
+
+    def select(self, frames: np.ndarray) -> GroundTruth:
+        """Return the annotations of some of the frames, ``[F]`` bool, in their order."""
+        lengths = np.diff(self.box_starts)
+        boxes = np.repeat(frames, lengths)
+        return replace(
+            self,
+            image_ids=self.image_ids[frames],
+            sizes=self.sizes[frames],
+            videos=self.videos[frames],
+            frame_numbers=self.frame_numbers[frames],
+            box_starts=np.append(0, np.cumsum(lengths[frames])),
+            boxes=self.boxes[boxes],
+            labels=self.labels[boxes],
+            track_ids=self.track_ids[boxes],
+            areas=self.areas[boxes],
+            iscrowd=self.iscrowd[boxes],
+        )

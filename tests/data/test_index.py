@@ -13,7 +13,7 @@ import torch
 from vodet.data.columns import PackedStrings
 from vodet.data.index import BoxRows, FrameRows, VideoIndex
 from vodet.errors import DataError
-from vodet.structures import Target
+from vodet.structures import GroundTruth, Target
 
 # Video 0 "b" has frames 4, 7; video 1 "a" has frames 0, 2, 9; video 2 has none.
 VIDEOS = [1, 0, 1, 0, 1]
@@ -45,7 +45,18 @@ def index() -> VideoIndex:
         areas=np.array([1.0, 2.0, 3.0, 4.0, 5.0], np.float32),
         iscrowd=np.array([False, True, False, False, False]),
     )
-    return VideoIndex.from_rows("a.json", {3: "cat", -2: "dog"}, ["b", "a", "c"], frames, boxes)
+    attributes = {"a": ["night", "fog"], "b": ["fog"], "z": ["snow"]}  # z has no frames
+    return VideoIndex.from_rows(
+        "a.json", {3: "cat", -2: "dog"}, ["b", "a", "c"], frames, boxes, attributes
+    )
+
+
+def attributes_of(data: VideoIndex | GroundTruth) -> dict[str, list[int]]:
+    """Positions of the videos with each attribute."""
+    return {
+        name: np.flatnonzero(has_it).tolist()
+        for name, has_it in zip(data.attribute_names, data.video_attributes.T, strict=True)
+    }
 
 
 def assert_same_target(target: Target, expected: Target) -> None:
@@ -75,6 +86,18 @@ def test_boxes_are_ordered_by_frame_and_within_it_as_given(index: VideoIndex) ->
     assert index.areas.tolist() == [2, 5, 4, 1, 3]
     assert index.iscrowd.tolist() == [True, False, False, False, False]
     assert index.track_ids.tolist() == [1, 0, 0, 1, -1]  # from 0 in each video
+
+
+def test_attributes_of_videos(index: VideoIndex) -> None:
+    assert attributes_of(index) == {"fog": [0, 1], "night": [1]}
+    assert attributes_of(index.ground_truth()) == attributes_of(index)
+    assert attributes_of(pickle.loads(pickle.dumps(index))) == attributes_of(index)
+    with get_context("spawn").Pool(1) as pool:
+        assert pool.apply(attributes_of, (index,)) == attributes_of(index)
+        pool.close()
+        pool.join()
+    with pytest.raises(ValueError, match="read-only"):
+        index.video_attributes[0, 0] = False
 
 
 def test_target(index: VideoIndex) -> None:

@@ -63,6 +63,7 @@ def write(tmp_path: Path) -> Any:
 
 def assert_same(first: VideoIndex, second: VideoIndex) -> None:
     assert first.class_names == second.class_names
+    assert first.attribute_names == second.attribute_names
     for name in ("file_names", "video_names"):
         assert list(getattr(first, name)) == list(getattr(second, name))
     for name, value in vars(first).items():
@@ -111,6 +112,23 @@ def test_cocovid_names(document: dict[str, Any], write: Any) -> None:
         if "id_track" in entry:
             entry["instance_id"] = int(entry.pop("id_track"))
     assert_same(read_st_coco(write(document)), expected)
+
+
+def test_attributes_of_videos(document: dict[str, Any], write: Any) -> None:
+    plain = read_st_coco(write(document))
+    assert plain.attribute_names == ()
+    assert plain.video_attributes.shape == (2, 0)
+    document["videos"] = [
+        {"id": 0, "name": "a", "attributes": ["night", "fog", "night"]},
+        {"id": 1, "name": "c", "attributes": ["snow"]},
+        {"id": 2, "name": "b", "attributes": ["fog"]},
+    ]
+    index = read_st_coco(write(document))
+    assert index.attribute_names == ("fog", "night")  # as the videos come: b, then a
+    assert index.video_attributes.tolist() == [[True, False], [True, True]]
+    document["videos"][0]["attributes"] = None
+    del document["videos"][2]["attributes"]
+    assert_same(read_st_coco(write(document)), plain)
 
 
 def test_gzip(document: dict[str, Any], write: Any, tmp_path: Path) -> None:
@@ -207,6 +225,10 @@ AREA, FINITE = "width and height above 0", "finite numbers"
         ("categories", 1, "id", 7, "no repetition", "7, as in categories[0]"),
         ("categories", 1, "name", "dog", "no repetition", "'dog', as in categories[0]"),
         ("categories", 1, "name", None, "`str`", "None"),
+        ("videos", 1, "attributes", "night", "`array | null`", "'night'"),
+        ("videos", 1, "attributes", {"light": "night"}, "`array | null`", "{'light': 'night'}"),
+        ("videos", 1, "attributes", ["night", 3], "`str`", "['night', 3]"),
+        ("videos", 1, "attributes", [""], "`str` of length >= 1", "['']"),
     ],
 )  # fmt: skip
 def test_fault_of_a_field(
@@ -219,6 +241,7 @@ def test_fault_of_a_field(
     expected: str,
     found: str,
 ) -> None:
+    document["videos"] = [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]
     if value is DELETED:
         del document[table][row][field]
     else:

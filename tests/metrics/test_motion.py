@@ -1,18 +1,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
-from metrics.test_vid import slow_area, slow_matches
-from metrics.tracked import found, moving_objects, noisy_detections, one_video
-from vodet.metrics.coco import coco_average_precision
+from metrics.tracked import found, moving_objects, one_video
 from vodet.metrics.motion import GROUPS, motion_average_precision, motion_groups, motion_ious
-from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
 
@@ -75,111 +69,6 @@ def test_tracks_seen_once_and_frames_far_away_have_no_known_motion() -> None:
     )
     # Of track 0, frame 12 is 11 frames from frame 1.
     assert motion_groups(truth).tolist() == [0, -1, 0, -1]
-
-
-def test_groups_by_the_vid_rule_equal_a_loop() -> None:
-    rng = np.random.default_rng(3)
-    truth = moving_objects(rng, tracks=14)
-    predictions = noisy_detections(rng, truth, per_object=3)
-    result = motion_average_precision(truth, predictions)
-    matches, groups = slow_matches(truth, predictions), motion_groups(truth)
-    for group, name in enumerate(GROUPS):
-        counted = {-1, *np.flatnonzero(groups == group).tolist()}
-        expected = []
-        for label in (0, 1):
-            hits = [best >= 0 for of, best in matches if of == label and best in counted]
-            number = ((groups == group) & (truth.labels == label)).sum()
-            expected.append(slow_area(hits, number))
-            assert result[f"motion/ap_50_{name}/class {label}"] == pytest.approx(expected[-1])
-        assert result[f"motion/ap_50_{name}"] == pytest.approx(np.mean(expected))
-    shares = [result[f"motion/share_{name}"] for name in (*GROUPS, "unknown")]
-    assert sum(shares) == pytest.approx(1)
-
-
-class IgnoringEval(COCOeval):
-    """pycocotools with objects that are ignored but no crowds, which it cannot read."""
-
-    ignored: frozenset[int] = frozenset()
-
-    def _prepare(self) -> None:
-        super()._prepare()
-        for objects in self._gts.values():
-            for object_ in objects:
-                object_["ignore"] = object_["id"] in self.ignored
-
-
-def rows_of(
-    frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray, **columns: np.ndarray
-) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": row + 1,
-            "image_id": int(frames[row]) + 1,
-            "category_id": int(labels[row]) + 1,
-            "bbox": [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()],
-            "area": float((box[2:] - box[:2]).prod()),
-            "iscrowd": 0,
-            **{name: column[row].item() for name, column in columns.items()},
-        }
-        for row, box in enumerate(boxes.astype(float))
-    ]
-
-
-def pycocotools_ap50(truth: GroundTruth, predictions: Predictions, ignored: np.ndarray) -> float:
-    annotated, detected = COCO(), COCO()
-    order = {image_id: frame for frame, image_id in enumerate(truth.image_ids.tolist())}
-    frames = np.array([order[image_id] for image_id in predictions.image_ids.tolist()])
-    for coco, rows in (
-        (annotated, rows_of(truth.frames, truth.boxes, truth.labels)),
-        (
-            detected,
-            rows_of(frames, predictions.boxes, predictions.labels, score=predictions.scores),
-        ),
-    ):
-        coco.dataset = {
-            "images": [{"id": frame + 1} for frame in range(len(truth.image_ids))],
-            "categories": [{"id": label + 1} for label in range(len(truth.class_names))],
-            "annotations": rows,
-        }
-        coco.createIndex()
-    evaluation = IgnoringEval(annotated, detected, "bbox")
-    evaluation.ignored = frozenset((np.flatnonzero(ignored) + 1).tolist())
-    evaluation.params.iouThrs = np.array([0.5])
-    evaluation.params.areaRng = [[0, 1e10]]
-    evaluation.params.areaRngLbl = ["all"]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    precision = evaluation.eval["precision"][..., -1]
-    return float(precision[precision > -1].mean())
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_groups_by_the_coco_rule_equal_pycocotools(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    truth = moving_objects(rng, tracks=14)
-    predictions = noisy_detections(rng, truth, per_object=3)
-    predictions.scores[:] = rng.permutation(len(predictions)) / len(predictions)
-    result = motion_average_precision(truth, predictions)
-    for group, name in enumerate(GROUPS):
-        expected = pycocotools_ap50(truth, predictions, motion_groups(truth) != group)
-        assert 0.01 < expected < 0.9
-        assert result[f"motion/coco_ap_50_{name}"] == pytest.approx(expected, abs=1e-12)
-
-
-def test_if_all_objects_are_slow_slow_is_coco_with_its_crowds_and_its_best_hundred() -> None:
-    rng = np.random.default_rng(0)
-    truth = one_video(
-        [[[0, 0, 50, 50], [60, 0, 110, 50], [0, 60, 150, 200]]] * 40,
-        track_ids=[[0, 1, -1]] * 40,
-        iscrowd=[[False, False, True]] * 40,
-    )
-    predictions = noisy_detections(rng, truth, per_object=80, extra=10)
-    result = motion_average_precision(truth, predictions)
-    expected = coco_average_precision(truth, predictions)["map_50"]
-    assert 0.01 < expected < 0.99
-    assert result["motion/coco_ap_50_slow"] == pytest.approx(expected, abs=1e-12)
-    assert math.isnan(result["motion/coco_ap_50_fast"])
-    assert math.isnan(result["motion/ap_50_fast"])
 
 
 def test_other_groups_are_ignored_and_false_detections_count_in_all() -> None:

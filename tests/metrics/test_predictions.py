@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -101,26 +102,69 @@ def read_text(tmp_path: Path, text: str) -> Predictions:
     return read_predictions(tmp_path / "a.json", ground_truth())
 
 
+FRAME = "an image id that the annotations lack, or of a frame that is not annotated"
+CATEGORY = "a category id that the annotations lack"
+FINITE = "a box or score that is not a finite number"
+SIZE = "a box of negative width or height"
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "fault"),
     [
-        (
-            {"image_id": 99},
-            "1 of 2 entries have an image id that the annotations lack: first entry 1",
-        ),
-        ({"category_id": 4}, "1 of 2 entries have a category id that the annotations lack"),
-        ({"bbox": [1, 2, 1e300, 4]}, "1 of 2 entries have a box or score that is not a finite"),
-        ({"score": -1e39}, "1 of 2 entries have a box or score that is not a finite number"),
-        ({"bbox": [1, 2, -1, 4]}, "1 of 2 entries have a box of negative width or height"),
-        ({"bbox": [1, 2, 3]}, r"array.* of length 4.*\$\[1\].bbox"),
-        ({"score": "high"}, r"Expected `float`, got `str` - at `\$\[1\].score`"),
-        ({"image_id": 2**70}, r"\$\[1\].image_id"),
-        ({"score": float("nan")}, "found: JSON is malformed"),
+        ({"image_id": 99}, FRAME),
+        ({"category_id": 4}, CATEGORY),
+        ({"bbox": [1, 2, 1e300, 4]}, FINITE),
+        ({"bbox": [1, math.nan, 3, 4]}, FINITE),
+        ({"bbox": [-math.inf, 2, 3, 4]}, FINITE),
+        ({"score": -1e39}, FINITE),
+        ({"score": math.nan}, FINITE),
+        ({"score": math.inf}, FINITE),
+        ({"bbox": [1, 2, -1, 4]}, SIZE),
+        ({"bbox": [1, 2, 3, -0.5]}, SIZE),
     ],
 )
-def test_faulty_entries_are_named(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read_text(tmp_path, json.dumps([ENTRY, ENTRY | change]))
+def test_entries_that_do_not_fit_are_counted(
+    tmp_path: Path, change: dict[str, object], fault: str
+) -> None:
+    faulty = ENTRY | change
+    with pytest.raises(DataError) as caught:
+        read_text(tmp_path, json.dumps([ENTRY, faulty, ENTRY, faulty]))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"The predictions in {tmp_path / 'a.json'} cannot be evaluated."
+    first = {name: tuple(map(float, v)) if name == "bbox" else v for name, v in faulty.items()}
+    assert lines[1] == f"  2 of 4 entries have {fault}: first entry 1 {first}"
+    assert lines[2:] == ["Were they made for these annotations?"] * (fault in (FRAME, CATEGORY))
+
+
+DELETED = object()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "expected"),
+    [
+        ("bbox", [1, 2, 3], "Expected `array` of length 4, got 3 - at `$.bbox`"),
+        ("bbox", [1, 2, 3, None], "Expected `float`, got `null` - at `$.bbox[3]`"),
+        ("bbox", DELETED, "Object missing required field `bbox`"),
+        ("score", "high", "Expected `float`, got `str` - at `$.score`"),
+        ("image_id", 2**70, "Expected `int` <= 9223372036854775807 - at `$.image_id`"),
+    ],
+)
+def test_entries_of_another_form_are_counted(
+    tmp_path: Path, field: str, value: object, expected: str
+) -> None:
+    faulty = {name: old for name, old in ENTRY.items() if name != field}
+    if value is not DELETED:
+        faulty[field] = value
+    with pytest.raises(DataError) as caught:
+        read_text(tmp_path, json.dumps([ENTRY, faulty, ENTRY, faulty | {"score": math.nan}, 5]))
+    found = str(caught.value).partition("; found: ")[2]
+    number = 2 if field == "score" else 3  # NaN is a number
+    assert found == f"{number} of 5 entries that are none, first entry 1 {faulty}: {expected}"
+
+
+def test_long_entries_are_shortened(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"found: 'x{199}\.\.\.$"):
+        read_text(tmp_path, json.dumps("x" * 1000))
 
 
 def test_several_faults_are_named_together(tmp_path: Path) -> None:

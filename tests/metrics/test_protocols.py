@@ -4,19 +4,16 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from rich.console import Console
 
 from metrics.tracked import moving_objects, noisy_detections
 from vodet.errors import ConfigError
-from vodet.metrics.coco import CocoAveragePrecision, coco_average_precision
+from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.predictions import Predictions
-from vodet.metrics.protocols import choose_protocols, measure_all
-from vodet.metrics.table import protocols_table
+from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all
 from vodet.metrics.vid import vid_average_precision
-from vodet.structures import Detections, GroundTruth
+from vodet.structures import GroundTruth
 
-ALL = ["coco", "vid", "motion", "uavdt", "steadiness"]
+ALL = ["coco", "vid", "motion", "track_length", "uavdt", "steadiness"]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,8 @@ def predictions(truth: GroundTruth) -> Predictions:
 def test_names_say_the_protocol(truth: GroundTruth, predictions: Predictions) -> None:
     result = measure_all(choose_protocols(ALL, 0.6), truth, predictions)
     prefixes = {name.split("/")[0] for name in result if not name.startswith(("map", "mar"))}
-    assert prefixes == {"vid", "motion", "uavdt", "steadiness"}
+    assert prefixes == {*ALL} - {"coco"}
+    assert {*HEADLINES} == {*ALL}
     for own in (coco_average_precision, vid_average_precision):
         expected = own(truth, predictions)
         assert {name: result[name] for name in expected} == pytest.approx(expected, nan_ok=True)
@@ -41,7 +39,9 @@ def test_names_say_the_protocol(truth: GroundTruth, predictions: Predictions) ->
 
 @pytest.mark.parametrize("names", [["coco", "voc"], []])
 def test_other_names_are_refused(names: list[str]) -> None:
-    with pytest.raises(ConfigError, match="one or more of coco, vid, motion, uavdt, steadiness, "):
+    with pytest.raises(
+        ConfigError, match="of coco, vid, motion, track_length, uavdt, steadiness, f"
+    ):
         choose_protocols(names)
 
 
@@ -49,30 +49,42 @@ def test_named_twice_is_once() -> None:
     assert list(choose_protocols(["vid", "coco", "vid"])) == ["vid", "coco"]
 
 
-def test_the_metric_measures_what_it_is_told(truth: GroundTruth) -> None:
-    found = Detections(boxes=torch.zeros(1, 4), scores=torch.zeros(1), labels=torch.zeros(1).long())
-    metric = CocoAveragePrecision(truth, lambda _, predictions: {"number": len(predictions) + 0.0})
-    metric.update(truth.image_ids[:2].tolist(), [found, found])
-    assert metric.compute() == {"number": 2}
-
-
-def test_table_shows_protocols_side_by_side(truth: GroundTruth, predictions: Predictions) -> None:
+def test_headlines_by_attribute_are_those_of_the_videos_with_it() -> None:
+    rng = np.random.default_rng(2)
+    attributes = {"night": [0, 3], "fog": [0, 1, 2, 3], "snow": []}
+    truth = moving_objects(rng, videos=4, attributes=attributes)
+    predictions = noisy_detections(rng, truth)
     result = measure_all(choose_protocols(ALL), truth, predictions)
-    console = Console(width=250)
-    with console.capture() as capture:
-        console.print(protocols_table(ALL, result))
-    text = capture.get()
-    for title in ("COCO", "VID", "UAVDT AP70", "vehicle", "fast", "drop-outs", "scores from 0.3"):
-        assert title in text
-    cells = {
-        row[0]: row[1:]
-        for line in text.splitlines()
-        if len(row := [cell.strip() for cell in line.split("│")[1:-1]]) > 1
+    headlines = [key for name in ALL for key in HEADLINES[name]]
+    assert {key for key in result if "@" in key} == {
+        f"{key}@{attribute}" for key in headlines for attribute in attributes
     }
-    assert cells["all objects"][0] == f"{100 * result['map']:.1f}"
-    assert cells["all objects"][3] == f"{100 * result['vid/ap_50']:.1f}"
-    assert cells["all objects"][13] == f"{result['steadiness/drop_outs']:.1f}"
-    assert cells["class 1"][11] == f"{100 * result['uavdt/ap_70/class 1']:.1f}"
-    assert cells["class 0"][10] == cells["class 0"][12] == ""
-    assert cells["class 2"][0] == cells["class 2"][3] == "-"
-    assert math.isnan(result["vid/ap_50/class 2"])
+    for key in headlines:
+        assert result[f"{key}@fog"] == pytest.approx(result[key], nan_ok=True)
+        assert math.isnan(result[f"{key}@snow"])
+    # The two videos at night, as if the others had never been.
+    kept = np.isin(truth.videos, [0, 3])
+    alone = one_by_one(truth, kept)
+    found = predictions[np.isin(predictions.image_ids, truth.image_ids[kept])]
+    expected = measure_all(choose_protocols(ALL), alone, found)
+    for key in headlines:
+        assert result[f"{key}@night"] == pytest.approx(expected[key], nan_ok=True)
+        assert result[f"{key}@night"] != pytest.approx(result[key])
+
+
+def one_by_one(truth: GroundTruth, kept: np.ndarray) -> GroundTruth:
+    """Keep these frames, and no attributes, by a loop."""
+    frames = [frame for frame, is_kept in enumerate(kept) if is_kept]
+    boxes = [
+        box for frame in frames for box in range(*truth.box_starts[frame : frame + 2].tolist())
+    ]
+    of_frames = ("image_ids", "sizes", "videos", "frame_numbers")
+    of_boxes = ("boxes", "labels", "track_ids", "areas", "iscrowd")
+    counts = [truth.box_starts[frame + 1] - truth.box_starts[frame] for frame in frames]
+    return GroundTruth(
+        truth.class_names,
+        truth.category_ids,
+        **{name: getattr(truth, name)[frames] for name in of_frames},
+        **{name: getattr(truth, name)[boxes] for name in of_boxes},
+        box_starts=np.append(0, np.cumsum(counts)),
+    )

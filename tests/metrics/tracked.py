@@ -15,11 +15,15 @@ def moving_objects(
     tracks: int = 6,
     classes: int = 3,
     crowds: float = 0.0,
+    presence: tuple[float, ...] = (0.8,),
+    attributes: dict[str, list[int]] | None = None,
 ) -> GroundTruth:
     """Make tracks of all speeds with gaps; frame numbers skip; image ids are in no order.
 
-    The last class has no objects; some objects have no track id.
+    The last class has no objects; some objects have no track id. Each track is seen in one of the
+    shares ``presence`` of the frames. ``attributes`` are given with the videos that have them.
     """
+    attributes = attributes or {}
     rows = []
     frame_numbers = np.sort(
         [rng.choice(frames * 2, frames, replace=False) for _ in range(videos)], axis=1
@@ -28,9 +32,9 @@ def moving_objects(
         for track in range(tracks):
             side = rng.uniform(4, 80, 2)
             start, speed = rng.uniform(0, 100, 2), rng.normal(0, rng.choice([0.1, 2, 12]), 2)
-            label = rng.integers(0, classes - 1)
+            label, share = rng.integers(0, classes - 1), rng.choice(presence)
             for frame, number in enumerate(numbers):
-                if rng.random() < 0.8:
+                if rng.random() < share:
                     corner = np.round(start + speed * number + rng.normal(0, 0.5, 2), 1)
                     rows.append((video * frames + frame, label, track, *corner, *(corner + side)))
         rows += [(video * frames + frame, 0, -1, 5, 5, 25, 40) for frame in range(0, frames, 6)]
@@ -49,6 +53,10 @@ def moving_objects(
         track_ids=table[:, 2].astype(np.int32),
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(axis=1),
         iscrowd=rng.random(len(table)) < crowds,
+        attribute_names=tuple(attributes),
+        video_attributes=np.array(
+            [[video in having for having in attributes.values()] for video in range(videos)], bool
+        ).reshape(videos, len(attributes)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,64 +27,83 @@ from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.evaluation import link_tubelets
 from vodet.tasks.report import PredictionsFile, json_text
 
+LINKINGS = ("seq_nms",)
+
 
 def evaluate(config: DictConfig) -> None:
-    """Evaluate what a config names, print a table and write ``eval.json``."""
-    measure = measure_of(config)
-    evaluated = evaluate_checkpoint if config.ckpt else evaluate_predictions
-    result = evaluated(config, measure)
+    """Evaluate what a config names, print a table and write ``eval.json``.
+
+    Raises:
+        ConfigError: If it names a protocol or a linking that does not exist.
+    """
+    check_linking(config.tubelet_linking)
+    choose_protocols(protocols_of(config, {}))  # before anything is read
+    trained = (read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}) if config.ckpt else {}
+    names = protocols_of(config, trained)
+    protocols = choose_protocols(names, config.steadiness.score_threshold)
+    measure = partial(measure_linked, protocols, config.tubelet_linking)
+    if config.ckpt:
+        result = evaluate_checkpoint(config, trained, measure)
+    else:
+        result = evaluate_predictions(config, measure)
     if result is None:  # not the first process
         return
     folder = Path(config.output or Path(config.ckpt or config.predictions).parent)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "eval.json").write_text(json_text(result))
     console = Console()
-    for table in result_tables(config, result, console):
+    linkings = [] if config.tubelet_linking == "none" else [config.tubelet_linking]
+    for table in result_tables(list(protocols), linkings, result, console):
         console.print(table)
     console.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
 
 
-def measure_of(config: DictConfig) -> Measure:
-    """Return what the config asks to compute of the detections of a data set.
+def protocols_of(config: DictConfig, trained: dict[str, Any]) -> list[str]:
+    """Return the names of the protocols: as configured, else as in training, else COCO's."""
+    names = config.protocols
+    if names is None:
+        names = (trained.get("data") or {}).get("protocols") or ["coco"]
+    return [names] if isinstance(names, str) else list(names)
+
+
+def check_linking(name: str) -> None:
+    """Refuse an unknown tubelet linking.
 
     Raises:
-        ConfigError: If it names a protocol or a linking that does not exist.
+        ConfigError: If it is none.
     """
-    if config.tubelet_linking not in ("none", "seq_nms"):
-        msg = f"Expected tubelet_linking=none or seq_nms, found {config.tubelet_linking}."
+    known = ("none", *LINKINGS)
+    if name not in known:
+        msg = f"Expected tubelet_linking={' or '.join(known)}, found {name}."
         raise ConfigError(msg)
-    chosen = choose_protocols(protocols_of(config), config.steadiness.score_threshold)
-    return partial(_measure, chosen, config.tubelet_linking == "seq_nms")
 
 
-def _measure(
+def measure_linked(
     protocols: Mapping[str, Measure],
-    is_linked: bool,
+    linking: str,
     ground_truth: GroundTruth,
     predictions: Predictions,
 ) -> dict[str, float]:
-    if is_linked:
-        predictions = link_tubelets(ground_truth, predictions)
-    return measure_all(protocols, ground_truth, predictions)
+    """Measure detections as they are, and linked: these numbers start with its name and "/"."""
+    result = measure_all(protocols, ground_truth, predictions)
+    if linking != "none":
+        linked = link_tubelets(ground_truth, predictions)
+        of_linked = measure_all(protocols, ground_truth, linked)
+        result |= {f"{linking}/{name}": value for name, value in of_linked.items()}
+    return result
 
 
-def protocols_of(config: DictConfig) -> list[str]:
-    """Return the names of the protocols, also where one stands without brackets."""
-    names = config.protocols
-    return [names] if isinstance(names, str) else list(names or [])
-
-
-def result_tables(config: DictConfig, result: Mapping[str, float], console: Console) -> list[Table]:
+def result_tables(
+    protocols: Sequence[str], linkings: Sequence[str], result: Mapping[str, float], console: Console
+) -> list[Table]:
     """Lay out the result: COCO AP in full if it is alone, else side by side if there is room."""
-    names = list(dict.fromkeys(protocols_of(config)))
-    tables = [coco_table(result) if names == ["coco"] else protocols_table(names, result)]
+    if protocols == ["coco"]:
+        return [coco_table(result, linkings)]
+    together = protocols_table(protocols, result, linkings)
     room = console.options.update(width=10_000)
-    if console.measure(tables[0], options=room).maximum > console.width:
-        tables = [protocols_table([name], result) for name in names]
-    if config.tubelet_linking == "seq_nms":
-        for table in tables:
-            table.title = f"{table.title}, detections linked by Seq-NMS"
-    return tables
+    if console.measure(together, options=room).maximum <= console.width:
+        return [together]
+    return [protocols_table([name], result, linkings) for name in protocols]
 
 
 def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, float]:
@@ -105,12 +124,13 @@ def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, floa
     return measure(ground_truth, predictions)
 
 
-def evaluate_checkpoint(config: DictConfig, measure: Measure) -> dict[str, float] | None:
+def evaluate_checkpoint(
+    config: DictConfig, trained: dict[str, Any], measure: Measure
+) -> dict[str, float] | None:
     """Stream the videos through the detector of a checkpoint; None on all but one process.
 
     A file of predictions holds what the detector found, before any linking.
     """
-    trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
     window = {
         f"window.{key}": config.window[key]
         for key in ("past", "future", "frame_stride")

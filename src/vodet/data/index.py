@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import SupportsIndex
 
 import numpy as np
@@ -73,6 +74,8 @@ class VideoIndex(Columns):
         category_ids: Category id of each label.
         video_names: Names of the videos, in the order of their first appearance in the file.
         video_starts: Frames of video ``v`` are rows ``video_starts[v]:video_starts[v + 1]``.
+        attribute_names: Names of the attributes of videos, ``night`` and the like.
+        video_attributes: Which video has which attribute.
         file_names: Paths of the images below the image root.
         image_ids: Ids of the frames in the file.
         frame_numbers: Numbers of the frames in their videos.
@@ -94,6 +97,8 @@ class VideoIndex(Columns):
     category_ids: Int64[np.ndarray, " _"]
     video_names: PackedStrings
     video_starts: Int64[np.ndarray, " _"]
+    attribute_names: tuple[str, ...]
+    video_attributes: Bool[np.ndarray, "_ attributes"]
     file_names: PackedStrings
     image_ids: Int64[np.ndarray, " _"]
     frame_numbers: Int32[np.ndarray, " _"]
@@ -111,6 +116,7 @@ class VideoIndex(Columns):
         frames, boxes = self.num_frames, self.num_boxes
         self._expect(len(self.class_names), "category_ids")
         self._expect(self.num_videos + 1, "video_starts")
+        self._expect(self.num_videos, "video_attributes")
         self._expect(frames, "file_names", "image_ids", "frame_numbers", "sizes", "is_annotated")
         self._expect(frames + 1, "box_starts")
         self._expect(boxes, "boxes", "labels", "track_ids", "areas", "iscrowd")
@@ -131,6 +137,7 @@ class VideoIndex(Columns):
         video_names: Sequence[str],
         frames: FrameRows,
         boxes: BoxRows,
+        attributes: Mapping[str, Collection[str]] | None = None,
     ) -> VideoIndex:
         """Order frames and boxes that are in any order.
 
@@ -140,6 +147,7 @@ class VideoIndex(Columns):
             video_names: Names that ``frames.videos`` points into.
             frames: The frames.
             boxes: Their boxes.
+            attributes: Those of the videos that have some, by name.
 
         Raises:
             DataError: If the columns do not fit together in length.
@@ -147,12 +155,18 @@ class VideoIndex(Columns):
         frame_order = np.lexsort((frames.frame_numbers, frames.videos))
         frame_of_box = np.argsort(frame_order)[boxes.frames]
         box_order = np.argsort(frame_of_box, kind="stable")
+        of_videos = [(attributes or {}).get(name, ()) for name in video_names]
+        attribute_names = tuple(dict.fromkeys(chain.from_iterable(of_videos)))
         return VideoIndex(
             source=source,
             class_names=tuple(categories[category] for category in sorted(categories)),
             category_ids=np.array(sorted(categories), np.int64),
             video_names=PackedStrings.pack(video_names),
             video_starts=starts_of(np.bincount(frames.videos, minlength=len(video_names))),
+            attribute_names=attribute_names,
+            video_attributes=np.array(
+                [[name in own for name in attribute_names] for own in of_videos], bool
+            ).reshape(len(video_names), len(attribute_names)),
             file_names=frames.file_names.reorder(frame_order),
             image_ids=frames.image_ids[frame_order],
             frame_numbers=frames.frame_numbers[frame_order],
@@ -224,24 +238,23 @@ class VideoIndex(Columns):
 
     def ground_truth(self) -> GroundTruth:
         """Return the annotations of the annotated frames, for metrics."""
-        lengths = np.diff(self.box_starts)
-        kept = np.repeat(self.is_annotated, lengths)
-        return GroundTruth(
+        everything = GroundTruth(
             class_names=self.class_names,
             category_ids=self.category_ids,
-            image_ids=self.image_ids[self.is_annotated],
-            sizes=self.sizes[self.is_annotated],
-            videos=np.repeat(np.arange(self.num_videos), np.diff(self.video_starts))[
-                self.is_annotated
-            ],
-            frame_numbers=self.frame_numbers[self.is_annotated],
-            box_starts=starts_of(lengths[self.is_annotated]),
-            boxes=self.boxes[kept],
-            labels=self.labels[kept].astype(np.int64),
-            track_ids=self.track_ids[kept],
-            areas=self.areas[kept],
-            iscrowd=self.iscrowd[kept],
+            image_ids=self.image_ids,
+            sizes=self.sizes,
+            videos=np.repeat(np.arange(self.num_videos), np.diff(self.video_starts)),
+            frame_numbers=self.frame_numbers,
+            box_starts=self.box_starts,
+            boxes=self.boxes,
+            labels=self.labels.astype(np.int64),
+            track_ids=self.track_ids,
+            areas=self.areas,
+            iscrowd=self.iscrowd,
+            attribute_names=self.attribute_names,
+            video_attributes=self.video_attributes,
         )
+        return everything.select(self.is_annotated)
 
 
 def _number_per_video(

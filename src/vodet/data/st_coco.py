@@ -40,7 +40,8 @@ def read_st_coco(path: str | Path) -> VideoIndex:
     """Read an ST-COCO file, ``.json`` or ``.json.gz``.
 
     Images may be in any order, fields beyond those of the format are ignored, and the names of
-    CocoVID are understood (``videos``, ``video_id``, ``frame_id``, ``instance_id``).
+    CocoVID are understood (``videos``, ``video_id``, ``frame_id``, ``instance_id``). An entry of
+    ``videos`` may have ``attributes``, a list of strings.
 
     Args:
         path: The file.
@@ -82,14 +83,18 @@ def _read_bytes(source: Path) -> bytes:
 
 
 def _build(file: TypedFile | FaultyFile, faults: Faults) -> VideoIndex:
-    name_of_video = _read_videos(file.read("videos", VideoEntry), faults)
+    videos = file.read("videos", VideoEntry)
+    name_of_video = _read_videos(videos, faults)
     categories, category_ids = _read_categories(file.read("categories", CategoryEntry), faults)
     video_names, frames, image_ids = _read_frames(
         file.read("images", ImageEntry), name_of_video, faults
     )
     boxes = _read_boxes(file.read("annotations", AnnotationEntry), image_ids, category_ids, faults)
     faults.raise_if_any()
-    return VideoIndex.from_rows(str(faults.source), categories, video_names, frames, boxes)
+    attributes = {video.name: video.attributes or () for video in videos.entries}
+    return VideoIndex.from_rows(
+        str(faults.source), categories, video_names, frames, boxes, attributes
+    )
 
 
 @dataclass(frozen=True)

@@ -99,10 +99,11 @@ class CategoryEntry(msgspec.Struct, gc=False):
 
 
 class VideoEntry(msgspec.Struct, gc=False):
-    """A video of CocoVID."""
+    """A video: its id as in CocoVID, and what holds for all of its frames."""
 
     id: int | str
     name: str
+    attributes: list[Annotated[str, Meta(min_length=1)]] | None = None
 
 
 class _Document(msgspec.Struct):

@@ -11,30 +11,15 @@ from __future__ import annotations
 import numpy as np
 
 from vodet.box_pairs import ious
-from vodet.metrics.matching import (
-    best_of_frames,
-    by_score,
-    find_candidates,
-    in_crowds,
-    match,
-    outcomes,
-)
-from vodet.metrics.precision_recall import (
-    area_under_curve,
-    mean_at_recall_points,
-    mean_of_known,
-)
+from vodet.metrics.groups import UNKNOWN_GROUP, grouped_average_precision
 from vodet.metrics.predictions import Predictions
 from vodet.metrics.tracks import tracks_of
-from vodet.metrics.vid import PIXEL, vid_threshold
 from vodet.structures import GroundTruth
 
 GROUPS = ("slow", "medium", "fast")
-UNKNOWN_MOTION = -1
 
 _NEARBY = 10  # frames before and after
 _SLOW_ABOVE, _FAST_BELOW = 0.9, 0.7
-_COCO_IOU, _COCO_BEST = 0.5, 100  # detections of a class in a frame
 
 
 def motion_ious(ground_truth: GroundTruth) -> np.ndarray:
@@ -74,7 +59,7 @@ def motion_groups(ground_truth: GroundTruth) -> np.ndarray:
     """
     motion = motion_ious(ground_truth)
     groups = np.where(motion > _SLOW_ABOVE, 0, np.where(motion < _FAST_BELOW, 2, 1))
-    return np.where(np.isnan(motion), UNKNOWN_MOTION, groups)
+    return np.where(np.isnan(motion), UNKNOWN_GROUP, groups)
 
 
 def motion_average_precision(
@@ -82,60 +67,8 @@ def motion_average_precision(
 ) -> dict[str, float]:
     """Evaluate predictions for slow, medium and fast objects.
 
-    For each group, objects of the others and those of unknown motion are ignored, not missed: a
-    detection matched to one of them is dropped. A detection matched to none counts as false in
-    every group, unless at least half of it lies in a crowd region of its class.
-
-    By the VID rule (`vid_average_precision`) detections are matched once, to all objects. By the
-    COCO rule at IoU 0.50 they are matched for each group and prefer its objects to ignored ones,
-    as COCO does.
-
     Returns:
-        For each group ``motion/ap_50_<group>`` by the VID rule, ``motion/coco_ap_50_<group>``, and
-        ``motion/share_<group>`` of all objects, as well as ``motion/share_unknown``; and for each
-        class ``motion/ap_50_<group>/<class>`` by the VID rule. From 0 to 1; means are over the
-        classes that have objects of the group, NaN where there is none.
+        ``motion/ap_50_slow`` and so on, as `grouped_average_precision` describes.
     """
-    predictions = by_score(ground_truth, predictions)
     groups = motion_groups(ground_truth)
-    is_object = ~ground_truth.iscrowd
-    result = {
-        f"motion/share_{name}": float(np.mean(groups[is_object] == group))
-        if is_object.any()
-        else float("nan")
-        for group, name in [*enumerate(GROUPS), (UNKNOWN_MOTION, "unknown")]
-    }
-    result |= _by_vid(ground_truth, predictions, groups)
-    return result | _by_coco(ground_truth, predictions, groups)
-
-
-def _by_vid(
-    ground_truth: GroundTruth, predictions: Predictions, groups: np.ndarray
-) -> dict[str, float]:
-    candidates = find_candidates(ground_truth, predictions, vid_threshold, pixel=PIXEL)
-    matched = match(candidates, len(predictions), len(groups))
-    crowded = in_crowds(ground_truth, predictions, pixel=PIXEL)
-    result = {}
-    for group, name in enumerate(GROUPS):
-        of_classes = outcomes(ground_truth, predictions, matched, crowded, groups == group)
-        precisions = [area_under_curve(*outcome) for outcome in of_classes]
-        result[f"motion/ap_50_{name}"] = mean_of_known(precisions)
-        for class_name, precision in zip(ground_truth.class_names, precisions, strict=True):
-            result[f"motion/ap_50_{name}/{class_name}"] = precision
-    return result
-
-
-def _by_coco(
-    ground_truth: GroundTruth, predictions: Predictions, groups: np.ndarray
-) -> dict[str, float]:
-    predictions = best_of_frames(ground_truth, predictions, _COCO_BEST)
-    candidates = find_candidates(ground_truth, predictions, _COCO_IOU)
-    crowded = in_crowds(ground_truth, predictions)
-    result = {}
-    for group, name in enumerate(GROUPS):
-        wanted = groups == group
-        matched = match(candidates, len(predictions), len(groups), last_choice=~wanted)
-        of_classes = outcomes(ground_truth, predictions, matched, crowded, wanted)
-        precisions = [mean_at_recall_points(*outcome) for outcome in of_classes]
-        result[f"motion/coco_ap_50_{name}"] = mean_of_known(precisions)
-    return result
+    return grouped_average_precision(ground_truth, predictions, "motion", GROUPS, groups)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _RECALL_POINTS = np.linspace(0, 1, 101)  # those of COCO
@@ -41,7 +43,13 @@ def _highest_precision(is_true: np.ndarray) -> np.ndarray:
     return highest
 
 
-def mean_of_known(values: list[float]) -> float:
+def with_mean(key: str, class_names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
+    """Name the values of classes ``<key>/<class>``, and the mean of those known ``<key>``."""
+    by_class = {f"{key}/{name}": value for name, value in zip(class_names, values, strict=True)}
+    return {key: mean_of_known(values), **by_class}
+
+
+def mean_of_known(values: Sequence[float]) -> float:
     """Return the mean of those that are not NaN; NaN where none is."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

@@ -6,20 +6,37 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from vodet.errors import ConfigError
+from vodet.metrics import motion, track_length
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.motion import motion_average_precision
-from vodet.metrics.predictions import Measure, Predictions
+from vodet.metrics.groups import group_headlines
+from vodet.metrics.predictions import Measure, Predictions, positions_in
 from vodet.metrics.steadiness import steadiness
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
+
+# The numbers of each protocol that stand in tables and are also computed by attribute of videos.
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "coco": ("map", "map_50", "map_75"),
+    "vid": ("vid/ap_50",),
+    "motion": group_headlines("motion", motion.GROUPS),
+    "track_length": group_headlines("track_length", track_length.GROUPS),
+    "uavdt": ("uavdt/ap_70", "uavdt/map_70"),
+    "steadiness": (
+        "steadiness/found",
+        "steadiness/drop_outs",
+        "steadiness/jitter",
+        "steadiness/score_change",
+    ),
+}
 
 
 def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict[str, Measure]:
     """Return the protocols of these names, in their order.
 
     Args:
-        names: Of ``coco``, ``vid``, ``motion``, ``uavdt`` and ``steadiness``, at least one.
+        names: Of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and ``steadiness``, at
+            least one.
         score_threshold: The lowest score that counts as found for ``steadiness``.
 
     Raises:
@@ -28,7 +45,8 @@ def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict
     known: dict[str, Measure] = {
         "coco": coco_average_precision,
         "vid": vid_average_precision,
-        "motion": motion_average_precision,
+        "motion": motion.motion_average_precision,
+        "track_length": track_length.track_length_average_precision,
         "uavdt": uavdt_average_precision,
         "steadiness": partial(steadiness, score_threshold=score_threshold),
     }
@@ -44,10 +62,32 @@ def measure_all(
 ) -> dict[str, float]:
     """Evaluate predictions by several protocols.
 
+    Args:
+        protocols: As `choose_protocols` returns them.
+        ground_truth: The annotations.
+        predictions: The detections.
+
     Returns:
         The numbers of all. Each is named after its protocol, as ``vid/ap_50``, but for those of
-        COCO, ``map`` and so on, which have the names that training logs.
+        COCO, ``map`` and so on, which have the names that training logs. Where videos have
+        attributes, the `HEADLINES` also on the frames of all videos with one, as
+        ``vid/ap_50@night``.
     """
+    result = _measure_each(protocols, ground_truth, predictions)
+    for attribute, has_it in zip(
+        ground_truth.attribute_names, ground_truth.video_attributes.T, strict=True
+    ):
+        part = ground_truth.select(has_it[ground_truth.videos])
+        found = predictions[positions_in(part.image_ids, predictions.image_ids) >= 0]
+        of_part = _measure_each(protocols, part, found)
+        headlines = [key for name in protocols for key in HEADLINES[name]]
+        result |= {f"{key}@{attribute}": of_part[key] for key in headlines}
+    return result
+
+
+def _measure_each(
+    protocols: Mapping[str, Measure], ground_truth: GroundTruth, predictions: Predictions
+) -> dict[str, float]:
     return {
         name: value
         for measure in protocols.values()

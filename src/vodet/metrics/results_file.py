@@ -8,6 +8,7 @@ shortest decimals that name their float32, width and height as float64 differenc
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from vodet.metrics.predictions import Predictions, positions_in
 from vodet.structures import GroundTruth
 
 _CHUNK = 20_000  # rows encoded at a time: bounds the memory
+_SHOWN = 200  # characters of a faulty entry
+_UNKNOWN_FRAME = "an image id that the annotations lack, or of a frame that is not annotated"
+_UNKNOWN_CATEGORY = "a category id that the annotations lack"
 _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -86,7 +90,8 @@ def read_predictions(path: str | Path, ground_truth: GroundTruth) -> Predictions
     Raises:
         DataError: If the file is missing, damaged or not a COCO results file, names a frame that
             is not annotated or a category that the data set lacks, or holds a box or score that is
-            not a finite number; with the first such entry and their number.
+            not a finite number or a box of negative size; with the first such entry and their
+            number.
     """
     entries = _decode(Path(path))
     corners = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
@@ -99,14 +104,16 @@ def read_predictions(path: str | Path, ground_truth: GroundTruth) -> Predictions
         ground_truth.category_ids, np.array([entry.category_id for entry in entries], np.int64)
     )
     predictions = Predictions(image_ids, boxes, scores, labels)
-    faults = {
-        "an image id that the annotations lack": positions_in(ground_truth.image_ids, image_ids)
-        < 0,
-        "a category id that the annotations lack": labels < 0,
-        "a box or score that is not a finite number": ~predictions.is_finite,
-        "a box of negative width or height": corners[:, 2:].min(axis=1, initial=0) < 0,
-    }
-    _raise_faults(Path(path), entries, faults)
+    _raise_faults(
+        Path(path),
+        entries,
+        {
+            _UNKNOWN_FRAME: positions_in(ground_truth.image_ids, image_ids) < 0,
+            _UNKNOWN_CATEGORY: labels < 0,
+            "a box or score that is not a finite number": ~predictions.is_finite,
+            "a box of negative width or height": corners[:, 2:].min(axis=1, initial=0) < 0,
+        },
+    )
     return predictions
 
 
@@ -115,16 +122,47 @@ def _decode(path: Path) -> list[_Entry]:
         raw = path.read_bytes()
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
-        return msgspec.json.decode(raw, type=list[_Entry])
     except FileNotFoundError as error:
         msg = f"There is no file of predictions {path}."
         raise DataError(msg) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
-        msg = (
-            f"Expected {path} to be a COCO results file, a list of objects with image_id, "
-            f"category_id, bbox [x, y, width, height] and score; found: {error}"
-        )
-        raise DataError(msg) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise _no_results_file(path, str(error)) from error
+    try:
+        return msgspec.json.decode(raw, type=list[_Entry])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _decode_by_entry(path, raw)
+
+
+def _decode_by_entry(path: Path, raw: bytes) -> list[_Entry]:
+    """Decode what is faulty, so that the faults can be counted; NaN and Infinity are no faults."""
+    try:
+        rows = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise _no_results_file(path, str(error)) from error
+    if not isinstance(rows, list):
+        raise _no_results_file(path, _short(rows))
+    entries, faults = [], []
+    for number, row in enumerate(rows):
+        try:
+            entries.append(msgspec.convert(row, _Entry))
+        except msgspec.ValidationError as error:
+            faults.append(f"entry {number} {_short(row)}: {error}")
+    if faults:
+        found = f"{len(faults)} of {len(rows)} entries that are none, first {faults[0]}"
+        raise _no_results_file(path, found)
+    return entries
+
+
+def _no_results_file(path: Path, found: str) -> DataError:
+    return DataError(
+        f"Expected {path} to be a COCO results file, a list of objects with image_id, "
+        f"category_id, bbox [x, y, width, height] and score; found: {found}"
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _raise_faults(path: Path, entries: list[_Entry], faults: dict[str, np.ndarray]) -> None:
@@ -135,6 +173,7 @@ def _raise_faults(path: Path, entries: list[_Entry], faults: dict[str, np.ndarra
             first = f"entry {rows[0]} {msgspec.to_builtins(entries[rows[0]])}"
             lines.append(f"  {rows.size} of {len(entries)} entries have {fault}: first {first}")
     if lines:
-        hint = "Were they made for these annotations?"
-        msg = "\n".join([f"The predictions in {path} do not fit. {hint}", *lines])
+        msg = "\n".join([f"The predictions in {path} cannot be evaluated.", *lines])
+        if faults[_UNKNOWN_FRAME].any() or faults[_UNKNOWN_CATEGORY].any():
+            msg += "\nWere they made for these annotations?"
         raise DataError(msg)

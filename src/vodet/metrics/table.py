@@ -1,15 +1,22 @@
-"""The result of an evaluation, for the screen."""
+"""The result of an evaluation, for the screen.
+
+Each row of numbers comes without tubelet linking, and below it with each of the linkings that the
+result has, whose names start with that of the linking: ``seq_nms/map``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.markup import escape
 from rich.table import Table
 
-_ROWS = {
+from vodet.metrics import motion, track_length
+from vodet.metrics.protocols import HEADLINES
+
+_COCO_ROWS = {
     "all objects": ("map", "map_50", "map_75", "mar_1", "mar_10", "mar_100"),
     "small": ("map_small", "", "", "", "", "mar_small"),
     "medium": ("map_medium", "", "", "", "", "mar_medium"),
@@ -17,10 +24,49 @@ _ROWS = {
 }
 
 
-def coco_table(result: Mapping[str, float]) -> Table:
+@dataclass(frozen=True)
+class _Column:
+    """How a number is shown: its title, and what its values of classes are named before "/"."""
+
+    title: str
+    class_key: str = ""
+    scale: float = 100.0
+
+
+def _group_columns(protocol: str, groups: tuple[str, ...], noun: str) -> dict[str, _Column]:
+    """Return the columns of a protocol that has groups of objects."""
+    columns = {}
+    for group in groups:
+        by_vid, by_coco = f"{protocol}/ap_50_{group}", f"{protocol}/coco_ap_50_{group}"
+        columns[by_vid] = _Column(f"VID AP50\n{group} {noun}", by_vid)
+        columns[by_coco] = _Column(f"COCO AP50\n{group} {noun}")
+    return columns
+
+
+_COLUMNS = {
+    "map": _Column("COCO\nAP", "map"),
+    "map_50": _Column("COCO\nAP50", "map_50"),
+    "map_75": _Column("COCO\nAP75"),
+    "vid/ap_50": _Column("VID\nAP50", "vid/ap_50"),
+    **_group_columns("motion", motion.GROUPS, "motion"),
+    **_group_columns("track_length", track_length.GROUPS, "track"),
+    "uavdt/ap_70": _Column("UAVDT AP70\nvehicle"),
+    "uavdt/map_70": _Column("UAVDT AP70\nclasses", "uavdt/ap_70"),
+    "steadiness/found": _Column("steadiness\nfound"),
+    "steadiness/drop_outs": _Column("drop-outs\n/100 frames", scale=1.0),
+    "steadiness/jitter": _Column("steadiness\njitter"),
+    "steadiness/score_change": _Column("score\nchange"),
+}
+
+
+def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Table:
     """Lay out the result of `coco_average_precision`: overall, by size, by class, in percent.
 
     A dash stands where there is nothing to find.
+
+    Args:
+        result: By its names.
+        linkings: Those that it has.
     """
     table = Table(
         title="COCO AP (IoU 0.50:0.95), percent",
@@ -29,88 +75,92 @@ def coco_table(result: Mapping[str, float]) -> Table:
     table.add_column("")
     for name in ("AP", "AP50", "AP75", "AR1", "AR10", "AR100"):
         table.add_column(name, justify="right")
-    for name, keys in _ROWS.items():
-        table.add_row(name, *(_number(result, key) for key in keys))
-    table.add_section()
-    for name in [key.removeprefix("map/") for key in result if key.startswith("map/")]:
-        of_class = (f"map/{name}", f"map_50/{name}")
-        table.add_row(escape(name), *(_number(result, key) for key in of_class))
+    rows = _Rows(table, result, linkings, (100.0,) * 6)
+    for name, keys in _COCO_ROWS.items():
+        rows.add(name, keys)
+    rows.add_classes(("map", "map_50"))
+    rows.add_attributes(HEADLINES["coco"])
     return table
 
 
-@dataclass(frozen=True)
-class _Column:
-    """A number of a protocol: its title, its name in the result, and that of classes before "/"."""
-
-    title: str
-    key: str
-    class_key: str = ""
-    scale: float = 100.0
-
-
-_COLUMNS = {
-    "coco": (
-        _Column("COCO\nAP", "map", "map"),
-        _Column("COCO\nAP50", "map_50", "map_50"),
-        _Column("COCO\nAP75", "map_75"),
-    ),
-    "vid": (_Column("VID\nAP50", "vid/ap_50", "vid/ap_50"),),
-    "motion": (
-        *(
-            _Column(f"VID AP50\n{group}", f"motion/ap_50_{group}", f"motion/ap_50_{group}")
-            for group in ("slow", "medium", "fast")
-        ),
-        *(
-            _Column(f"COCO AP50\n{group}", f"motion/coco_ap_50_{group}")
-            for group in ("slow", "medium", "fast")
-        ),
-    ),
-    "uavdt": (
-        _Column("UAVDT AP70\nvehicle", "uavdt/ap_70"),
-        _Column("UAVDT AP70\nclasses", "uavdt/map_70", "uavdt/ap_70"),
-    ),
-    "steadiness": (
-        _Column("steadiness\nfound", "steadiness/found"),
-        _Column("drop-outs\n/100 frames", "steadiness/drop_outs", scale=1.0),
-        _Column("steadiness\njitter", "steadiness/jitter"),
-        _Column("score\nchange", "steadiness/score_change"),
-    ),
-}
-
-
-def protocols_table(protocols: Iterable[str], result: Mapping[str, float]) -> Table:
+def protocols_table(
+    protocols: Iterable[str], result: Mapping[str, float], linkings: Sequence[str] = ()
+) -> Table:
     """Lay out the result of `measure_all` by several protocols side by side, in percent.
 
     A dash stands where there is nothing to find, a blank where the protocol has no such number.
+
+    Args:
+        protocols: Their names.
+        result: By its names.
+        linkings: Those that it has.
     """
     names = list(protocols)
-    columns = [column for name in names for column in _COLUMNS[name]]
-    table = Table(title="Evaluation, percent")
-    if "steadiness" in names:
-        table.caption = f"steadiness: scores from {result['steadiness/score_threshold']:g}"
+    keys = [key for name in names for key in HEADLINES[name]]
+    columns = [_COLUMNS[key] for key in keys]
+    table = Table(title="Evaluation, percent", caption=_caption(names, result))
     table.add_column("")
     for column in columns:
         table.add_column(column.title, justify="right")
-    table.add_row("all objects", *(_number(result, column.key, column.scale) for column in columns))
-    table.add_section()
-    prefixes = [f"{column.class_key}/" if column.class_key else "" for column in columns]
-    for name in _class_names(prefixes, result):
-        cells = [_number(result, prefix and prefix + name) for prefix in prefixes]
-        table.add_row(escape(name), *cells)
+    rows = _Rows(table, result, linkings, [column.scale for column in columns])
+    rows.add("all objects", keys)
+    rows.add_classes([column.class_key for column in columns])
+    rows.add_attributes(keys)
     return table
 
 
-def _class_names(prefixes: Iterable[str], result: Mapping[str, float]) -> list[str]:
-    names = [
-        key.removeprefix(prefix)
-        for prefix in prefixes
-        for key in result
-        if prefix and key.startswith(prefix)
-    ]
-    return list(dict.fromkeys(names))
+def _caption(protocols: Sequence[str], result: Mapping[str, float]) -> str | None:
+    if "steadiness" not in protocols:
+        return None
+    return f"steadiness: scores from {result['steadiness/score_threshold']:g}"
 
 
-def _number(result: Mapping[str, float], key: str, scale: float = 100.0) -> str:
-    if not key:
-        return ""
-    return "-" if math.isnan(result[key]) else f"{scale * result[key]:.1f}"
+@dataclass(frozen=True)
+class _Rows:
+    """Adds rows to a table.
+
+    Args:
+        table: Gets the rows.
+        result: By its names.
+        linkings: Those that the result has.
+        scales: Of the columns.
+    """
+
+    table: Table
+    result: Mapping[str, float]
+    linkings: Sequence[str]
+    scales: Sequence[float]
+
+    def add(self, label: str, keys: Sequence[str]) -> None:
+        """Add the row of these numbers, blank where a key is empty, and those of linkings."""
+        for linking in ("", *self.linkings):
+            prefix = f"{linking}/" if linking else ""
+            cells = [
+                self._cell(key and prefix + key, scale)
+                for key, scale in zip(keys, self.scales, strict=False)
+            ]
+            self.table.add_row(f"  + {linking}" if linking else escape(label), *cells)
+
+    def _cell(self, key: str, scale: float) -> str:
+        if not key:
+            return ""
+        return "-" if math.isnan(self.result[key]) else f"{scale * self.result[key]:.1f}"
+
+    def add_classes(self, class_keys: Sequence[str]) -> None:
+        """Add a section of a row for each class, of what its numbers are named before the "/"."""
+        self.table.add_section()
+        names = [
+            key.removeprefix(f"{class_key}/")
+            for class_key in class_keys
+            for key in self.result
+            if class_key and key.startswith(f"{class_key}/")
+        ]
+        for name in dict.fromkeys(names):
+            self.add(name, [key and f"{key}/{name}" for key in class_keys])
+
+    def add_attributes(self, keys: Sequence[str]) -> None:
+        """Add a section of a row for each attribute of videos that the numbers are known for."""
+        self.table.add_section()
+        start = f"{keys[0]}@"
+        for name in [key.removeprefix(start) for key in self.result if key.startswith(start)]:
+            self.add(f"videos: {name}", [f"{key}@{name}" for key in keys])

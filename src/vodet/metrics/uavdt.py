@@ -12,7 +12,7 @@ import numpy as np
 
 from vodet.box_pairs import pairs_of_equal_keys
 from vodet.metrics.matching import by_score, find_candidates, match, outcomes
-from vodet.metrics.precision_recall import area_under_curve, mean_of_known
+from vodet.metrics.precision_recall import area_under_curve, mean_of_known, with_mean
 from vodet.metrics.predictions import Predictions, positions_in
 from vodet.structures import GroundTruth
 
@@ -42,14 +42,9 @@ def uavdt_average_precision(
         replace(ground_truth, class_names=("vehicle",), labels=np.zeros_like(ground_truth.labels)),
         replace(predictions, labels=np.zeros_like(predictions.labels)),
     )
-    by_class = {
-        f"uavdt/ap_70/{name}": precision
-        for name, precision in zip(
-            ground_truth.class_names, _precisions(ground_truth, predictions), strict=True
-        )
-    }
-    mean = mean_of_known(list(by_class.values()))
-    return {"uavdt/ap_70": vehicle, "uavdt/map_70": mean, **by_class}
+    precisions = _precisions(ground_truth, predictions)
+    by_class = with_mean("uavdt/ap_70", ground_truth.class_names, precisions)
+    return by_class | {"uavdt/ap_70": vehicle, "uavdt/map_70": mean_of_known(precisions)}
 
 
 def in_ignored(ground_truth: GroundTruth, predictions: Predictions) -> np.ndarray:

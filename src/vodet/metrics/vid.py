@@ -10,11 +10,11 @@ import numpy as np
 
 from vodet.box_pairs import areas
 from vodet.metrics.matching import by_score, find_candidates, in_crowds, match, outcomes
-from vodet.metrics.precision_recall import area_under_curve, mean_of_known
+from vodet.metrics.precision_recall import area_under_curve, with_mean
 from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
-PIXEL = 1.0  # a box from pixel 3 to pixel 3 is one pixel wide
+_PIXEL = 1.0  # a box from pixel 3 to pixel 3 is one pixel wide
 _LEAST_IOU = 0.5
 _TOLERANCE = 10.0  # pixels that a small object may be missed by, in width and in height
 
@@ -30,8 +30,8 @@ def vid_threshold(boxes: np.ndarray) -> np.ndarray:
     Returns:
         ``[n]`` float64.
     """
-    grown = areas(boxes, PIXEL + _TOLERANCE)
-    least: np.ndarray = np.minimum(_LEAST_IOU, areas(boxes, PIXEL) / grown)
+    grown = areas(boxes, _PIXEL + _TOLERANCE)
+    least: np.ndarray = np.minimum(_LEAST_IOU, areas(boxes, _PIXEL) / grown)
     return least
 
 
@@ -51,12 +51,21 @@ def vid_average_precision(ground_truth: GroundTruth, predictions: Predictions) -
         for a class without; from 0 to 1.
     """
     predictions = by_score(ground_truth, predictions)
-    candidates = find_candidates(ground_truth, predictions, vid_threshold, pixel=PIXEL)
+    matched, dropped = vid_matches(ground_truth, predictions)
+    of_classes = outcomes(ground_truth, predictions, matched, dropped, ~ground_truth.iscrowd)
+    precisions = [area_under_curve(*outcome) for outcome in of_classes]
+    return with_mean("vid/ap_50", ground_truth.class_names, precisions)
+
+
+def vid_matches(
+    ground_truth: GroundTruth, predictions: Predictions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Match detections, best first, by the rule of `vid_average_precision`.
+
+    Returns:
+        The object of each, -1 for none, ``[N]`` int64; and whether half of it or more lies in a
+        crowd region, so that it does not count without an object, ``[N]`` bool.
+    """
+    candidates = find_candidates(ground_truth, predictions, vid_threshold, pixel=_PIXEL)
     matched = match(candidates, len(predictions), len(ground_truth.boxes))
-    crowded = in_crowds(ground_truth, predictions, pixel=PIXEL)
-    of_classes = outcomes(ground_truth, predictions, matched, crowded, ~ground_truth.iscrowd)
-    by_class = {
-        f"vid/ap_50/{name}": area_under_curve(*outcome)
-        for name, outcome in zip(ground_truth.class_names, of_classes, strict=True)
-    }
-    return {"vid/ap_50": mean_of_known(list(by_class.values())), **by_class}
+    return matched, in_crowds(ground_truth, predictions, pixel=_PIXEL)

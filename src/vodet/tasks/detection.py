@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError, TrainingError
-from vodet.metrics.coco import CocoAveragePrecision
 from vodet.metrics.distributed import copy_from_first
 from vodet.metrics.predictions import Measure
+from vodet.metrics.video_metric import VideoMetric
 from vodet.structures import ClipBatch, VideoChunk
 from vodet.tasks.checkpoint import CARD_KEY, fitting_weights, model_card
 from vodet.tasks.evaluation import Evaluation
@@ -104,7 +104,7 @@ class VideoDetectionTask(L.LightningModule):
         copy_from_first(self.detector.buffers())
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning late
         ground_truth = data.val_index.ground_truth()
-        metric = CocoAveragePrecision(ground_truth, self._measure)
+        metric = VideoMetric(ground_truth, self._measure)
         self.evaluation = Evaluation(self.detector, metric)
 
     def validation_step(self, chunk: VideoChunk) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 
 from vodet.detector import VideoDetector
 from vodet.inference.tubelet_linking import Rescore, seq_nms
-from vodet.metrics.coco import CocoAveragePrecision
 from vodet.metrics.predictions import Predictions, positions_in
+from vodet.metrics.video_metric import VideoMetric
 from vodet.streaming import StreamingDetector
 from vodet.structures import FrameDetections, FrameInfo, GroundTruth, VideoChunk
 
@@ -23,7 +23,7 @@ class Evaluation:
         metric: Gets the detections of annotated frames, in original pixels.
     """
 
-    def __init__(self, detector: VideoDetector, metric: CocoAveragePrecision) -> None:
+    def __init__(self, detector: VideoDetector, metric: VideoMetric) -> None:
         self.metric = metric
         self._stream = StreamingDetector(detector)
         self._infos: list[FrameInfo] = []
