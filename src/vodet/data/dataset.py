@@ -89,9 +89,8 @@ class ClipDataset(Dataset[Clip]):
         self.require_complete_tubelets = require_complete_tubelets
         if require_complete_tubelets and (unknown := _unknown_tracks(index)):
             msg = (
-                "data.require_complete_tubelets needs the id_track of every annotation but "
-                f"those of still images; {unknown} of {index.num_boxes} boxes in {index.source} have "
-                "none."
+                "data.require_complete_tubelets needs the id_track of every annotation, but "
+                f"for still images; {unknown} of {index.num_boxes} in {index.source} have none."
             )
             raise DataError(msg)
 
