@@ -135,7 +135,7 @@ def test_faulty_images_of_ids(source, convert, picture):
     with pytest.raises(DataError, match=r"expected ids of the classes .* found 5001"):
         convert(read_kitti_mots(source, masks="png"))
     picture(path, np.zeros((HEIGHT, 3), np.uint16))
-    with pytest.raises(DataError, match="expected the image's size"):
+    with pytest.raises(FrameError, match=r"expected the image's 12 x 20 .* found 12 x 3"):
         convert(read_kitti_mots(source, masks="png"))
     path.unlink()
     with pytest.raises(FrameError, match="found nothing that can be read"):

@@ -93,12 +93,9 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
         skipped: Where what is left out is counted.
 
     Raises:
-        DataError: If it is of another size.
+        FrameError: If it cannot be read or is of another size.
     """
-    ids = read_ids(path)
-    if ids.shape != size:
-        msg = f"{path}: expected the image's size {size}, found {ids.shape}."
-        raise DataError(msg)
+    ids = read_ids(path, size)
     boxes = []
     for region in regions_of_ids(ids):
         is_group = region.id < 1000
