@@ -265,5 +265,5 @@ def _print(summary: Summary, target: Path) -> None:
         console.print(f"Look out: the official split has {official} frames, found {annotated}")
     if summary.clipped:
         console.print(f"Clipped: {summary.clipped} boxes that stuck out of the image")
-    for reason, count in sorted((+summary.skipped).items()):  # without those that are 0
+    for reason, count in sorted(summary.skipped.items()):
         console.print(f"Skipped: {count} {reason}")

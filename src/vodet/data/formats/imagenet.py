@@ -110,10 +110,13 @@ def _plan(
     if not needed:
         msg = f"Expected XML files in {xml.folder / name}, found none."
         raise DataError(msg)
+    if odd := [stem for stem in needed if not stem.isdecimal()]:
+        msg = f"Expected files named like 000000.xml in {xml.folder / name}, found {odd[0]}.xml."
+        raise DataError(msg)
     xml.expect(name, needed)
     images.expect(name, wanted)
-    if name not in selection.frames:
-        skipped[NO_XML] += len(images.stems(name) - xml.stems(name))
+    if name not in selection.frames and (unknown := images.stems(name) - xml.stems(name)):
+        skipped[NO_XML] += len(unknown)
     return _Plan(name, wanted, needed)
 
 
