@@ -24,6 +24,7 @@ OBJECTS = [
     rectangle("bus", 20, 2, 25, 5),  # to be covered wholly
     rectangle("person", 8, 0, 13, 15),  # covers the right part of the car
     rectangle("building", 20, 0, 30, 6),
+    rectangle("polegroup", 16, 7, 18, 9),  # no group of instances
     rectangle("truck", 0, 0, 5, 5, deleted=1),
     rectangle("license plate", 2, 8, 3, 9),  # covers nothing
     rectangle("cargroup", 30, 10, 34, 14),
@@ -86,6 +87,18 @@ def test_what_is_left_out_is_counted(annotated, convert):
     }
 
 
+def test_nothing_is_left_out_of_images_of_ids_but_classes_that_are_not_evaluated(
+    annotated, convert, picture
+):
+    root = annotated()
+    path = root / f"gtFine/val/{CITY}/{CITY}_000000_000019_gtFine_instanceIds.png"
+
+    skipped = convert(read_cityscapes(root, split="val", masks="instances")).summary.skipped
+    assert skipped == {"instances of classes that are not evaluated (caravan, trailer)": 1}
+    picture(path, np.full((HEIGHT, WIDTH), 7, np.uint16))
+    assert convert(read_cityscapes(root, split="val", masks="instances")).summary.skipped == {}
+
+
 def test_neighbours_are_counted_from_the_annotated_frame(annotated, convert, image):
     # A city recorded as one long sequence: the annotated frames are not number 19.
     annotated(frame=313)
@@ -135,6 +148,39 @@ def test_missing_neighbours_are_counted(annotated, convert, image):
 def test_faulty_polygons(annotated, convert, objects, message):
     with pytest.raises(DataError, match=message):
         convert(read_cityscapes(annotated(objects=objects), split="val"))
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        (np.full((10, WIDTH), 7, np.uint16), FrameError, "expected the image's 20 x 40 .*10 x 40"),
+        (np.full((HEIGHT, WIDTH), 45001, np.uint16), DataError, "labels 0 to 33, found 45001"),
+        (np.full((HEIGHT, WIDTH, 3), 7, np.uint8), FrameError, "one channel .* found 3 channels"),
+    ],
+)
+def test_faulty_images_of_ids(annotated, convert, picture, values, error, message):
+    root = annotated()
+    picture(root / f"gtFine/val/{CITY}/{CITY}_000000_000019_gtFine_instanceIds.png", values)
+
+    with pytest.raises(error, match=message):
+        convert(read_cityscapes(root, split="val", masks="instances"))
+
+
+def test_missing_or_misnamed_annotations(annotated, tmp_path):
+    folder = annotated() / f"gtFine/val/{CITY}"
+    with pytest.raises(DataError, match=r"annotations of Cityscapes in .*train, found none"):
+        read_cityscapes(tmp_path / "cityscapes", split="train")
+    with pytest.raises(ConfigError, match="--masks: expected one of polygons, instances; found x"):
+        read_cityscapes(tmp_path / "cityscapes", split="val", masks="x")
+    labels = folder / f"{CITY}_000000_000019_gtFine_instanceIds.png"
+    labels.rename(folder / "lindau_19_gtFine_instanceIds.png")
+    with pytest.raises(DataError, match="expected a name like city_000000_000019_gtFine_instance"):
+        read_cityscapes(tmp_path / "cityscapes", split="val", masks="instances")
+    (folder / "lindau_19_gtFine_instanceIds.png").unlink()
+    with pytest.raises(
+        DataError, match=r"named \*_gtFine_instanceIds\.png in .*lindau, found none"
+    ):
+        read_cityscapes(tmp_path / "cityscapes", split="val", masks="instances")
 
 
 def test_what_is_missing_or_of_another_size(annotated, convert, image):

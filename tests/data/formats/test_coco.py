@@ -80,3 +80,18 @@ def test_missing_file_and_images(source, convert, image, tmp_path):
     image(tmp_path / "b/2.jpg", 48, 64)
     with pytest.raises(FrameError, match=r"Expected an image at .*1\.jpg"):
         convert(read_coco(path, images=tmp_path, check_sizes=True))
+    image(tmp_path / "b/1.jpg", 48, 60)
+    with pytest.raises(FrameError, match=r"1\.jpg: expected 48 x 64 .* found 48 x 60"):
+        convert(read_coco(path, images=tmp_path, check_sizes=True))
+
+
+def test_boxes_outside_the_image_are_clipped_or_counted(source, convert):
+    changed = document()
+    changed["annotations"][0]["bbox"] = [-1, 2, 3.5, 4]
+    changed["annotations"][1]["bbox"] = [64, 0, 9, 9]
+
+    found = convert(read_coco(source(changed)))
+
+    assert found.frames["b/1", 0] == [("dog", (0, 2, 2.5, 4), None, 0)]
+    assert found.summary.clipped == 1
+    assert found.summary.skipped == {"boxes wholly outside the image": 1, "boxes without area": 1}

@@ -99,3 +99,8 @@ def test_targets_and_sources_are_checked(st_coco, tmp_path):
         write_cocovid(read_st_coco(st_coco), st_coco)
     with pytest.raises(DataError, match="found none"):
         read_cocovid(tmp_path / "none.json")
+    faulty = json.loads(st_coco.read_text())
+    faulty["annotations"][1]["category_id"] = 7
+    st_coco.write_text(json.dumps(faulty))
+    with pytest.raises(DataError, match=r"annotations\[1\]\.category_id.*7"):
+        read_cocovid(st_coco)

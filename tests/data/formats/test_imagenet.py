@@ -174,6 +174,23 @@ def test_malformed_files_are_named(val, pair, convert, content, message):
         convert(read_imagenet_vid(val, split="val"))
 
 
+def test_files_with_other_names_are_refused(val, pair, convert):
+    pair("val/ILSVRC2015_val_00000001/copy", xml())
+
+    with pytest.raises(DataError, match=r"named like 000000\.xml in .*00000001, found copy\.xml"):
+        convert(read_imagenet_vid(val, split="val"))
+
+
+@pytest.mark.parametrize("box", [(64, 0, 70, 9), (0, 48, 9, 60)])
+def test_boxes_outside_the_image_are_counted(val, pair, convert, box):
+    pair("val/ILSVRC2015_val_00000001/000001", xml(xml_object(ZEBRA, *box)))
+
+    found = convert(read_imagenet_vid(val, split="val"))
+
+    assert found.frames["val/ILSVRC2015_val_00000001", 1] == []
+    assert found.summary.skipped == {"boxes wholly outside the image": 1}
+
+
 def test_sizes_are_checked_if_asked(val, convert, image):
     for name in ("00000000/000000", "00000001/000000", "00000001/000001"):
         path = val / f"Data/VID/val/ILSVRC2015_val_{name}.JPEG"
@@ -237,8 +254,39 @@ def test_det_keeps_empty_images_and_takes_lists_if_asked(det, convert, text):
     listed = convert(read_imagenet_det(det, split="train", frames=frames, keep_empty=True))
     assert list(listed.frames) == [("train/ILSVRC2013_train/n02363005/n02363005_1", 0)]
     (det / "Data/DET/train/ILSVRC2013_train/n02363005/n02363005_1.JPEG").unlink()
-    with pytest.raises(DataError, match=r"n02363005_1\.JPEG, found none"):
+    with pytest.raises(DataError, match=r"1 of 1 files .*: n02363005_1\.JPEG\."):
         convert(read_imagenet_det(det, split="train", keep_empty=True))
+
+
+def test_det_images_of_val_are_in_no_folder(pair, root, convert):
+    pair("val/ILSVRC2012_val_00000001", xml(xml_object(ZEBRA, 1, 2, 80, 22)), "DET")
+
+    found = convert(read_imagenet_det(root, split="val"))
+
+    assert found.frames == {
+        ("val/ILSVRC2012_val_00000001", 0): [("zebra", (1, 2, 63, 20), None, 0)]
+    }
+    assert found.images[0]["file_name"] == "Data/DET/val/ILSVRC2012_val_00000001.JPEG"
+    assert found.summary.clipped == 1
+
+
+def test_faults_of_det(det, pair, image, convert, text):
+    with pytest.raises(ConfigError, match="expected one of train, val; found test"):
+        read_imagenet_det(det, split="test")
+    with pytest.raises(DataError, match=r"Looked for the annotations of DET/val in .*found none"):
+        read_imagenet_det(det, split="val")
+    with pytest.raises(DataError, match=r"--list: cannot read .*none\.txt"):
+        read_imagenet_det(det, split="train", frames=det / "none.txt")
+    unknown = text(det / "list.txt", "train/ILSVRC2014_train_0000/unknown 1")
+    with pytest.raises(DataError, match=r"Expected an XML file at .*unknown\.xml, found none"):
+        convert(read_imagenet_det(det, split="train", frames=unknown))
+    path = det / "Data/DET/train/ILSVRC2014_train_0000/ILSVRC2014_train_00000002.JPEG"
+    image(path.with_suffix(".jpg"), 48, 60).replace(path)
+    with pytest.raises(FrameError, match=r"00000002\.JPEG: expected 48 x 64 .* found 48 x 60"):
+        convert(read_imagenet_det(det, split="train", check_sizes=True))
+    pair("train/ILSVRC2014_train_0000/ILSVRC2014_train_00000001", "<annotation/>", "DET")
+    with pytest.raises(DataError, match=r"00000001\.xml: not an annotation of ImageNet"):
+        convert(read_imagenet_det(det, split="train"))
 
 
 def test_sample(native, same_as_sample):

@@ -87,17 +87,6 @@ def test_the_last_number_of_a_seqmap_is_the_last_frame(source, convert, text, tm
         convert(read_kitti_mots(source, sequences={"0001": range(4)}))
 
 
-def test_lists_of_sequences(text, tmp_path):
-    titled = text(tmp_path / "seqmap.txt", "name", "A", "B")
-
-    assert read_sequences("A,B") == {"A": None, "B": None}
-    assert read_sequences(str(titled)) == {"A": None, "B": None}
-    with pytest.raises(ConfigError, match="line 2: expected a sequence"):
-        read_sequences(str(text(tmp_path / "bad.txt", "A", "B 1 2")))
-    with pytest.raises(ConfigError, match="expected names"):
-        read_sequences(",")
-
-
 def test_official_splits(source):
     with pytest.raises(DataError, match=r"8 of 9 sequences are not in .*: 0006, 0007"):
         read_kitti_mots(source, split="val")
@@ -135,11 +124,20 @@ def test_faulty_images_of_ids(source, convert, picture):
     with pytest.raises(DataError, match=r"expected ids of the classes .* found 5001"):
         convert(read_kitti_mots(source, masks="png"))
     picture(path, np.zeros((HEIGHT, 3), np.uint16))
-    with pytest.raises(DataError, match="expected the image's size"):
+    with pytest.raises(FrameError, match=r"expected the image's 12 x 20 .* found 12 x 3"):
         convert(read_kitti_mots(source, masks="png"))
     path.unlink()
     with pytest.raises(FrameError, match="found nothing that can be read"):
         convert(read_kitti_mots(source, masks="png"))
+
+
+@pytest.mark.parametrize("masks", ["txt", "png"])
+def test_images_that_are_missing(source, convert, masks):
+    (source / "training/image_02/0002").rename(source / "elsewhere")
+    with pytest.raises(DataError, match=r"Expected a folder of images at .*0002, found none"):
+        convert(read_kitti_mots(source, masks=masks))
+    with pytest.raises(DataError, match=r"Looked for images of KITTI in .*found none"):
+        read_kitti_mots(source, images=source / "instances", masks=masks)
 
 
 @pytest.mark.parametrize("masks", ["txt", "png"])

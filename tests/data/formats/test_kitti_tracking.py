@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vodet.data.formats.kitti_tracking import CLASS_NAMES, read_kitti_tracking
-from vodet.errors import DataError
+from vodet.errors import ConfigError, DataError
 
 REST = "1.5 1.6 3.7 2.9 1.5 13.1 -1.57"
 
@@ -36,10 +36,43 @@ def test_types_are_classes_and_dont_care_is_to_ignore_for_each(source, convert):
     assert found.summary.clipped == 1
 
 
-def test_an_unknown_type_is_named(source, convert, text):
-    text(source / "training/label_02/0003.txt", f"0 4 Bear 0 1 -1.7 10 5 30 25 {REST}")
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"0 4 Bear 0 1 -1.7 10 5 30 25 {REST}", "type: expected one of Car, Van, .*'Bear'"),
+        (f"3 4 Car 0 1 -1.7 10 5 30 25 {REST}", "expected a frame with an image, found frame 3"),
+        (f"0.5 4 Car 0 1 -1.7 10 5 30 25 {REST}", "frame: expected an integer, found '0.5'"),
+        (f"0 4 Car 0 1 -1.7 10 x 30 25 {REST}", "top: expected a finite number, found 'x'"),
+        ("0 4 Car 0 1 -1.7 10 5 30 25", r"expected 17 values \(frame, track_id, .*found 10"),
+    ],
+)
+def test_malformed_lines_are_named(source, convert, text, line, message):
+    text(source / "training/label_02/0003.txt", "", line)
 
-    with pytest.raises(DataError, match=r"line 1: type: expected one of Car, Van, .*'Bear'"):
+    with pytest.raises(DataError, match=rf"0003\.txt: line 2: {message}"):
+        convert(read_kitti_tracking(source))
+
+
+def test_boxes_outside_the_image_are_counted(source, convert, text):
+    text(source / "training/label_02/0003.txt", f"0 4 Car 0 1 -1.7 101 5 130 25 {REST}")
+
+    found = convert(read_kitti_tracking(source))
+
+    assert found.summary.skipped == {"boxes wholly outside the image": 1}
+    assert found.summary.boxes.total() == 0
+
+
+def test_what_is_missing(source, convert):
+    with pytest.raises(ConfigError, match="--split: expected one of train, val; found test"):
+        read_kitti_tracking(source, split="test")
+    with pytest.raises(DataError, match=r"11 of 12 sequences are not in .*; there are: 0003"):
+        read_kitti_tracking(source, split="train")
+    with pytest.raises(DataError, match=r"Looked for labels of KITTI tracking in .*label_02"):
+        read_kitti_tracking(source / "training/image_02")
+    with pytest.raises(DataError, match=r"Looked for images of KITTI in .*image_02"):
+        read_kitti_tracking(source, images=source / "training/label_02")
+    (source / "training/image_02/0003").rename(source / "training/image_02/3")
+    with pytest.raises(DataError, match=r"Expected a folder of images at .*0003, found none"):
         convert(read_kitti_tracking(source))
 
 

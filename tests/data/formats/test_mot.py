@@ -94,8 +94,24 @@ def test_what_is_missing_or_of_another_size(sequence, convert, tmp_path):
         read_mot(source, sequences={"B": None})
     with pytest.raises(DataError, match="no such folder"):
         read_mot(tmp_path / "none", split="train")
+    source = sequence()
+    (source / "train/MOT17-02-FRCNN/img1").rename(tmp_path / "img1")
+    with pytest.raises(DataError, match=r"Expected a folder of images at .*img1, found none"):
+        convert(read_mot(source))
+    (tmp_path / "img1").rename(source / "train/MOT17-02-FRCNN/img1")
     (source / "train/MOT17-02-FRCNN/gt/gt.txt").unlink()
     with pytest.raises(DataError, match="found no such file"):
+        convert(read_mot(source))
+
+
+@pytest.mark.parametrize(
+    "lines", [["imWidth=64", "imHeight=48"], ["[Sequence]", "imWidth=64"], [*SEQINFO, "imWidth=x"]]
+)
+def test_a_malformed_seqinfo_is_named(sequence, convert, text, lines):
+    source = sequence()
+    text(source / "train/MOT17-02-FRCNN/seqinfo.ini", *lines)
+
+    with pytest.raises(DataError, match=r"seqinfo\.ini: expected \[Sequence\] with imWidth"):
         convert(read_mot(source))
 
 

@@ -97,6 +97,39 @@ def test_what_is_missing_or_malformed(source, convert, text):
         convert(read_uavdt(source))
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["1,0,0,0,1,0,0,1,0"], r"line 1: expected 10 values \(daylight, .*found 9"),
+        (["1,0,0,0,1,0,0,2,0,0"], "line 1: side-view: expected one of 0, 1, found 2"),
+        (["1,0,0,0,1,0,0,1,0,0"] * 2, "expected one line of 10 values, found 2"),
+    ],
+)
+def test_malformed_attributes_are_named(source, convert, text, lines, message):
+    text(source / "M_attr/train/M0101_attr.txt", *lines)
+
+    with pytest.raises(DataError, match=rf"M0101_attr\.txt: {message}"):
+        convert(read_uavdt(source))
+
+
+def test_boxes_outside_the_image_are_clipped_or_counted(source, convert, text):
+    text(source / "GT/M0101_gt_whole.txt", "1,1,-5,20,15,6,1,1,1", "1,2,102,20,5,6,1,1,1")
+
+    found = convert(read_uavdt(source, sequences={"M0101": range(1, 2)}))
+
+    assert found.frames["M0101", 1][0] == ("car", (0, 20, 10, 6), "1", 0)
+    assert found.summary.clipped == 1
+    assert found.summary.skipped == {"boxes wholly outside the image": 1}
+
+
+def test_missing_folders(source, convert):
+    with pytest.raises(DataError, match=r"Expected sequences in .*UAV-benchmark-M, found none"):
+        read_uavdt(source / "UAV-benchmark-M")
+    (source / "UAV-benchmark-M/M0701").rename(source / "M0701")
+    with pytest.raises(DataError, match=r"Expected a folder of images at .*M0701, found none"):
+        convert(read_uavdt(source))
+
+
 def test_sample_with_one_image_for_every_frame(native, convert, image, tmp_path):
     first = image(tmp_path / "M0801/img000001.jpg", 540, 1024)
     for frame in range(2, 299):

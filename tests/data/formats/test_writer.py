@@ -64,6 +64,8 @@ def test_clips_what_sticks_out_and_counts_it(convert):
         ((64, 0, 70, 9), "boxes wholly outside the image"),
         ((3, -9, 9, 0), "boxes wholly outside the image"),
         ((5, 5, 5, 9), "boxes without area"),
+        ((5, 5, 5.00001, 9), "boxes without area"),  # in float32, as which it is read
+        ((63.99999, 0, 70, 9), "boxes wholly outside the image"),
         ((5, 9, 7, 4), "boxes without area"),
     ],
 )

@@ -26,6 +26,7 @@ CLASSES = {
 }
 _LABELS = {name: label for label, (name, _) in enumerate(CLASSES.values())}
 _LABEL_OF_ID = {number: label for label, number in enumerate(CLASSES)}
+_LAST_ID = 33
 NOT_EVALUATED = ("caravan", "trailer")  # ids 29 and 30: instances, not among the eight classes
 _OTHERS = {
     *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic"),
@@ -93,19 +94,21 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
         skipped: Where what is left out is counted.
 
     Raises:
-        DataError: If it is of another size.
+        FrameError: If it cannot be read or is of another size.
+        DataError: If it has an id of no label.
     """
-    ids = read_ids(path)
-    if ids.shape != size:
-        msg = f"{path}: expected the image's size {size}, found {ids.shape}."
-        raise DataError(msg)
+    ids = read_ids(path, size)
     boxes = []
     for region in regions_of_ids(ids):
         is_group = region.id < 1000
         number = region.id if is_group else region.id // 1000
         label = _LABEL_OF_ID.get(number)
+        if number > _LAST_ID:
+            msg = f"{path}: expected ids of the labels 0 to {_LAST_ID}, found {region.id}."
+            raise DataError(msg)
         if label is None:
-            skipped[OTHER_CLASS] += not is_group
+            if not is_group:
+                skipped[OTHER_CLASS] += 1
         elif is_group:
             parts = connected_regions(ids == region.id, region.id)
             boxes += [Box(label, part.xyxy, None, part.area, is_ignored=True) for part in parts]

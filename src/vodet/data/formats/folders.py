@@ -97,31 +97,41 @@ def read_sequences(text: str) -> dict[str, range | None]:
     MOT Challenge, is a title.
 
     Raises:
-        ConfigError: If a line has another form, or there is no sequence.
+        ConfigError: If a line has another form, a sequence comes twice, or there is none.
     """
-    path = Path(text)
-    is_file = path.is_file()
-    lines = path.read_text("utf-8", errors="replace").splitlines() if is_file else text.split(",")
+    is_file = os.path.isfile(text)  # noqa: PTH113  many names are longer than a path may be
+    content = Path(text).read_text("utf-8", errors="replace") if is_file else text
+    lines = content.splitlines() if is_file else content.split(",")
     sequences: dict[str, range | None] = {}
     for number, line in enumerate(lines, start=1):
-        parts = line.split()
-        if len(parts) == 1:
-            sequences[parts[0]] = None
-        elif len(parts) == 4 and parts[2].isdecimal() and parts[3].isdecimal():
-            sequences[parts[0]] = range(int(parts[2]), int(parts[3]) + 1)
-        elif parts:
-            where = f"{path}, line {number}" if is_file else "--sequences"
-            msg = (
-                f"{where}: expected a sequence, or `sequence empty first last` as in the seqmaps "
-                f"of KITTI; found {line!r}."
-            )
+        match line.split():
+            case []:
+                continue
+            case [name]:
+                frames = None
+            case [name, _, first, last] if _is_range(first, last):
+                frames = range(int(first), int(last) + 1)
+            case _:
+                where = f"{text}, line {number}" if is_file else "--sequences"
+                msg = (
+                    f"{where}: expected a sequence, or `sequence empty first last` as in the "
+                    f"seqmaps of KITTI; found {line!r}."
+                )
+                raise ConfigError(msg)
+        if name in sequences:
+            msg = f"--sequences: expected each sequence once, found {name} twice in {text!r}."
             raise ConfigError(msg)
+        sequences[name] = frames
     if is_file and next(iter(sequences), None) == "name":
         del sequences["name"]
     if not sequences:
         msg = f"--sequences: expected names, or a file with one a line; found none in {text!r}."
         raise ConfigError(msg)
     return sequences
+
+
+def _is_range(first: str, last: str) -> bool:
+    return first.isdecimal() and last.isdecimal() and int(first) <= int(last)
 
 
 def numbered_images(folder: Path, pattern: str, frames: range | None = None) -> dict[int, Path]:

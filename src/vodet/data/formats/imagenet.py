@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from vodet.data.formats.folders import find_folder, image_size, listed, named, relative
+from vodet.data.formats.folders import image_size, named, relative
+from vodet.data.formats.imagenet_files import Files
 from vodet.data.formats.imagenet_lists import Selection, read_list
 from vodet.data.formats.imagenet_xml import XmlFrame, parse_all
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
@@ -55,11 +55,11 @@ NO_XML = "images without an XML file"
 
 @dataclass(frozen=True)
 class _Plan:
-    """What to read of a video: its frames by stem, and which of them are annotated."""
+    """What to read of a video: its frames by stem, and which of them are annotated; in order."""
 
     name: str
     frames: list[str]
-    annotated: set[str] = field(default_factory=set)
+    annotated: list[str]
 
 
 def read_imagenet_vid(
@@ -86,81 +86,48 @@ def read_imagenet_vid(
         DataError: If something is missing or malformed.
     """
     split = named("--split", split, SPLITS)
-    annotations = find_folder(source, (f"Annotations/VID/{split}",), "annotations of VID")
     root = images or source
-    pixels = find_folder(root, (f"Data/VID/{split}",), "images of VID")
+    xml = Files(source, "Annotations", f"VID/{split}")
+    pictures = Files(root, "Data", f"VID/{split}")
     skipped: Counter[str] = Counter()
     selection = read_list(frames, split) if frames else Selection()
-    names = list(selection.frames) or _videos_below(annotations)
-    plans = (_plan(name, annotations, pixels, selection, skipped) for name in names)
-    reader = _Reader(annotations, pixels, root, workers, check_sizes)
+    names = list(selection.frames) or [folder for folder, _ in xml.walk()]
+    plans = (_plan(name, xml, pictures, selection, skipped) for name in names)
+    reader = _Reader(xml, pictures, root, workers, check_sizes)
     categories = categories_of(list(CLASSES.values()))
     official = None if frames else OFFICIAL_FRAMES[split]
     return Records(categories, reader.videos(plans, split), None, skipped, official)
 
 
-def _videos_below(folder: Path) -> list[str]:
-    """Return the folders that hold XML files, in order: not those of a split that hold videos."""
-    videos = []
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        if any(name.endswith(".xml") for name in files):
-            videos.append(relative(Path(place), folder))
-    return videos
-
-
 def _plan(
-    name: str, annotations: Path, pixels: Path, selection: Selection, skipped: Counter[str]
+    name: str, xml: Files, images: Files, selection: Selection, skipped: Counter[str]
 ) -> _Plan:
-    """Decide what to read of a video. Folders are listed, which is faster than asking for files."""
-    described = stems(annotations / name, ".xml")
-    there = stems(pixels / name, ".JPEG")
+    """Decide what to read of a video."""
     annotated, length = selection.annotated.get(name), selection.lengths.get(name)
-    if length is not None:
-        wanted = [f"{number:06d}" for number in range(length)]
-    else:
-        wanted = [f"{number:06d}" for number in sorted({*selection.frames.get(name, [])})]
-    wanted = wanted or sorted(described)
-    needed = set(wanted) if annotated is None else {f"{number:06d}" for number in annotated}
+    numbers = range(length) if length is not None else sorted({*selection.frames.get(name, [])})
+    wanted = _stems(numbers) or sorted(xml.stems(name))
+    needed = wanted if annotated is None else _stems(sorted({*annotated}))
     if not needed:
-        msg = f"Expected XML files in {annotations / name}, found none."
+        msg = f"Expected XML files in {xml.folder / name}, found none."
         raise DataError(msg)
-    _expect(needed, described, annotations / name, ".xml")
-    _expect(wanted, there, pixels / name, ".JPEG")
-    if name not in selection.frames and (unknown := len(there - described)):
-        skipped[NO_XML] += unknown
+    if odd := [stem for stem in needed if not stem.isdecimal()]:
+        msg = f"Expected files named like 000000.xml in {xml.folder / name}, found {odd[0]}.xml."
+        raise DataError(msg)
+    xml.expect(name, needed)
+    images.expect(name, wanted)
+    if name not in selection.frames and (unknown := images.stems(name) - xml.stems(name)):
+        skipped[NO_XML] += len(unknown)
     return _Plan(name, wanted, needed)
 
 
-def stems(folder: Path, suffix: str) -> set[str]:
-    """Return the names of the files of a folder with a suffix, without it.
-
-    Raises:
-        DataError: If the folder is missing.
-    """
-    try:
-        names = os.listdir(folder)  # noqa: PTH208  a million names, of which no path is needed
-    except OSError as error:
-        msg = f"Expected a folder of {suffix} files at {folder}, found none ({error.strerror})."
-        raise DataError(msg) from error
-    return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
-
-
-def _expect(wanted: Iterable[str], there: set[str], folder: Path, suffix: str) -> None:
-    wanted = set(wanted)
-    if missing := wanted - there:
-        names = listed(f"{stem}{suffix}" for stem in missing)
-        msg = (
-            f"{len(missing)} of {len(wanted)} files are not in {folder}: {names}. Each frame needs "
-            f"its .JPEG in Data and, where it is annotated, its .xml in Annotations."
-        )
-        raise DataError(msg)
+def _stems(numbers: Iterable[int]) -> list[str]:
+    return [f"{number:06d}" for number in numbers]
 
 
 @dataclass(frozen=True)
 class _Reader:
-    annotations: Path
-    pixels: Path
+    xml: Files
+    pictures: Files
     root: Path
     workers: int | None
     check_sizes: bool
@@ -169,25 +136,25 @@ class _Reader:
         """Yield videos, of which a stream of XML files is parsed ahead."""
         waiting: list[_Plan] = []
         paths = self._paths(plans, waiting)
-        parsed = parse_all(paths, self.workers or os.cpu_count() or 1)
+        parsed = parse_all(paths, self.workers)
         while (first := next(parsed, None)) is not None:
             plan = waiting.pop(0)
             rest = islice(parsed, len(plan.annotated) - 1)
-            files = dict(zip(sorted(plan.annotated), [first, *rest], strict=True))
+            files = dict(zip(plan.annotated, [first, *rest], strict=True))
             yield Video(f"{split}/{plan.name}", self._frames(plan, files, first.size))
 
     def _paths(self, plans: Iterable[_Plan], waiting: list[_Plan]) -> Iterator[Path]:
         for plan in plans:
             waiting.append(plan)
-            for stem in sorted(plan.annotated):
-                yield self.annotations / plan.name / f"{stem}.xml"
+            for stem in plan.annotated:
+                yield self.xml.path(f"{plan.name}/{stem}")
 
     def _frames(
         self, plan: _Plan, files: dict[str, XmlFrame], size: tuple[int, int]
     ) -> Iterator[Frame]:
         """Yield the frames; one without XML has the size of the others."""
-        folder = relative(self.pixels / plan.name, self.root)
-        annotations = self.annotations / plan.name
+        folder = relative(self.pictures.folder / plan.name, self.root)
+        annotations = self.xml.folder / plan.name
         for stem in plan.frames:
             parsed = files.get(stem)
             file_name = f"{folder}/{stem}.JPEG"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from vodet.data.formats.folders import find_folder, image_size, named, relative
-from vodet.data.formats.imagenet import CLASSES, LABELS, SPLITS, stems
+from vodet.data.formats.folders import image_size, named, relative
+from vodet.data.formats.imagenet import CLASSES, LABELS, SPLITS
+from vodet.data.formats.imagenet_files import Files
 from vodet.data.formats.imagenet_lists import read_list
 from vodet.data.formats.imagenet_xml import XmlFrame, parse_all
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
-from vodet.errors import DataError
 
 OTHER_CLASS = "objects outside the 30 classes of VID"
 NO_OBJECT = "images without an object of the 30 classes"
@@ -44,30 +43,26 @@ def read_imagenet_det(
         DataError: If something is missing or malformed.
     """
     split = named("--split", split, SPLITS)
-    annotations = find_folder(source, (f"Annotations/DET/{split}",), "annotations of DET")
     root = images or source
-    pixels = find_folder(root, (f"Data/DET/{split}",), "images of DET")
+    xml = Files(source, "Annotations", f"DET/{split}")
+    pictures = Files(root, "Data", f"DET/{split}")
     skipped: Counter[str] = Counter()
-    names = _listed_names(frames, split) if frames else _names_below(annotations)
-    parsed = parse_all((annotations / f"{name}.xml" for name in names), workers or _processors())
+    names = _listed_names(frames, split) if frames else _names_of(xml)
+    parsed = parse_all(map(xml.path, names), workers)
 
     def videos() -> Iterator[Video]:
-        missing = _Existing(pixels)
         for name, file in zip(names, parsed, strict=True):
             boxes = _boxes(file, skipped)
             if not boxes and not keep_empty:
                 skipped[NO_OBJECT] += 1
                 continue
-            missing.expect(name)
-            image = pixels / f"{name}.JPEG"
+            folder, _, stem = name.rpartition("/")
+            pictures.expect(folder, [stem])
+            image = pictures.path(name)
             size = image_size(image, file.size) if check_sizes else file.size
             yield Video(f"{split}/{name}", [Frame(relative(image, root), 0, size, boxes)])
 
     return Records(categories_of(list(CLASSES.values())), videos(), None, skipped)
-
-
-def _processors() -> int:
-    return os.cpu_count() or 1
 
 
 def _listed_names(path: Path, split: str) -> list[str]:
@@ -80,30 +75,12 @@ def _listed_names(path: Path, split: str) -> list[str]:
     ]
 
 
-def _names_below(folder: Path) -> list[str]:
-    names = []
-    for place, folders, files in os.walk(folder):
-        folders.sort()
-        xml = sorted(name.removesuffix(".xml") for name in files if name.endswith(".xml"))
-        names += [relative(Path(place) / name, folder) for name in xml]
-    return names
-
-
-class _Existing:
-    """Tells whether images are there; lists each folder once, which is faster than asking."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._folder, self._stems = "", set[str]()
-
-    def expect(self, name: str) -> None:
-        """Refuse an image that is missing."""
-        folder, _, stem = name.rpartition("/")
-        if folder != self._folder or not self._stems:
-            self._folder, self._stems = folder, stems(self._root / folder, ".JPEG")
-        if stem not in self._stems:
-            msg = f"Expected an image of an XML file at {self._root / name}.JPEG, found none."
-            raise DataError(msg)
+def _names_of(xml: Files) -> list[str]:
+    return [
+        f"{folder}/{stem}".removeprefix("./")  # those of val are in no folder
+        for folder, stems in xml.walk()
+        for stem in stems
+    ]
 
 
 def _boxes(parsed: XmlFrame, skipped: Counter[str]) -> list[Box]:

@@ -6,6 +6,7 @@ Imports nothing heavy: each process imports this module when it starts.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -39,18 +40,19 @@ class XmlFrame(NamedTuple):
     objects: list[XmlObject]
 
 
-def parse_all(paths: Iterable[Path], workers: int) -> Iterator[XmlFrame]:
+def parse_all(paths: Iterable[Path], workers: int | None = None) -> Iterator[XmlFrame]:
     """Parse files in order, with a bounded number of them in memory.
 
     A script that reads more than a few in several processes needs ``if __name__ == "__main__":``.
 
     Args:
         paths: The files.
-        workers: Number of processes; up to 1 for none but this one.
+        workers: Number of processes; up to 1 for none but this one. By default one per processor.
 
     Raises:
         DataError: At the first file that is missing or malformed.
     """
+    workers = workers or os.cpu_count() or 1
     remaining = iter(paths)
     first = list(islice(remaining, FEW))
     if workers <= 1 or len(first) < FEW:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vodet.data.formats.folders import named
-from vodet.data.formats.kitti import OFFICIAL_FRAMES, Sequence, find_annotations, find_sequences
+from vodet.data.formats.folders import find_folder, named
+from vodet.data.formats.kitti import OFFICIAL_FRAMES, read_videos
 from vodet.data.formats.masks import Region, read_ids, region_of_runs, regions_of_ids
-from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
+from vodet.data.formats.records import Box, Frame, Records, categories_of, ignored_for_all
+from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import integer, one_of, raise_faults
 from vodet.errors import DataError
 
@@ -55,28 +56,27 @@ def read_kitti_mots(
         "txt": ("instances_txt", ".txt", _regions_of_text),
         "png": ("instances", "", _regions_of_images),
     }[named("--masks", masks, MASKS)]
-    annotations = find_annotations(source, folder, "masks of KITTI MOTS")
-    found = find_sequences(annotations, suffix, images or source, split, sequences)
-    videos = (
-        Video(sequence.name, read(annotations / f"{sequence.name}{suffix}", sequence))
-        for sequence in found
-    )
+    annotations = find_folder(source, (folder, f"training/{folder}"), "masks of KITTI MOTS")
+    videos = read_videos(annotations, suffix, read, images or source, split, sequences)
     categories = categories_of(CLASS_NAMES, ["vehicle", "person"])
     return Records(categories, videos, official_frames=OFFICIAL_FRAMES.get(split))
 
 
 def _regions_of_text(path: Path, sequence: Sequence) -> Iterator[Frame]:
-    groups = sequence.rows(path, _COLUMNS)
-    for number, file_name, size in sequence.frames():
+    groups = sequence.rows(path, _COLUMNS, separator=None)
+
+    def boxes_of(frame: int, size: tuple[int, int]) -> list[Box]:
         boxes: list[Box] = []
         faults: list[str] = []
-        for line, values in groups.get(number, []):
+        for line, values in groups.get(frame, []):
             try:
                 boxes += _boxes(_region(values, size))
             except ValueError as error:
                 faults.append(f"line {line}: {error}")
         raise_faults(path, faults)
-        yield Frame(file_name, number, size, boxes)
+        return boxes
+
+    return sequence.frames(boxes_of)
 
 
 def _region(values: Mapping[str, Any], size: tuple[int, int]) -> Region:
@@ -91,19 +91,17 @@ def _region(values: Mapping[str, Any], size: tuple[int, int]) -> Region:
 
 
 def _regions_of_images(folder: Path, sequence: Sequence) -> Iterator[Frame]:
-    for number, file_name, size in sequence.frames():
-        path = folder / f"{number:06d}.png"
-        ids = read_ids(path)
-        if ids.shape != size:
-            msg = f"{path}: expected the image's size {size}, found {ids.shape}."
-            raise DataError(msg)
+    def boxes_of(frame: int, size: tuple[int, int]) -> list[Box]:
+        path = folder / f"{frame:06d}.png"
         boxes: list[Box] = []
-        for region in regions_of_ids(ids):
+        for region in regions_of_ids(read_ids(path, size)):
             if region.id and region.id // 1000 not in _CLASSES:
                 msg = f"{path}: expected ids of the classes {_CLASSES}, found {region.id}."
                 raise DataError(msg)
             boxes += _boxes(region) if region.id else []
-        yield Frame(file_name, number, size, boxes)
+        return boxes
+
+    return sequence.frames(boxes_of)
 
 
 def _boxes(region: Region) -> list[Box]:

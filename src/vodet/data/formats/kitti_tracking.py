@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from vodet.data.formats.kitti import OFFICIAL_FRAMES, Sequence, find_annotations, find_sequences
-from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
+from vodet.data.formats.folders import find_folder
+from vodet.data.formats.kitti import OFFICIAL_FRAMES, read_videos
+from vodet.data.formats.records import Box, Frame, Records, categories_of, ignored_for_all
+from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import Row, integer, number
 
 CLASS_NAMES = ("car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc")
@@ -57,21 +59,18 @@ def read_kitti_tracking(
     Raises:
         DataError: If something is missing or malformed.
     """
-    annotations = find_annotations(source, "label_02", "labels of KITTI tracking")
-    found = find_sequences(annotations, ".txt", images or source, split, sequences)
-    videos = (
-        Video(sequence.name, _frames(annotations / f"{sequence.name}.txt", sequence))
-        for sequence in found
-    )
+    places = ("label_02", "training/label_02")
+    annotations = find_folder(source, places, "labels of KITTI tracking")
+    videos = read_videos(annotations, ".txt", _frames, images or source, split, sequences)
     categories = categories_of(CLASS_NAMES, _GROUPS)
     return Records(categories, videos, official_frames=OFFICIAL_FRAMES.get(split))
 
 
 def _frames(path: Path, sequence: Sequence) -> Iterator[Frame]:
-    groups = sequence.rows(path, _COLUMNS)
-    for frame, file_name, size in sequence.frames():
-        boxes = [box for row in groups.get(frame, []) for box in _boxes(row)]
-        yield Frame(file_name, frame, size, boxes)
+    groups = sequence.rows(path, _COLUMNS, separator=None)
+    return sequence.frames(
+        lambda frame, _: (box for row in groups.get(frame, []) for box in _boxes(row))
+    )
 
 
 def _boxes(row: Row) -> list[Box]:

@@ -62,16 +62,24 @@ def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
     return Region(mask_id, xyxy, int(coco_mask.area(encoded)))
 
 
-def read_ids(path: Path) -> np.ndarray:
+def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Read a PNG of ids with its 16 bits.
 
+    Args:
+        path: The PNG.
+        size: ``(height, width)`` of the image that it describes.
+
     Raises:
-        FrameError: If it is missing, damaged or no picture of one channel.
+        FrameError: If it is missing, damaged, no picture of one channel, or of another size.
     """
     ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     if ids is None or ids.ndim != 2:
         found = "nothing that can be read" if ids is None else f"{ids.shape[2]} channels"
         msg = f"Expected a PNG with one channel of ids at {path}, found {found}."
+        raise FrameError(msg)
+    if ids.shape != size:
+        found = f"{ids.shape[0]} x {ids.shape[1]}"
+        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
         raise FrameError(msg)
     return np.asarray(ids)
 

@@ -13,16 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from vodet.data.formats.folders import (
-    choose_sequences,
-    find_folder,
-    image_size,
-    named,
-    numbered_images,
-    relative,
-)
-from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
-from vodet.data.formats.tables import Row, by_frame, integer, number, one_of, read_rows, xyxy
+from vodet.data.formats.folders import choose_sequences, find_folder, named
+from vodet.data.formats.records import Box, Records, Video, categories_of
+from vodet.data.formats.sequence import Sequence
+from vodet.data.formats.tables import Row, integer, number, one_of, xyxy
 from vodet.errors import DataError
 
 SPLITS = ("train",)  # the others have no annotations
@@ -94,16 +88,11 @@ def _video(
     folder: Path, pixels: Path, root: Path, frames: range | None, skipped: Counter[str]
 ) -> Video:
     image_folder, extension, size = _read_seqinfo(folder / "seqinfo.ini")
-    found = numbered_images(pixels / image_folder, rf"(\d+){re.escape(extension)}", frames)
-    path = folder / "gt" / "gt.txt"
-    groups = by_frame(path, read_rows(path, _COLUMNS), found, frames)
-
-    def read() -> Iterator[Frame]:
-        for frame, image in found.items():
-            boxes = list(_boxes(groups.get(frame, []), skipped))
-            yield Frame(relative(image, root), frame, image_size(image, size), boxes)
-
-    return Video(folder.name, read())
+    pattern = rf"(\d+){re.escape(extension)}"
+    sequence = Sequence(folder.name, pixels / image_folder, pattern, root, frames)
+    groups = sequence.rows(folder / "gt" / "gt.txt", _COLUMNS)
+    read = sequence.frames(lambda frame, _: _boxes(groups.get(frame, []), skipped), size)
+    return Video(sequence.name, read)
 
 
 def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,34 +55,6 @@ def raise_faults(path: Path, faults: list[str]) -> None:
         more = len(faults) - SHOWN_FAULTS
         msg = f"{path}: {shown.strip()}" if len(faults) == 1 else f"{path}: {shown}"
         raise DataError(msg + (f"\n  and {more} more." if more > 0 else ""))
-
-
-def by_frame(
-    path: Path, rows: Iterable[Row], frames: Iterable[int], wanted: range | None = None
-) -> dict[int, list[Row]]:
-    """Group rows by their column ``frame``, of which each must have an image.
-
-    Args:
-        path: The file they come from.
-        rows: The rows.
-        frames: The frames that have an image.
-        wanted: The frames that are asked for, all by default; rows of others are passed over.
-
-    Raises:
-        DataError: If a row is of a frame without an image.
-    """
-    known = set(frames)
-    groups: dict[int, list[Row]] = defaultdict(list)
-    faults = []
-    for row in rows:
-        frame = row.values["frame"]
-        if wanted is not None and frame not in wanted:
-            continue
-        groups[frame].append(row)
-        if frame not in known:
-            faults.append(f"line {row.line}: expected a frame with an image, found frame {frame}")
-    raise_faults(path, faults)
-    return groups
 
 
 def number(text: str) -> Number:

@@ -10,15 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from vodet.data.formats.folders import (
-    choose_sequences,
-    find_folder,
-    image_size,
-    numbered_images,
-    relative,
-)
-from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
-from vodet.data.formats.tables import Row, by_frame, integer, one_of, read_rows, xyxy
+from vodet.data.formats.folders import choose_sequences, find_folder
+from vodet.data.formats.records import Box, Records, Video, categories_of, ignored_for_all
+from vodet.data.formats.sequence import Sequence
+from vodet.data.formats.tables import Row, integer, one_of, read_rows, xyxy
 from vodet.errors import DataError
 
 CLASS_NAMES = ("car", "truck", "bus")  # categories 1, 2, 3
@@ -110,25 +105,18 @@ def read_uavdt(
 
 
 def _video(folders: _Folders, name: str, frames: range | None) -> Video:
-    found = numbered_images(folders.pixels / name, r"img(\d{6})\.jpg", frames)
-    objects, ignored = (
-        by_frame(path, read_rows(path, columns), found, frames)
-        for path, columns in (
-            (folders.ground_truth / f"{name}{_SUFFIX}", _OBJECT),
-            (folders.ground_truth / f"{name}_gt_ignore.txt", _IGNORED),
-        )
-    )
+    pattern = r"img(\d{6})\.jpg"
+    sequence = Sequence(name, folders.pixels / name, pattern, folders.root, frames)
+    objects = sequence.rows(folders.ground_truth / f"{name}{_SUFFIX}", _OBJECT)
+    ignored = sequence.rows(folders.ground_truth / f"{name}_gt_ignore.txt", _IGNORED)
 
-    def read() -> Iterator[Frame]:
-        for frame, image in found.items():
-            boxes = [_object(row) for row in objects.get(frame, [])]
-            for row in ignored.get(frame, []):
-                boxes += ignored_for_all(Box(0, xyxy(row.values)), len(CLASS_NAMES))
-            yield Frame(relative(image, folders.root), frame, image_size(image), boxes)
+    def boxes_of(frame: int, _: tuple[int, int]) -> Iterator[Box]:
+        yield from (_object(row) for row in objects.get(frame, []))
+        for row in ignored.get(frame, []):
+            yield from ignored_for_all(Box(0, xyxy(row.values)), len(CLASS_NAMES))
 
-    if folders.attributes is None:
-        return Video(name, read())
-    return Video(name, read(), _read_attributes(folders.attributes, name))
+    attributes = _read_attributes(folders.attributes, name) if folders.attributes else None
+    return Video(name, sequence.frames(boxes_of), attributes)
 
 
 def _object(row: Row) -> Box:

@@ -17,6 +17,7 @@ from vodet.errors import ConfigError, DataError
 from vodet.files import replacing
 
 DECIMALS = 6  # of what is computed from coordinates: as many as KITTI writes
+LEAST_SIDE = 0.01  # pixels: float32, in which boxes are read, may not tell less from nothing
 OUTSIDE = "boxes wholly outside the image"
 NO_AREA = "boxes without area"
 DROPPED = "ignore regions, as asked"
@@ -190,17 +191,21 @@ class _Writing:
     def _clip(self, box: Box, size: tuple[int, int]) -> Box | None:
         """Return the part of a box inside the image; None, and counted, where there is none."""
         (left, top, right, bottom), (height, width) = box.xyxy, size
-        if not (right > left and bottom > top):
+        if not _has_area(box.xyxy):
             self.summary.skipped[NO_AREA] += 1
             return None
         inside = (max(left, 0), max(top, 0), min(right, width), min(bottom, height))
         if inside == box.xyxy:
             return box
-        if not (inside[2] > inside[0] and inside[3] > inside[1]):
+        if not _has_area(inside):
             self.summary.skipped[OUTSIDE] += 1
             return None
         self.summary.clipped += 1
         return box._replace(xyxy=inside, area=None)
+
+
+def _has_area(xyxy: tuple[Number, Number, Number, Number]) -> bool:
+    return xyxy[2] - xyxy[0] >= LEAST_SIDE and xyxy[3] - xyxy[1] >= LEAST_SIDE
 
 
 def _annotation(box: Box, image_id: int, category: Category) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""The folders of ImageNet VID and DET: ``Annotations/.../*.xml`` and ``Data/.../*.JPEG`` alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from vodet.data.formats.folders import find_folder, listed, relative
+from vodet.errors import DataError
+
+
+class Files:
+    """The files of a split that have one suffix, known by their stems.
+
+    Folders are listed, once each if asked for in order: faster than asking for each file.
+
+    Args:
+        root: Image root, or folder of the set.
+        kind: ``Annotations`` or ``Data``.
+        split: ``VID/train``, ``DET/val`` and the like.
+
+    Raises:
+        DataError: If the folder of the split is missing.
+    """
+
+    def __init__(self, root: Path, kind: str, split: str) -> None:
+        self.folder = find_folder(root, (f"{kind}/{split}",), f"the {kind.lower()} of {split}")
+        self._suffix = {"Annotations": ".xml", "Data": ".JPEG"}[kind]
+        self._listed: tuple[str, set[str]] | None = None
+
+    def path(self, name: str) -> Path:
+        """Return the path of a file by its path below the split, without suffix."""
+        return self.folder / f"{name}{self._suffix}"
+
+    def stems(self, folder: str) -> set[str]:
+        """Return the stems of the files of a folder below the split.
+
+        Raises:
+            DataError: If the folder is missing.
+        """
+        if self._listed is None or self._listed[0] != folder:
+            path = self.folder / folder
+            try:
+                names = os.listdir(path)  # noqa: PTH208  a million names, no path of them is needed
+            except OSError as error:
+                found = f"found none ({error.strerror})"
+                msg = f"Expected a folder of {self._suffix} files at {path}, {found}."
+                raise DataError(msg) from error
+            self._listed = folder, set(self._stems(names))
+        return self._listed[1]
+
+    def expect(self, folder: str, stems: Collection[str]) -> None:
+        """Refuse a folder in which files are missing.
+
+        Raises:
+            DataError: With the first of them.
+        """
+        if missing := set(stems) - self.stems(folder):
+            names = listed(f"{stem}{self._suffix}" for stem in missing)
+            msg = (
+                f"{len(missing)} of {len(stems)} files are not in {self.folder / folder}: {names}. "
+                f"Each frame needs its .JPEG in Data and, where it is annotated, its .xml in "
+                f"Annotations."
+            )
+            raise DataError(msg)
+
+    def walk(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield the folders that hold files, and the stems of these, all in order."""
+        for place, folders, names in os.walk(self.folder):
+            folders.sort()
+            if stems := sorted(self._stems(names)):
+                yield relative(Path(place), self.folder), stems
+
+    def _stems(self, names: list[str]) -> list[str]:
+        return [name.removesuffix(self._suffix) for name in names if name.endswith(self._suffix)]

@@ -1,0 +1,73 @@
+"""A sequence: images with numbers in one folder, described by text files of one object a line."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vodet.data.formats.folders import image_size, numbered_images, relative
+from vodet.data.formats.records import Box, Frame
+from vodet.data.formats.tables import Row, raise_faults, read_rows
+
+
+class Sequence:
+    r"""The frames to read of a sequence.
+
+    Args:
+        name: Its name.
+        folder: The folder of its images.
+        pattern: What their names match, with the frame as its group: ``(\d{6})\.png``.
+        root: The image root.
+        wanted: The frames that are asked for; all by default.
+
+    Raises:
+        DataError: If the folder or a wanted image is missing, or there is none.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, pattern: str, root: Path, wanted: range | None = None
+    ) -> None:
+        self.name = name
+        self._images = numbered_images(folder, pattern, wanted)
+        self._root, self._wanted = root, wanted
+
+    def rows(
+        self, path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","
+    ) -> Mapping[int, list[Row]]:
+        """Return the lines of a file with a column ``frame``, by frame, of the frames to read.
+
+        Raises:
+            DataError: If the file is missing or malformed, or a line is of a frame without image.
+        """
+        groups: dict[int, list[Row]] = defaultdict(list)
+        faults = []
+        for row in read_rows(path, columns, separator):
+            frame = row.values["frame"]
+            if frame in self._images:
+                groups[frame].append(row)
+            elif self._wanted is None or frame in self._wanted:
+                fault = f"expected a frame with an image, found frame {frame}"
+                faults.append(f"line {row.line}: {fault}")
+        raise_faults(path, faults)
+        return groups
+
+    def frames(
+        self,
+        boxes_of: Callable[[int, tuple[int, int]], Iterable[Box]],
+        size: tuple[int, int] | None = None,
+    ) -> Iterator[Frame]:
+        """Yield the frames in order.
+
+        Args:
+            boxes_of: Returns the boxes of a frame by its number and ``(height, width)``.
+            size: ``(height, width)`` that every image should have, where that is known.
+
+        Raises:
+            FrameError: If an image cannot be read or is of another size.
+        """
+        for number, image in self._images.items():
+            found = image_size(image, size)
+            boxes = list(boxes_of(number, found))
+            yield Frame(relative(image, self._root), number, found, boxes)
