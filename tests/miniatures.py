@@ -78,7 +78,7 @@ def kitti_mots(root: Path) -> None:
 
 def cityscapes(root: Path) -> None:
     for split, city in (("train", "aachen"), ("val", "lindau")):
-        for number in range(2):
+        for number in range(4):
             for frame, box in moving(3):
                 stem = f"{split}/{city}/{city}_{number:06d}_{frame + 18:06d}"
                 write_picture(root / f"leftImg8bit_sequence/{stem}_leftImg8bit.png", box)
@@ -117,7 +117,7 @@ def mot17(root: Path) -> None:
         write(folder / "gt/gt.txt", "".join(lines))
         write(
             folder / "seqinfo.ini",
-            f"[Sequence]\nimDir=img1\nimExt=.jpg\nimWidth={WIDTH}\nimHeight={HEIGHT}\n",
+            f"[Sequence]\nimDir=img1\nseqLength=5\nimWidth={WIDTH}\nimHeight={HEIGHT}\nimExt=.jpg\n",
         )
 
 

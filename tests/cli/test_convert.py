@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from miniatures import mot17
 from vodet.cli import convert, data
 from vodet.data.st_coco import read_st_coco
 
@@ -22,7 +23,7 @@ def mot(tmp_path):
         (folder / "img1").mkdir(parents=True)
         (folder / "gt").mkdir()
         cv2.imwrite(str(folder / "img1/000001.jpg"), np.zeros((48, 64), np.uint8))
-        (folder / "seqinfo.ini").write_text("[Sequence]\nimWidth=64\nimHeight=48\n")
+        (folder / "seqinfo.ini").write_text("[Sequence]\nseqLength=1\nimWidth=64\nimHeight=48\n")
         (folder / "gt/gt.txt").write_text(
             "1,1,-2,2,9,4,1,1,1\n1,2,1,2,3,4,0,8,1\n1,3,1,2,3,4,0,3,1\n"
         )
@@ -58,9 +59,28 @@ def test_drop_ignored_and_overwrite(mot, tmp_path, capsys):
     assert read_st_coco(target).num_boxes == 2
 
 
+def test_a_folder_gets_a_file_of_every_split(tmp_path, capsys):
+    mot17(tmp_path / "mot17")
+    target = tmp_path / "out"
+
+    assert run("convert", "mot", tmp_path / "mot17", target) == 0
+
+    frames = {path.name: read_st_coco(path).num_frames for path in target.iterdir()}
+    assert frames == {"train.json": 10, "half-train.json": 6, "half-val.json": 4}
+    (target / "train.json").unlink()
+    assert run("convert", "mot", tmp_path / "mot17", target) == 1
+    assert f"{target}/half-train.json exists already" in capsys.readouterr().err
+    assert not (target / "train.json").exists()  # nothing begun
+    options = ("--split", "half-val", "--overwrite")
+    assert run("convert", "mot", tmp_path / "mot17", target, *options) == 0
+    assert not (target / "train.json").exists()
+
+
 def test_a_wrong_split_names_the_right_ones(mot, tmp_path, capsys):
     assert run("convert", "mot", mot, tmp_path / "out.json", "--split", "val") == 1
-    assert "--split: expected one of train; found val" in capsys.readouterr().err
+    assert (
+        "--split: expected one of train, half-train, half-val; found val" in capsys.readouterr().err
+    )
 
 
 def test_to_cocovid(mot, tmp_path, capsys):

@@ -22,6 +22,7 @@ regions to ignore get "ignore": 1 and "iscrowd": 1. Boxes are clipped to the ima
 out is counted at the end.
 
 examples:
+  vodet-data convert uavdt UAVDT data/uavdt              train.json and test.json there
   vodet-data convert imagenet-vid ILSVRC2015 val.json --split val
   vodet-data convert kitti-mots KITTI train.json --split train --masks png
   vodet-data convert mot MOT17 half.json --split train --sequences MOT17-02-FRCNN,MOT17-04-FRCNN
@@ -80,36 +81,43 @@ class _Format:
 
     summary: str
     options: tuple[str, ...]
-    splits: str = ""
+    splits: tuple[str, ...] = ()
     masks: tuple[str, ...] = ()
 
 
+_TRAIN_VAL = ("train", "val")
 _SEQUENCES = ("--images", "--split", "--sequences")
 _XML = ("--images", "--split", "--list", "--workers", "--check-sizes")
 FORMATS = {
-    "imagenet-vid": _Format("ImageNet VID: SRC holds Annotations and Data", _XML, "train, val"),
+    "imagenet-vid": _Format("ImageNet VID: SRC holds Annotations and Data", _XML, _TRAIN_VAL),
     "imagenet-det": _Format(
         "ImageNet DET, objects of the classes of VID, each image a video",
         (*_XML, "--keep-empty"),
-        "train, val",
+        _TRAIN_VAL,
     ),
     "kitti-mots": _Format(
         "KITTI MOTS: SRC holds instances_txt or instances",
         (*_SEQUENCES, "--masks"),
-        "train, val",
+        _TRAIN_VAL,
         ("txt", "png"),
     ),
     "kitti-tracking": _Format(
-        "KITTI tracking: SRC holds label_02", _SEQUENCES, "train, val: those of KITTI MOTS"
+        "KITTI tracking: SRC holds label_02, splits are those of KITTI MOTS",
+        _SEQUENCES,
+        _TRAIN_VAL,
     ),
     "cityscapes": _Format(
         "Cityscapes: SRC holds gtFine, leftImg8bit and, for neighbours, leftImg8bit_sequence",
         (*_SEQUENCES, "--masks"),
-        "train, val",
+        _TRAIN_VAL,
         ("polygons", "instances"),
     ),
-    "uavdt": _Format("UAVDT: SRC holds GT, and M_attr", _SEQUENCES, "train, test"),
-    "mot": _Format("MOT Challenge: SRC holds the sequences, or train", _SEQUENCES, "train"),
+    "uavdt": _Format("UAVDT: SRC holds GT, and M_attr", _SEQUENCES, ("train", "test")),
+    "mot": _Format(
+        "MOT Challenge: SRC holds the sequences, or train",
+        _SEQUENCES,
+        ("train", "half-train", "half-val"),
+    ),
     "coco": _Format("any COCO detection file, each image a video", ("--images", "--check-sizes")),
     "cocovid": _Format("a CocoVID file, the format of mmtracking", ()),
 }
@@ -123,7 +131,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind in FORMATS.items():
         subparser = subparsers.add_parser(name, help=kind.summary, description=f"{kind.summary}.")
         subparser.add_argument("source", type=Path, metavar="SRC", help="what to read")
-        _add_target(subparser)
+        _add_target(
+            subparser,
+            "the JSON file to write, or a folder for SPLIT.json of every split"
+            if kind.splits
+            else "the JSON file to write",
+        )
         subparser.add_argument(
             "--drop-ignored",
             action="store_true",
@@ -132,7 +145,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for option in kind.options:
             settings = dict(_OPTIONS[option])
             if option == "--split":
-                settings["help"] += f": {kind.splits}"
+                settings["help"] += f": {', '.join(kind.splits)}"
             elif option == "--masks":
                 settings |= {"choices": kind.masks, "default": kind.masks[0]}
             subparser.add_argument(option, **settings)
@@ -145,16 +158,32 @@ def add_to_cocovid_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert SRC to DST and say what was written and what was not.
+    """Convert SRC to DST, a file or a folder for all splits; say what was written and what not.
 
     Raises:
         ConfigError: If DST is there already, or there is no such split.
         DataError: If something in SRC is missing or malformed.
     """
-    from vodet.data.formats.writer import check_target, write_st_coco
+    from vodet.data.formats.writer import check_target
 
     target: Path = arguments.target
-    check_target(target, overwrite=arguments.overwrite)
+    splits = FORMATS[arguments.format].splits
+    if not splits or (target.suffix and not target.is_dir()):
+        check_target(target, overwrite=arguments.overwrite)
+        _convert(arguments, target)
+        return
+    chosen = [arguments.split] if arguments.split else list(splits)
+    targets = {split: target / f"{split}.json" for split in chosen}
+    for path in targets.values():
+        check_target(path, overwrite=arguments.overwrite)
+    target.mkdir(parents=True, exist_ok=True)
+    for split, path in targets.items():
+        _convert(argparse.Namespace(**{**vars(arguments), "split": split}), path)
+
+
+def _convert(arguments: argparse.Namespace, target: Path) -> None:
+    from vodet.data.formats.writer import write_st_coco
+
     records = _read(arguments)
     with _progress() as progress:
         task = progress.add_task("frames", total=records.num_frames)
@@ -192,8 +221,8 @@ def run_to_cocovid(arguments: argparse.Namespace) -> None:
     _print(summary, arguments.target)
 
 
-def _add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", type=Path, metavar="DST", help="the JSON file to write")
+def _add_target(parser: argparse.ArgumentParser, help_text: str = "the JSON file to write") -> None:
+    parser.add_argument("target", type=Path, metavar="DST", help=help_text)
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
 
 

@@ -65,6 +65,18 @@ def test_repetitions_for_each_detector_are_taken_once(sequence, convert):
     assert list(chosen.frames) == [("MOT17-02-SDP", 2), ("MOT17-02-SDP", 3)]
 
 
+@pytest.mark.parametrize(("length", "first"), [(3, 2), (4, 3), (5, 3)])
+def test_halves_share_no_frame(sequence, convert, text, length, first):
+    source = sequence(frames=length)
+    lines = [line.replace("seqLength=3", f"seqLength={length}") for line in SEQINFO]
+    text(source / "train/MOT17-02-FRCNN/seqinfo.ini", *lines)
+
+    halves = [convert(read_mot(source, split=f"half-{name}")).frames for name in ("train", "val")]
+
+    assert [number for _, number in halves[0]] == list(range(1, first + 1))
+    assert [number for _, number in halves[1]] == list(range(first + 1, length + 1))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -88,7 +100,9 @@ def test_what_is_missing_or_of_another_size(sequence, convert, tmp_path):
 
     with pytest.raises(FrameError, match=r"expected 48 x 64 .* found 40 x 64"):
         convert(read_mot(source))
-    with pytest.raises(ConfigError, match="--split: expected one of train; found val"):
+    with pytest.raises(
+        ConfigError, match="--split: expected one of train, half-train, half-val; found val"
+    ):
         read_mot(source, split="val")
     with pytest.raises(DataError, match=r"1 of 1 sequences are not in .*: B; there are: MOT17-02"):
         read_mot(source, sequences={"B": None})

@@ -19,7 +19,8 @@ from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import Row, integer, number, one_of, xyxy
 from vodet.errors import DataError
 
-SPLITS = ("train",)  # the others have no annotations
+# Of those with annotations, which are all called train, halves are usual for validation.
+SPLITS = ("train", "half-train", "half-val")
 PEDESTRIAN = 1
 IGNORED = (2, 7, 8, 12, 13)  # person on vehicle, static person, distractor, reflection, crowd
 CLASSES = range(1, 14)
@@ -52,14 +53,18 @@ def read_mot(
     Args:
         source: The folder of the sequences, or that with ``train``.
         images: Image root, if the images are elsewhere in the same folders.
-        split: ``train``, the only one with annotations.
+        split: ``train``, the only one with annotations; ``half-train`` and ``half-val`` for the
+            first ``length // 2 + 1`` frames of each sequence and for the others, as X. Zhou et al.,
+            "Tracking Objects as Points" (ECCV 2020), divide them.
         sequences: Names of sequences, with the frames to take; all by default, of which MOT17's
             repetitions for each detector are taken once.
 
     Raises:
         DataError: If something is missing or malformed.
     """
-    candidates = ("train", ".") if split is None else (named("--split", split, SPLITS),)
+    if split is not None:
+        named("--split", split, SPLITS)
+    candidates = ("train", ".") if split is None else ("train",)
     folder = find_folder(source, candidates, "sequences of MOT Challenge")
     skipped: Counter[str] = Counter()
     there = [path.parent.name for path in folder.glob("*/seqinfo.ini")]
@@ -70,7 +75,8 @@ def read_mot(
     pixels = root / folder.relative_to(source)
     wanted = sequences or {}
     videos = (
-        _video(folder / name, pixels / name, root, wanted.get(name), skipped) for name in chosen
+        _video(folder / name, pixels / name, root, wanted.get(name) or split, skipped)
+        for name in chosen
     )
     return Records(categories_of(["pedestrian"], ["person"]), videos, None, skipped)
 
@@ -85,9 +91,14 @@ def _without_repetitions(names: list[str], skipped: Counter[str]) -> list[str]:
 
 
 def _video(
-    folder: Path, pixels: Path, root: Path, frames: range | None, skipped: Counter[str]
+    folder: Path, pixels: Path, root: Path, part: range | str | None, skipped: Counter[str]
 ) -> Video:
-    image_folder, extension, size = _read_seqinfo(folder / "seqinfo.ini")
+    image_folder, extension, size, length = _read_seqinfo(folder / "seqinfo.ini")
+    halves = {
+        "half-train": range(1, length // 2 + 2),
+        "half-val": range(length // 2 + 2, length + 1),
+    }
+    frames = halves.get(part) if isinstance(part, str) else part
     pattern = rf"(\d+){re.escape(extension)}"
     sequence = Sequence(folder.name, pixels / image_folder, pattern, root, frames)
     groups = sequence.rows(folder / "gt" / "gt.txt", _COLUMNS)
@@ -95,16 +106,17 @@ def _video(
     return Video(sequence.name, read)
 
 
-def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int]]:
-    """Return folder and extension of the images, and their size."""
+def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int], int]:
+    """Return folder, extension, size and number of the images."""
     parser = configparser.ConfigParser()
     try:
         parser.read_string(path.read_text("utf-8"))
         section = parser["Sequence"]
         size = (int(section["imHeight"]), int(section["imWidth"]))
-        return section.get("imDir", "img1"), section.get("imExt", ".jpg"), size
+        length = int(section["seqLength"])
+        return section.get("imDir", "img1"), section.get("imExt", ".jpg"), size, length
     except (OSError, KeyError, ValueError, configparser.Error) as error:
-        msg = f"{path}: expected [Sequence] with imWidth and imHeight, found: {error!r}."
+        msg = f"{path}: expected [Sequence] with imWidth, imHeight and seqLength, found: {error!r}."
         raise DataError(msg) from error
 
 

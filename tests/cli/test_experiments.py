@@ -1,0 +1,127 @@
+"""Every experiment on a public data set, in small: converted, trained for two steps, evaluated."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Command
+from cli.test_readme import commands, conversions, is_of_public_data
+from miniatures import MINIATURES
+from vodet.cli.app import config_dir
+from vodet.cli.data import main as vodet_data
+
+pytestmark = pytest.mark.slow
+
+DATA_SETS = ("cityscapes", "imagenet_vid", "kitti_mots", "mot17", "uavdt")
+EXPERIMENTS = sorted(
+    path.stem
+    for path in (config_dir() / "experiment").glob("*.yaml")
+    if path.stem.startswith(DATA_SETS)
+)
+
+# Two steps of small detectors; all else is as the experiment says.
+SMALL = (
+    "model/backbone=resnet10t",
+    "model.backbone.name=test_resnet",
+    "model.backbone.pretrained=false",
+    "data.resize.short_side=64",
+    "data.resize.long_side=96",
+    "data.batch_size=2",
+    "data.num_workers=0",
+    "trainer=cpu",
+    "trainer.max_epochs=1",
+    "trainer.limit_train_batches=2",
+    "trainer.enable_progress_bar=false",
+    "callbacks.progress=null",
+    "logger.tensorboard=null",
+)
+SMALL_HEADS = {
+    "centernet": ("model.head.channels=8", "model.head.neck.channels=8"),
+    "faster_rcnn": (
+        "model.pyramid.channels=16",
+        "model.head.width=64",
+        "model.head.train_limits.per_level=60",
+        "model.head.train_limits.total=40",
+        "model.head.test_limits.per_level=30",
+        "model.head.test_limits.total=20",
+    ),
+}
+HEADLINES = {
+    "cityscapes": {"map"},
+    "imagenet_vid": {"vid/ap_50", "motion/ap_50_slow", "map", "steadiness/found"},
+    "kitti_mots": {"map", "motion/ap_50_slow", "steadiness/found"},
+    "mot17": {"map", "motion/ap_50_slow", "track_length/ap_50_short", "steadiness/found"},
+    "uavdt": {"uavdt/ap_70", "uavdt/ap_70@low-alt", "map", "steadiness/found"},
+}
+
+
+def data_set_of(experiment: str) -> str:
+    return next(name for name in DATA_SETS if experiment.startswith(name))
+
+
+def method_of(experiment: str) -> str:
+    return experiment.removeprefix(f"{data_set_of(experiment)}_")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with the miniatures in data/, converted as the README says."""
+    folder = tmp_path_factory.mktemp("experiments")
+    for name, write in MINIATURES.items():
+        write(folder / "data" / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for words in conversions():
+            assert vodet_data(words[1:]) == 0
+    return folder
+
+
+@pytest.fixture
+def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("VODET_DATA", raising=False)
+    return folder
+
+
+def test_all_data_sets_have_all_methods() -> None:
+    methods = {"centernet", "stf", "faster_rcnn", "sltnet"}
+    assert set(EXPERIMENTS) == {f"{name}_{method}" for name in DATA_SETS for method in methods} | {
+        "imagenet_vid_selsa"
+    }
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment(experiment: str, inside: Path, command: Command) -> None:
+    name, method = data_set_of(experiment), method_of(experiment)
+    run = inside / "runs" / experiment
+    is_centernet = method in ("centernet", "stf")
+    small = (*SMALL, *SMALL_HEADS["centernet" if is_centernet else "faster_rcnn"])
+    begin = []
+    if method == "sltnet":
+        first = inside / "runs" / f"{name}_faster_rcnn"
+        if not (first / "best.ckpt").is_file():
+            command("train", f"experiment={name}_faster_rcnn", *small, f"run_dir={first}")
+        begin = [f"init_from={first}/best.ckpt"]
+
+    command("train", f"experiment={experiment}", *small, *begin, f"run_dir={run}")
+    command("eval", f"ckpt={run}/best.ckpt", "trainer=cpu", "data.num_workers=0")
+
+    report = json.loads((run / "metrics.json").read_text())
+    assert report["steps"] == 2
+    assert math.isfinite(report["last"]["train/loss"])
+    evaluated = json.loads((run / "eval.json").read_text())
+    assert HEADLINES[name] <= evaluated.keys()
+    trained = {key.removeprefix("val/") for key in report["last"] if key.startswith("val/")}
+    assert trained == evaluated.keys()
+
+
+def test_commands_of_the_readme(inside: Path, command: Command) -> None:
+    train, evaluate = (words for words in commands() if is_of_public_data(words))
+    command("train", *train[1:], *SMALL, *SMALL_HEADS["centernet"])
+    command("eval", *evaluate[1:], "trainer=cpu", "data.num_workers=0", "output=runs/readme")
+    assert (inside / "runs/readme/eval.json").is_file()
