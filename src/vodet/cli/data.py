@@ -1,4 +1,4 @@
-"""``vodet-data``: checks, shows, generates and converts data sets, and imports weights."""
+"""``vodet-data``: checks, shows, makes and converts data sets, exports results, imports weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
-from vodet.cli import convert, import_weights
+from vodet.cli import convert, export, import_weights
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
 from vodet.data.frames import image_path, read_frame
 from vodet.data.index import VideoIndex
@@ -35,6 +35,7 @@ examples:
   vodet-data check data/generated/train.json --images data/generated
   vodet-data show data/generated/val.json --video val_000
   vodet-data convert imagenet-vid ILSVRC2015 val.json --split val
+  vodet-data export-results predictions.json val.json vid.txt --format vid-devkit
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
 
 `vodet-data COMMAND --help` explains each command.
@@ -105,8 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vodet-data",
-        description="Check, look at, generate and convert video data sets in ST-COCO form; import "
-        "weights.",
+        description="Check, look at, generate and convert video data sets in ST-COCO form; export "
+        "results; import weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -297,6 +298,13 @@ _COMMANDS = (
         convert.TO_COCOVID_EPILOG,
         convert.add_to_cocovid_arguments,
         convert.run_to_cocovid,
+    ),
+    _Command(
+        "export-results",
+        "make the files that the toolkits of benchmarks read of saved predictions",
+        export.EPILOG,
+        export.add_arguments,
+        export.run,
     ),
     _Command(
         "import-weights",

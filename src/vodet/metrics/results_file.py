@@ -57,21 +57,26 @@ def write_predictions(
 
 def _entries(predictions: Predictions, category_ids: np.ndarray) -> list[_Entry]:
     corners = predictions.boxes.astype(np.float64)
-    origins = _shortest(predictions.boxes[:, :2])
+    origins = shortest_decimals(predictions.boxes[:, :2])
     bboxes = np.concatenate([origins, corners[:, 2:] - corners[:, :2]], axis=1)
     rows = zip(
         predictions.image_ids.tolist(),
         category_ids[predictions.labels].tolist(),
         map(tuple, bboxes.tolist()),
-        _shortest(predictions.scores).tolist(),
+        shortest_decimals(predictions.scores).tolist(),
         strict=True,
     )
     return [_Entry(*row) for row in rows]
 
 
-def _shortest(values: np.ndarray) -> np.ndarray:
-    """Return the float64 with the fewest digits that rounds to each float32."""
-    return values.astype(str).astype(np.float64)
+def shortest_decimals(values: np.ndarray) -> np.ndarray:
+    """Return the float64 with the fewest decimals that rounds to each float32; up to twelve."""
+    found = values.astype(np.float64)
+    exact = found.copy()
+    for decimals in range(12, -1, -1):
+        rounded = exact.round(decimals)
+        np.copyto(found, rounded, where=rounded.astype(np.float32) == values)
+    return found
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vodet.data.formats.coco import read_coco
+from vodet.data.formats.coco import read_coco, read_coco_ids
 from vodet.errors import ConfigError, DataError, FrameError
 
 
@@ -69,6 +69,18 @@ def test_faults_are_named(source, table, entry, field, value, message):
 
     with pytest.raises(DataError, match=message):
         read_coco(source(faulty))
+
+
+def test_ids_by_name_of_files_with_and_without_annotations(source):
+    changed = document()
+    expected = {"b/2.jpg": 9, "b/1.jpg": 4}, {"dog": 18, "car": 3}
+
+    assert read_coco_ids(source(changed)) == expected
+    del changed["annotations"]
+    assert read_coco_ids(source(changed)) == expected
+    changed["images"][1]["file_name"] = "b/2.jpg"
+    with pytest.raises(DataError, match=r"images\.file_name: expected no repetition, found 'b/2"):
+        read_coco_ids(source(changed))
 
 
 def test_missing_file_and_images(source, convert, image, tmp_path):

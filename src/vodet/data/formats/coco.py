@@ -44,6 +44,16 @@ class _Document(msgspec.Struct):
     categories: list[_Category]
 
 
+class _Named(msgspec.Struct):
+    """What the files of test sets hold too, which have no annotations."""
+
+    images: list[_Image]
+    categories: list[_Category]
+
+
+Document = TypeVar("Document", _Document, _Named)
+
+
 def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = False) -> Records:
     """Read a COCO detection file. Masks and key points are left out.
 
@@ -56,7 +66,7 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
         ConfigError: If sizes are to be checked without an image root.
         DataError: If the file is missing or faulty.
     """
-    document = _read(source)
+    document = _read(source, _Document)
     if check_sizes and images is None:
         msg = "--check-sizes: expected the image root with --images, found none."
         raise ConfigError(msg)
@@ -70,9 +80,26 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
     return Records(categories, _videos(document, labels, root), len(document.images))
 
 
-def _read(source: Path) -> _Document:
+def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the ids of the images by file name, and those of the categories by name.
+
+    Args:
+        source: A COCO detection file, with annotations or without.
+
+    Raises:
+        DataError: If it is missing or faulty.
+    """
+    document = _read(source, _Named)
+    raise_faults(
+        source, [*_repeated("images.file_name", [image.file_name for image in document.images])]
+    )
+    images = {image.file_name: image.id for image in document.images}
+    return images, {category.name: category.id for category in document.categories}
+
+
+def _read(source: Path, kind: type[Document]) -> Document:
     try:
-        return msgspec.json.decode(source.read_bytes(), type=_Document)
+        return msgspec.json.decode(source.read_bytes(), type=kind)
     except FileNotFoundError:
         msg = f"Expected a COCO file at {source}, found none."
     except (OSError, msgspec.DecodeError) as error:

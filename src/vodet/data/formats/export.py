@@ -1,0 +1,196 @@
+"""Detections as the toolkits of benchmarks read them: text files of one detection a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from vodet.data.formats import kitti_tracking, uavdt
+from vodet.data.formats.folders import listed
+from vodet.data.index import VideoIndex
+from vodet.data.st_coco_tables import leaves_root
+from vodet.errors import DataError
+from vodet.files import replacing
+
+_CHUNK = 100_000  # lines made at a time: bounds the memory
+_DECIMALS = 6  # of widths and heights, which are differences
+
+
+class DetectionRows(NamedTuple):
+    """Detections of a data set in columns.
+
+    Args:
+        frames: Rows of the frames in the index, ``[N]`` int64.
+        boxes: xyxy in original pixels, ``[N, 4]`` float64.
+        scores: ``[N]`` float64.
+        labels: ``[N]`` int64.
+    """
+
+    frames: np.ndarray
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def select(self, rows: np.ndarray | slice) -> DetectionRows:
+        """Select rows by their numbers, a mask or a slice."""
+        return DetectionRows(*(column[rows] for column in self))
+
+
+Columns = Sequence[np.ndarray | int]
+LineMaker = Callable[[np.ndarray, np.ndarray, DetectionRows], Columns]  # numbers, classes, rows
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """What a toolkit reads.
+
+    Args:
+        name: Its name.
+        classes: What stands for a class, by the name that the conversion gives the class.
+        columns: Makes the columns of a file of numbers of frames, classes and detections.
+        separator: What is between values.
+        first_frame: The number of the first frame of a sequence.
+    """
+
+    name: str
+    classes: Mapping[str, int | str]
+    columns: LineMaker
+    separator: str = ","
+    first_frame: int = 1
+
+    def classes_of(self, index: VideoIndex) -> np.ndarray:
+        """Return what stands for each label of a data set.
+
+        Raises:
+            DataError: If the toolkit lacks one of its classes.
+        """
+        if unknown := [name for name in index.class_names if name not in self.classes]:
+            msg = (
+                f"{index.source}: expected the classes of {self.name} ({', '.join(self.classes)}), "
+                f"found {listed(unknown)}."
+            )
+            raise DataError(msg)
+        return np.array([self.classes[name] for name in index.class_names])
+
+
+def _uavdt(numbers: np.ndarray, classes: np.ndarray, rows: DetectionRows) -> Columns:
+    return numbers, -1, *_xywh(rows.boxes), rows.scores, classes, -1
+
+
+def _mot(numbers: np.ndarray, _: np.ndarray, rows: DetectionRows) -> Columns:
+    return numbers, -1, *_xywh(rows.boxes), rows.scores, -1, -1, -1
+
+
+def _kitti(numbers: np.ndarray, classes: np.ndarray, rows: DetectionRows) -> Columns:
+    track = truncated = occluded = height = width = length = -1
+    alpha = rotation = -10
+    x = y = z = -1000
+    in_space = height, width, length, x, y, z, rotation
+    unknown = truncated, occluded, alpha
+    return numbers, track, classes, *unknown, *rows.boxes.T, *in_space, rows.scores
+
+
+def _xywh(boxes: np.ndarray) -> tuple[np.ndarray, ...]:
+    return *boxes[:, :2].T, *(boxes[:, 2:] - boxes[:, :2]).round(_DECIMALS).T
+
+
+def numbered(names: Iterable[str]) -> dict[str, int]:
+    """Number names from 1."""
+    return {name: number for number, name in enumerate(names, start=1)}
+
+
+SEQUENCE_TOOLKITS = {
+    "uavdt": Toolkit("UAVDT", numbered(uavdt.CLASS_NAMES), _uavdt),
+    "kitti": Toolkit(
+        "KITTI tracking",
+        {name: name.capitalize() for name in kitti_tracking.CLASS_NAMES},
+        _kitti,
+        " ",
+        first_frame=0,
+    ),
+    "mot": Toolkit("MOT Challenge", numbered(["pedestrian"]), _mot),
+}
+
+
+def write_sequences(
+    toolkit: Toolkit, index: VideoIndex, detections: DetectionRows, folder: Path
+) -> None:
+    """Write a file for each sequence, also for one without detections, named as it is.
+
+    Lines are in order of frames, best detections first. Numbers of frames and coordinates are those
+    of the toolkit's own annotations, which the conversion takes as they stand.
+
+    - UAVDT, ``M0203.txt``: ``frame,-1,left,top,width,height,score,class,-1``, frames from 1; 1 is a
+      car, 2 a truck, 3 a bus. The evaluation of the toolkit does not look at the class.
+    - KITTI tracking, ``0002.txt``: ``frame -1 type -1 -1 -10 left top right bottom -1 -1 -1 -1000
+      -1000 -1000 -10 score``, frames from 0; what is not known (track, truncation, occlusion,
+      angles, size and place in space) has the value that the development kit asks for.
+    - MOT Challenge, ``MOT17-02-DPM.txt``: ``frame,-1,left,top,width,height,score,-1,-1,-1``,
+      frames from 1, as ``det.txt``.
+
+    Args:
+        toolkit: One of ``SEQUENCE_TOOLKITS``.
+        index: The data set.
+        detections: Detections on it.
+        folder: Where to write.
+
+    Raises:
+        DataError: If the data set has classes that the toolkit lacks, frames before the first, or
+            videos whose names are none of a file.
+    """
+    classes = toolkit.classes_of(index)
+    names = [index.video_name(video) for video in range(index.num_videos)]
+    _check_sequences(toolkit, index, names)
+    ordered = detections.select(np.lexsort((-detections.scores, detections.frames)))
+    starts = np.searchsorted(ordered.frames, index.video_starts)
+    for name, start, end in zip(names, starts[:-1], starts[1:], strict=True):
+        rows = ordered.select(slice(start, end))
+        write_lines(folder / f"{name}.txt", toolkit, classes, index.frame_numbers, rows)
+
+
+def _check_sequences(toolkit: Toolkit, index: VideoIndex, names: Sequence[str]) -> None:
+    if leaving := [name for name in names if leaves_root(name)]:
+        msg = f"{index.source}: expected names of videos that files can have, found {leaving[0]!r}."
+        raise DataError(msg)
+    first = int(index.frame_numbers.min(initial=toolkit.first_frame))
+    if first < toolkit.first_frame:
+        msg = (
+            f"{index.source}: expected frames numbered from {toolkit.first_frame}, as in "
+            f"{toolkit.name}, found frame {first}."
+        )
+        raise DataError(msg)
+
+
+def write_lines(
+    path: Path,
+    toolkit: Toolkit,
+    classes: np.ndarray,
+    frame_numbers: np.ndarray,
+    rows: DetectionRows,
+) -> None:
+    """Write detections in the order in which they are; the file appears when it is complete.
+
+    Args:
+        path: The file.
+        toolkit: What reads it.
+        classes: What stands for each label.
+        frame_numbers: The number of each frame of the index.
+        rows: The detections.
+    """
+    with replacing(path) as partial, partial.open("wb") as file:
+        for start in range(0, len(rows.frames), _CHUNK):
+            part = rows.select(slice(start, start + _CHUNK))
+            columns = toolkit.columns(frame_numbers[part.frames], classes[part.labels], part)
+            file.write(_lines(columns, len(part.frames), toolkit.separator))
+
+
+def _lines(columns: Columns, count: int, separator: str) -> bytes:
+    # By way of JSON, [[1,0.5],[2,0.25]], whose encoder formats numbers at the speed of C.
+    table = zip(*(np.broadcast_to(column, count).tolist() for column in columns), strict=True)
+    rows = msgspec.json.encode(list(table))[2:-2].replace(b'"', b"").replace(b"],[", b"\n")
+    return rows.replace(b",", separator.encode()) + b"\n"
