@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from cli.conftest import Command
-from cli.test_readme import commands, conversions, is_of_public_data
+from cli.test_readme import blocks, commands, conversions, is_of_public_data
 from miniatures import MINIATURES
 from vodet.cli.app import config_dir
 from vodet.cli.data import main as vodet_data
@@ -120,8 +121,26 @@ def test_experiment(experiment: str, inside: Path, command: Command) -> None:
     assert trained == evaluated.keys()
 
 
-def test_commands_of_the_readme(inside: Path, command: Command) -> None:
-    train, evaluate = (words for words in commands() if is_of_public_data(words))
-    command("train", *train[1:], *SMALL, *SMALL_HEADS["centernet"])
-    command("eval", *evaluate[1:], "trainer=cpu", "data.num_workers=0", "output=runs/readme")
-    assert (inside / "runs/readme/eval.json").is_file()
+def test_commands_of_the_readme_and_of_the_page_on_data_sets(
+    inside: Path, command: Command
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data-sets.md").read_text()
+    (yaml,) = blocks("yaml", text)
+    own = inside / yaml.splitlines()[0].removeprefix("# ")
+    own.parent.mkdir(parents=True)
+    own.write_text(yaml)
+    (inside / "mine").symlink_to(inside / "data" / "kitti_mots")
+    (inside / "stills").symlink_to(inside / "data" / "imagenet_det")
+
+    for words in [words for words in commands() if is_of_public_data(words)] + commands(text):
+        name = words[0].removeprefix("vodet-")
+        if name == "data":
+            assert vodet_data(words[1:]) == 0
+        else:
+            small = (*SMALL, *SMALL_HEADS["centernet"]) if name == "train" else ("trainer=cpu",)
+            command(name, *words[1:], *small, "data.num_workers=0")
+
+    assert len(list((inside / "runs/uavdt_stf/toolkit").glob("M*.txt"))) == 20
+    config = OmegaConf.load(inside / "runs/mine/config.yaml")
+    assert (config.data.extra_train.stills.share, config.data.train.share) == (1, 3)
+    assert config.model.fusion._target_ == "vodet.fusion.stf.STF"

@@ -20,12 +20,12 @@ from vodet.structures import Window
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-def commands() -> list[list[str]]:
-    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+def commands(text: str = README) -> list[list[str]]:
+    lines = "".join(blocks("bash", text)).replace("\\\n", " ").splitlines()
     return [shlex.split(line, comments=True) for line in lines if line]
 
 
