@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from cli.conftest import Command
 
@@ -49,16 +50,19 @@ def test_another_window_and_other_data(trained: Path, inside: Path, command: Com
     assert (inside / "runs/other/eval.json").is_file()
 
 
+ALL = "protocols=[coco,vid,motion,track_length,uavdt,steadiness]"
+
+
 def test_protocols_side_by_side_with_and_without_the_model(
     trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = "protocols=[coco,vid,motion,uavdt,steadiness]"
-    common = ["predictions=runs/all.json", wanted, "steadiness.score_threshold=0.05"]
+    common = ["predictions=runs/all.json", ALL, "steadiness.score_threshold=0.05"]
+    common.append("tubelet_linking=seq_nms")
     command(
         "eval", f"ckpt={trained}/best.ckpt", *common, CPU, "data.num_workers=0", "output=runs/a"
     )
     output = capsys.readouterr().out
-    for title in ("COCO", "VID", "UAVDT", "slow", "found"):
+    for title in ("COCO", "VID", "UAVDT", "slow", "long", "found"):
         assert title in output
     command("eval", *common, "data.annotations=data/demo/val.json", "output=runs/b")
     first, second = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "ab")
@@ -66,25 +70,82 @@ def test_protocols_side_by_side_with_and_without_the_model(
     assert second == pytest.approx(first, nan_ok=True)
 
 
-def test_linking_steadies_the_scores(
-    trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    annotations = json.loads((inside / "data/demo/val.json").read_text())["annotations"]
-    found = [
+@pytest.fixture
+def made(inside: Path) -> list[str]:
+    """Arguments that name a set of two videos, one at night, and uneven but right detections."""
+    document = json.loads((inside / "data/demo/val.json").read_text())
+    names = sorted({image["video"] for image in document["images"]})
+    document["videos"] = [{"id": 5, "name": names[1], "attributes": ["night"]}]
+    (inside / "runs/night.json").write_text(json.dumps(document))
+    rows = [
         {key: row[key] for key in ("image_id", "category_id", "bbox")}
         | {"score": 0.9 if row["image_id"] % 2 else 0.5}
-        for row in annotations
+        for row in document["annotations"]
     ]
-    (inside / "runs/made.json").write_text(json.dumps(found))
-    arguments = ["predictions=runs/made.json", "data.annotations=data/demo/val.json"]
-    arguments.append("protocols=[vid,steadiness]")
-    command("eval", *arguments, "output=runs/c")
-    assert "Seq-NMS" not in capsys.readouterr().out
-    command("eval", *arguments, "tubelet_linking=seq_nms", "output=runs/d")
-    assert "linked by Seq-NMS" in " ".join(capsys.readouterr().out.split())
-    first, linked = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "cd")
-    assert first["vid/ap_50"] == pytest.approx(1)
-    assert linked["steadiness/score_change"] < 0.5 * first["steadiness/score_change"]
+    (inside / "runs/made.json").write_text(json.dumps(rows))
+    return ["predictions=runs/made.json", "data.annotations=runs/night.json"]
+
+
+def test_linked_and_plain_are_shown_side_by_side(
+    made: list[str], inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("eval", *made, ALL, "output=runs/c")
+    assert "seq_nms" not in capsys.readouterr().out
+    command("eval", *made, ALL, "tubelet_linking=seq_nms", "output=runs/d")
+    labels = [
+        line.split("│")[1].strip() for line in capsys.readouterr().out.split("\n") if "│" in line
+    ]
+    assert labels.count("+ seq_nms") == sum(label not in ("", "+ seq_nms") for label in labels) > 10
+    plain, both = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "cd")
+    assert {name: both[name] for name in plain} == pytest.approx(plain, nan_ok=True)
+    linked = {name.removeprefix("seq_nms/"): both[name] for name in both if name not in plain}
+    assert list(linked) == list(plain)
+    assert plain["vid/ap_50"] == plain["vid/ap_50@night"] == pytest.approx(1)
+    assert linked["steadiness/score_change"] < 0.5 * plain["steadiness/score_change"]
+    assert linked["steadiness/score_change@night"] < 0.5 * plain["steadiness/score_change@night"]
+
+
+def test_the_table_of_coco_alone_shows_linked_numbers_and_attributes(
+    made: list[str], command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("eval", *made, "tubelet_linking=seq_nms", "output=runs/e")
+    output = capsys.readouterr().out
+    assert "COCO AP (IoU 0.50:0.95)" in output
+    lines = [line.split("│")[1:3] for line in output.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells[:2] == [["all objects", "100.0"], ["+ seq_nms", "100.0"]]
+    assert cells[-2:] == [["videos: night", "100.0"], ["+ seq_nms", "100.0"]]
+
+
+def test_protocols_are_those_of_the_data_it_was_trained_with(
+    trained: Path, inside: Path, command: Command
+) -> None:
+    checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
+    checkpoint["vodet"]["config"]["data"]["protocols"] = ["vid", "uavdt"]
+    torch.save(checkpoint, inside / "runs/uavdt.ckpt")
+    arguments = ["ckpt=runs/uavdt.ckpt", CPU, "data.num_workers=0", "output=runs/own"]
+    for own, expected in (([], {"vid", "uavdt"}), (["protocols=steadiness"], {"steadiness"})):
+        command("eval", *arguments, *own)
+        result = json.loads((inside / "runs/own/eval.json").read_text())
+        assert {name.split("/")[0] for name in result} == expected
+
+
+def test_detections_that_do_not_fit_are_named(
+    made: list[str], inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((inside / "runs/night.json").read_text())
+    document["images"][0]["is_annotated"] = False
+    (inside / "runs/partly.json").write_text(json.dumps(document))
+    rows = json.loads((inside / "runs/made.json").read_text())
+    unknown = [row for row in rows if row["image_id"] == document["images"][0]["id"]]
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", made[0], "data.annotations=runs/partly.json", "output=runs/f")
+    message = " ".join(capsys.readouterr().err.split())
+    assert "The predictions in runs/made.json cannot be evaluated." in message
+    fault = "an image id that the annotations lack, or of a frame that is not annotated"
+    first = f"entry {rows.index(unknown[0])} {{'image_id': {unknown[0]['image_id']},"
+    assert f"{len(unknown)} of {len(rows)} entries have {fault}: first {first}" in message
+    assert not (inside / "runs/f").exists()
 
 
 def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Command) -> None:
