@@ -159,6 +159,8 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
     ("argument", "message"),
     [
         ("protocols=[coco,voc]", "found ['coco', 'voc']"),
+        ("protocols=[]", "Expected protocols to be one or more of coco, vid,"),
+        ("steadiness.score_threshold=low", "score_threshold to be a number, found low."),
         ("tubelet_linking=seq", "Expected tubelet_linking=none or seq_nms, found seq."),
     ],
 )

@@ -37,10 +37,11 @@ def evaluate(config: DictConfig) -> None:
         ConfigError: If it names a protocol or a linking that does not exist.
     """
     check_linking(config.tubelet_linking)
-    choose_protocols(protocols_of(config, {}))  # before anything is read
-    trained = (read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}) if config.ckpt else {}
-    names = protocols_of(config, trained)
-    protocols = choose_protocols(names, config.steadiness.score_threshold)
+    protocols = protocols_of(config, {})  # before anything is read
+    trained: dict[str, Any] = {}
+    if config.ckpt:
+        trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
+        protocols = protocols_of(config, trained)
     measure = partial(measure_linked, protocols, config.tubelet_linking)
     if config.ckpt:
         result = evaluate_checkpoint(config, trained, measure)
@@ -58,12 +59,20 @@ def evaluate(config: DictConfig) -> None:
     console.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
 
 
-def protocols_of(config: DictConfig, trained: dict[str, Any]) -> list[str]:
-    """Return the names of the protocols: as configured, else as in training, else COCO's."""
+def protocols_of(config: DictConfig, trained: dict[str, Any]) -> dict[str, Measure]:
+    """Return the protocols: as configured, else as in training, else COCO's.
+
+    Raises:
+        ConfigError: If there is none of a name, or the score threshold is no number.
+    """
     names = config.protocols
     if names is None:
         names = (trained.get("data") or {}).get("protocols") or ["coco"]
-    return [names] if isinstance(names, str) else list(names)
+    threshold = config.steadiness.score_threshold
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        msg = f"Expected steadiness.score_threshold to be a number, found {threshold}."
+        raise ConfigError(msg)
+    return choose_protocols([names] if isinstance(names, str) else names, float(threshold))
 
 
 def check_linking(name: str) -> None:
