@@ -31,6 +31,7 @@ from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.motion import motion_average_precision
 from vodet.metrics.predictions import Predictions
 from vodet.metrics.steadiness import steadiness
+from vodet.metrics.track_length import track_length_average_precision
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
@@ -203,6 +204,7 @@ MEASURES: dict[str, Callable[[GroundTruth, Predictions], float]] = {
     "coco": lambda *data: coco_average_precision(*data)["map_50"],
     "vid": lambda *data: vid_average_precision(*data)["vid/ap_50"],
     "motion": lambda *data: motion_average_precision(*data)["motion/ap_50_medium"],
+    "track_length": lambda *data: track_length_average_precision(*data)["track_length/ap_50_long"],
     "uavdt": lambda *data: uavdt_average_precision(*data)["uavdt/ap_70"],
     "steadiness": lambda *data: steadiness(*data)["steadiness/found"],
     "seq_nms and vid": linked_vid,
