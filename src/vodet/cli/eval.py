@@ -12,15 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from vodet.cli.app import run
+from vodet.cli.streams import stream_factory
 from vodet.cli.train import build_trainer
 from vodet.data.datamodule import ClipDataModule
 from vodet.data.dataset import Source
+from vodet.data.resize import OriginalSize
 from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError
+from vodet.inference.tubelet_linking import check_linking
 from vodet.metrics.predictions import Measure, Predictions
 from vodet.metrics.protocols import choose_protocols, measure_all
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
+from vodet.streaming import StreamingDetector
 from vodet.structures import GroundTruth
 from vodet.tasks.checkpoint import CARD_KEY, load, read_checkpoint
 from vodet.tasks.detection import VideoDetectionTask
@@ -50,21 +54,19 @@ def measure_of(config: DictConfig) -> Measure:
     Raises:
         ConfigError: If it names a protocol or a linking that does not exist.
     """
-    if config.tubelet_linking not in ("none", "seq_nms"):
-        msg = f"Expected tubelet_linking=none or seq_nms, found {config.tubelet_linking}."
-        raise ConfigError(msg)
+    check_linking(config.tubelet_linking)
     chosen = choose_protocols(protocols_of(config), config.steadiness.score_threshold)
-    return partial(_measure, chosen, config.tubelet_linking == "seq_nms")
+    return partial(_measure, chosen, config.tubelet_linking)
 
 
 def _measure(
     protocols: Mapping[str, Measure],
-    is_linked: bool,
+    linking: str,
     ground_truth: GroundTruth,
     predictions: Predictions,
 ) -> dict[str, float]:
-    if is_linked:
-        predictions = link_tubelets(ground_truth, predictions)
+    if linking != "none":
+        predictions = link_tubelets(ground_truth, predictions, linking)
     return measure_all(protocols, ground_truth, predictions)
 
 
@@ -91,8 +93,11 @@ def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, floa
     """Evaluate a COCO results file, without the model.
 
     Raises:
-        ConfigError: If the file or the annotations are not given.
+        ConfigError: If the file or the annotations are not given, or views of frames are asked for.
     """
+    if stream_factory(config.test_time_augmentation) is not StreamingDetector:
+        msg = "test_time_augmentation needs a detector: ckpt=FILE. Found saved predictions only."
+        raise ConfigError(msg)
     if not config.predictions or not config.data.annotations:
         msg = (
             "Expected ckpt=FILE, or predictions=FILE and data.annotations=FILE to evaluate saved "
@@ -110,6 +115,7 @@ def evaluate_checkpoint(config: DictConfig, measure: Measure) -> dict[str, float
 
     A file of predictions holds what the detector found, before any linking.
     """
+    stream = stream_factory(config.test_time_augmentation)
     trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
     window = {
         f"window.{key}": config.window[key]
@@ -122,13 +128,13 @@ def evaluate_checkpoint(config: DictConfig, measure: Measure) -> dict[str, float
         val=source(config.data, trained),
         class_names=detector.class_names,
         window=detector.window,
-        resize=detector.resize,
+        resize=detector.resize if stream is StreamingDetector else OriginalSize(),
         chunk_size=config.data.chunk_size,
         num_workers=config.data.num_workers,
     )
     callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
     trainer = build_trainer(config, *callbacks)
-    task = VideoDetectionTask(detector, measure=measure)
+    task = VideoDetectionTask(detector, measure=measure, stream=stream)
     trainer.validate(task, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return None
