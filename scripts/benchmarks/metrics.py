@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import psutil
@@ -27,6 +28,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.table import Table
 
+from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.motion import motion_average_precision
 from vodet.metrics.predictions import Predictions
@@ -194,9 +196,9 @@ def pycocotools_class(annotated: COCO, results: COCO, category: int) -> float:
     return float("nan") if ap_50 < 0 else float(ap_50)
 
 
-def linked_vid(truth: GroundTruth, predictions: Predictions) -> float:
-    """Seq-NMS, then VID AP50."""
-    return vid_average_precision(truth, link_tubelets(truth, predictions))["vid/ap_50"]
+def linked_vid(linking: str, truth: GroundTruth, predictions: Predictions) -> float:
+    """Tubelet linking, then VID AP50."""
+    return vid_average_precision(truth, link_tubelets(truth, predictions, linking))["vid/ap_50"]
 
 
 MEASURES: dict[str, Callable[[GroundTruth, Predictions], float]] = {
@@ -207,7 +209,7 @@ MEASURES: dict[str, Callable[[GroundTruth, Predictions], float]] = {
     "track_length": lambda *data: track_length_average_precision(*data)["track_length/ap_50_long"],
     "uavdt": lambda *data: uavdt_average_precision(*data)["uavdt/ap_70"],
     "steadiness": lambda *data: steadiness(*data)["steadiness/found"],
-    "seq_nms and vid": linked_vid,
+    **{f"{name} and vid": partial(linked_vid, name) for name in LINKINGS},
 }
 
 if __name__ == "__main__":

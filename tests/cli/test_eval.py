@@ -3,10 +3,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
+import vodet
 from cli.conftest import Command
+from vodet.augmented_stream import AugmentedStream
+from vodet.data.st_coco import read_st_coco
+from vodet.inference.tubelet_linking import LINKINGS
+from vodet.metrics.results_file import read_predictions
+from vodet.streaming import VideoStream
+from vodet.structures import Detections
+from vodet.tasks.evaluation import link_tubelets
 
 CPU = "trainer.accelerator=cpu"
 
@@ -161,7 +171,10 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
         ("protocols=[coco,voc]", "found ['coco', 'voc']"),
         ("protocols=[]", "Expected protocols to be one or more of coco, vid,"),
         ("steadiness.score_threshold=low", "score_threshold to be a number, found low."),
-        ("tubelet_linking=seq", "Expected tubelet_linking=none or seq_nms, found seq."),
+        (
+            "tubelet_linking=seq",
+            "tubelet_linking must be one of none, seq_nms, rescore, rescore_online; found 'seq'.",
+        ),
     ],
 )
 def test_wrong_choices_are_named_before_anything_is_read(
@@ -184,3 +197,103 @@ def test_says_what_is_missing(
     assert "Expected ckpt=FILE, or predictions=FILE and data.annotations=FILE" in (
         capsys.readouterr().err
     )
+
+
+def found_by(stream: VideoStream) -> dict[int, list[tuple[float, ...]]]:
+    """What a stream finds in the videos of the validation set, by image id, from COCO's view."""
+    index = read_st_coco(Path("data/demo/val.json"))
+    found = {}
+    for video in range(index.num_videos):
+        rows = index.frames_of(video)
+        answers = [
+            answer
+            for row in rows
+            for answer in stream.push(
+                cv2.imread(f"data/demo/{index.file_name(row)}")[None, ..., ::-1]
+            )
+        ]
+        for row, answer in zip(rows, answers + stream.flush(), strict=True):
+            found[int(index.image_ids[row])] = rows_of(answer.detections)
+    return found
+
+
+def rows_of(detections: Detections) -> list[tuple[float, ...]]:
+    boxes = detections["boxes"].clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    scores = detections["scores"][:, None]
+    return torch.cat([boxes, scores], dim=1).tolist()
+
+
+def test_augmented_evaluation_is_the_augmented_stream(
+    lively: Path, inside: Path, command: Command
+) -> None:
+    arguments = [f"ckpt={lively}", CPU, "data.num_workers=0", "data.chunk_size=1"]
+    views = ["test_time_augmentation.flip=true", "test_time_augmentation.scales=[1,1.5]"]
+    for name, options in (("plain", []), ("views", views)):
+        command("eval", *arguments, *options, f"predictions=runs/{name}.json", "output=runs/tta")
+    plain, written = (
+        json.loads((inside / f"runs/{n}.json").read_text()) for n in ("plain", "views")
+    )
+    detector = vodet.load(lively)
+    found = found_by(AugmentedStream(detector, flip=True, scales=(1.0, 1.5)))
+    assert {row["image_id"] for row in written} == {*found}
+    for image_id, rows in found.items():
+        own = [(*row["bbox"], row["score"]) for row in written if row["image_id"] == image_id]
+        assert np.array(own) == pytest.approx(np.array(rows), rel=1e-4, abs=1e-2)
+    assert [row["score"] for row in plain[:5]] != [row["score"] for row in written[:5]]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("scales=[1.0,-1]", "positive and different, such as [1.0, 1.25], found [1.0, -1.0]."),
+        ("scales=[1,1.0]", "positive and different, such as [1.0, 1.25], found [1.0, 1.0]."),
+        ("scales=[]", "found []."),
+        ("scales=1.5", "found flip=False, scales=1.5."),
+        ("scales=[large]", "found flip=False, scales=['large']."),
+        ("flip=horizontal", "found flip=horizontal, scales=[1.0]."),
+    ],
+)
+def test_impossible_views_are_named_before_anything_is_read(
+    inside: Path, command: Command, capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    for arguments in (("eval", "ckpt=none.ckpt"), ("predict", "ckpt=none.ckpt", "source=none")):
+        with pytest.raises(SystemExit, match="1"):
+            command(*arguments, f"test_time_augmentation.{option}")
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_saved_predictions_have_no_views(
+    inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", "predictions=found.json", "test_time_augmentation.flip=true")
+    assert "test_time_augmentation needs a detector: ckpt=FILE." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("linking", LINKINGS)
+def test_a_video_is_linked_as_in_a_prediction(
+    linking: str, lively: Path, inside: Path, command: Command
+) -> None:
+    ckpt = f"ckpt={lively}"
+    command(
+        "eval", ckpt, CPU, "data.num_workers=0", "data.chunk_size=1", "output=runs/linked",
+        "predictions=runs/before_linking.json",
+    )  # fmt: skip
+    source = "source=data/demo/images/val/val_001"
+    output = ("output=runs/linked", "score_threshold=0.0", "chunk_size=1", "device=cpu")
+    command("predict", ckpt, source, *output, f"tubelet_linking={linking}")
+    lines = (inside / "runs/linked/val_001_detections.jsonl").read_text().splitlines()
+    in_prediction = [json.loads(line)["detections"] for line in lines]
+
+    truth = read_st_coco(Path("data/demo/val.json")).ground_truth()
+    predictions = read_predictions(Path("runs/before_linking.json"), truth)
+    linked = link_tubelets(truth, predictions, linking)
+    assert not np.array_equal(np.sort(linked.scores), np.sort(predictions.scores))
+    for frame, found in zip(np.flatnonzero(truth.videos == 1), in_prediction, strict=True):
+        own = linked[linked.image_ids == truth.image_ids[frame]]
+        assert len(own) == len(found) > 0
+        scores = [detection["score"] for detection in found]
+        assert own.scores == pytest.approx(scores, abs=1e-4)
+        boxes = np.array([detection["box"] for detection in found])
+        assert own.boxes == pytest.approx(boxes, abs=0.01)

@@ -12,22 +12,24 @@ from rich.console import Console
 from rich.table import Table
 
 from vodet.cli.app import run
+from vodet.cli.streams import stream_factory
 from vodet.cli.train import build_trainer
 from vodet.data.datamodule import ClipDataModule
 from vodet.data.dataset import Source
+from vodet.data.resize import OriginalSize
 from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError
+from vodet.inference.tubelet_linking import check_linking
 from vodet.metrics.predictions import Measure, Predictions
 from vodet.metrics.protocols import choose_protocols, measure_all
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
+from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import GroundTruth
 from vodet.tasks.checkpoint import CARD_KEY, load, read_checkpoint
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.evaluation import link_tubelets
 from vodet.tasks.report import PredictionsFile, json_text
-
-LINKINGS = ("seq_nms",)
 
 
 def evaluate(config: DictConfig) -> None:
@@ -37,6 +39,7 @@ def evaluate(config: DictConfig) -> None:
         ConfigError: If it names a protocol or a linking that does not exist.
     """
     check_linking(config.tubelet_linking)
+    stream = stream_factory(config.test_time_augmentation)
     protocols = protocols_of(config, {})  # before anything is read
     trained: dict[str, Any] = {}
     if config.ckpt:
@@ -44,9 +47,9 @@ def evaluate(config: DictConfig) -> None:
         protocols = protocols_of(config, trained)
     measure = partial(measure_linked, protocols, config.tubelet_linking)
     if config.ckpt:
-        result = evaluate_checkpoint(config, trained, measure)
+        result = evaluate_checkpoint(config, trained, stream, measure)
     else:
-        result = evaluate_predictions(config, measure)
+        result = evaluate_predictions(config, stream, measure)
     if result is None:  # not the first process
         return
     folder = Path(config.output or Path(config.ckpt or config.predictions).parent)
@@ -75,18 +78,6 @@ def protocols_of(config: DictConfig, trained: dict[str, Any]) -> dict[str, Measu
     return choose_protocols([names] if isinstance(names, str) else names, float(threshold))
 
 
-def check_linking(name: str) -> None:
-    """Refuse an unknown tubelet linking.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    known = ("none", *LINKINGS)
-    if name not in known:
-        msg = f"Expected tubelet_linking={' or '.join(known)}, found {name}."
-        raise ConfigError(msg)
-
-
 def measure_linked(
     protocols: Mapping[str, Measure],
     linking: str,
@@ -96,7 +87,7 @@ def measure_linked(
     """Measure detections as they are, and linked: these numbers start with its name and "/"."""
     result = measure_all(protocols, ground_truth, predictions)
     if linking != "none":
-        linked = link_tubelets(ground_truth, predictions)
+        linked = link_tubelets(ground_truth, predictions, linking)
         of_linked = measure_all(protocols, ground_truth, linked)
         result |= {f"{linking}/{name}": value for name, value in of_linked.items()}
     return result
@@ -115,12 +106,17 @@ def result_tables(
     return [protocols_table([name], result, linkings) for name in protocols]
 
 
-def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, float]:
+def evaluate_predictions(
+    config: DictConfig, stream: StreamFactory, measure: Measure
+) -> dict[str, float]:
     """Evaluate a COCO results file, without the model.
 
     Raises:
-        ConfigError: If the file or the annotations are not given.
+        ConfigError: If the file or the annotations are not given, or views of frames are asked for.
     """
+    if stream is not StreamingDetector:
+        msg = "test_time_augmentation needs a detector: ckpt=FILE. Found saved predictions only."
+        raise ConfigError(msg)
     if not config.predictions or not config.data.annotations:
         msg = (
             "Expected ckpt=FILE, or predictions=FILE and data.annotations=FILE to evaluate saved "
@@ -134,7 +130,7 @@ def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, floa
 
 
 def evaluate_checkpoint(
-    config: DictConfig, trained: dict[str, Any], measure: Measure
+    config: DictConfig, trained: dict[str, Any], stream: StreamFactory, measure: Measure
 ) -> dict[str, float] | None:
     """Stream the videos through the detector of a checkpoint; None on all but one process.
 
@@ -151,13 +147,13 @@ def evaluate_checkpoint(
         val=source(config.data, trained),
         class_names=detector.class_names,
         window=detector.window,
-        resize=detector.resize,
+        resize=detector.resize if stream is StreamingDetector else OriginalSize(),
         chunk_size=config.data.chunk_size,
         num_workers=config.data.num_workers,
     )
     callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
     trainer = build_trainer(config, *callbacks)
-    task = VideoDetectionTask(detector, measure=measure)
+    task = VideoDetectionTask(detector, measure=measure, stream=stream)
     trainer.validate(task, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return None
