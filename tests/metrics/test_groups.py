@@ -156,3 +156,24 @@ def test_of_ignored_objects_and_crowds_those_are_taken_first() -> None:
         assert result[f"by/{rule}_one"] == result[f"by/{rule}_two"] == pytest.approx(1)
     assert result["by/share_one"] == result["by/share_two"] == 0.5
     assert result["by/share_unknown"] == 0
+
+
+def test_by_the_coco_rule_wanted_objects_come_before_ignored_ones_of_higher_iou() -> None:
+    wanted, ignored = [0, 0, 100, 100], [10, 0, 110, 100]
+    truth = one_video([[wanted, ignored]])
+    predictions = found([(0, [8, 0, 108, 100], 0.9)])
+    result = grouped_average_precision(truth, predictions, "by", ("one", "two"), np.array([0, 1]))
+    assert result["by/coco_ap_50_one"] == result["by/coco_ap_50_two"] == pytest.approx(1)
+    # The VID rule matches once, whatever the group: to the second, and drops it for the first.
+    assert (result["by/ap_50_one"], result["by/ap_50_two"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("better", "expected"), [(99, 1 / 100), (100, 0)])
+def test_by_the_coco_rule_a_hundred_detections_of_a_frame_count(
+    better: int, expected: float
+) -> None:
+    rows = [(0, [200.0, 0.0, 210.0, 10.0], 0.9)] * better + [(0, [0.0, 0.0, 10.0, 10.0], 0.1)]
+    truth = one_video([[[0, 0, 10, 10]]])
+    result = grouped_average_precision(truth, found(rows), "by", ("all",), np.array([0]))
+    assert result["by/coco_ap_50_all"] == pytest.approx(expected)
+    assert result["by/ap_50_all"] == pytest.approx(1 / (better + 1))  # all count

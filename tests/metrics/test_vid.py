@@ -95,6 +95,14 @@ def test_a_detection_takes_another_object_when_its_best_is_taken() -> None:
     assert vid_average_precision(truth, predictions[np.array([0])])["vid/ap_50"] == 0.5
 
 
+def test_of_equal_ious_a_detection_takes_the_object_annotated_first() -> None:
+    truth = one_video([[[0, 0, 99, 99], [20, 0, 119, 99]]])
+    only_first, only_second = [-20, 0, 79, 99], [40, 0, 139, 99]
+    for second, expected in ((only_first, 0.5), (only_second, 1.0)):
+        predictions = found([(0, [10, 0, 109, 99], 0.9), (0, second, 0.8)])
+        assert vid_average_precision(truth, predictions)["vid/ap_50"] == expected
+
+
 def test_small_objects_need_less_overlap() -> None:
     # 10 x 10 pixels: 100 / 400 = 0.25.
     assert vid_threshold(np.array([[0, 0, 9, 9], [0, 0, 499, 499]])).tolist() == [0.25, 0.5]
