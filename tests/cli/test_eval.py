@@ -158,6 +158,22 @@ def test_detections_that_do_not_fit_are_named(
     assert not (inside / "runs/f").exists()
 
 
+def test_linking_needs_scores_that_are_not_negative(
+    made: list[str], inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((inside / "runs/made.json").read_text())
+    rows[3]["score"] = -0.1
+    (inside / "runs/logits.json").write_text(json.dumps(rows))
+    arguments = ("predictions=runs/logits.json", made[1], "output=runs/g")
+    command("eval", *arguments)
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", *arguments, "tubelet_linking=seq_nms")
+    assert (
+        f"tubelet_linking=seq_nms needs scores from 0, found 1 of {len(rows)} below, the first in "
+        f"image id {rows[3]['image_id']}."
+    ) in " ".join(capsys.readouterr().err.split())
+
+
 def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Command) -> None:
     arguments = [f"ckpt={trained}/best.ckpt", CPU, "data.num_workers=0", "output=runs/one"]
     command("eval", *arguments, "protocols=vid")

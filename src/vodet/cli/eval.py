@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +19,7 @@ from vodet.data.datamodule import ClipDataModule
 from vodet.data.dataset import Source
 from vodet.data.resize import OriginalSize
 from vodet.data.st_coco import read_st_coco
-from vodet.errors import ConfigError
+from vodet.errors import ConfigError, DataError
 from vodet.inference.tubelet_linking import check_linking
 from vodet.metrics.predictions import Measure, Predictions
 from vodet.metrics.protocols import choose_protocols, measure_all
@@ -84,9 +85,21 @@ def measure_linked(
     ground_truth: GroundTruth,
     predictions: Predictions,
 ) -> dict[str, float]:
-    """Measure detections as they are, and linked: these numbers start with its name and "/"."""
+    """Measure detections as they are, and linked: these numbers start with its name and "/".
+
+    Raises:
+        DataError: If detections are to be linked and have scores below 0, as of a foreign file.
+    """
     result = measure_all(protocols, ground_truth, predictions)
     if linking != "none":
+        below = np.flatnonzero(predictions.scores < 0)
+        if below.size:
+            first = predictions.image_ids[below[0]]
+            msg = (
+                f"tubelet_linking={linking} needs scores from 0, found {below.size} of "
+                f"{len(predictions)} below, the first in image id {first}."
+            )
+            raise DataError(msg)
         linked = link_tubelets(ground_truth, predictions, linking)
         of_linked = measure_all(protocols, ground_truth, linked)
         result |= {f"{linking}/{name}": value for name, value in of_linked.items()}
