@@ -149,6 +149,13 @@ def test_crowds_are_neither_found_nor_missed() -> None:
     assert vid_average_precision(truth, predictions)["vid/ap_50"] == 1
 
 
+def test_half_of_a_detection_in_a_crowd_is_counted_in_pixels() -> None:
+    truth = one_video([[[0, 0, 99, 99], [200, 0, 299, 99]]], iscrowd=[[False, True]])
+    for left, expected in ((250, 1.0), (251, 0.5)):  # 50 of 100 columns inside, then 49
+        predictions = found([(0, [left, 0, left + 99, 99], 0.9), (0, [0, 0, 99, 99], 0.8)])
+        assert vid_average_precision(truth, predictions)["vid/ap_50"] == expected
+
+
 def test_no_detections_and_nothing_to_find() -> None:
     none = found([])
     assert vid_average_precision(one_video([[[0, 0, 9, 9]]]), none)["vid/ap_50"] == 0

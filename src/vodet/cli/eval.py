@@ -91,19 +91,19 @@ def measure_linked(
         DataError: If detections are to be linked and have scores below 0, as of a foreign file.
     """
     result = measure_all(protocols, ground_truth, predictions)
-    if linking != "none":
-        below = np.flatnonzero(predictions.scores < 0)
-        if below.size:
-            first = predictions.image_ids[below[0]]
-            msg = (
-                f"tubelet_linking={linking} needs scores from 0, found {below.size} of "
-                f"{len(predictions)} below, the first in image id {first}."
-            )
-            raise DataError(msg)
-        linked = link_tubelets(ground_truth, predictions, linking)
-        of_linked = measure_all(protocols, ground_truth, linked)
-        result |= {f"{linking}/{name}": value for name, value in of_linked.items()}
-    return result
+    if linking == "none":
+        return result
+    below = np.flatnonzero(predictions.scores < 0)
+    if below.size:
+        first = predictions.image_ids[below[0]]
+        msg = (
+            f"tubelet_linking={linking} needs scores from 0, found {below.size} of "
+            f"{len(predictions)} below, the first in image id {first}."
+        )
+        raise DataError(msg)
+    linked = link_tubelets(ground_truth, predictions, linking)
+    of_linked = measure_all(protocols, ground_truth, linked)
+    return result | {f"{linking}/{name}": value for name, value in of_linked.items()}
 
 
 def result_tables(
