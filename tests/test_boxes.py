@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from vodet.boxes import box_areas, clip_boxes, rescale_boxes
+from vodet.boxes import box_areas, clip_boxes, mirror_boxes, rescale_boxes
 
 
 def test_clip() -> None:
@@ -30,3 +30,10 @@ def test_no_boxes() -> None:
     assert clip_boxes(none, (10, 20)).shape == (0, 4)
     assert rescale_boxes(none, (30, 20), (10, 40)).shape == (0, 4)
     assert box_areas(none).shape == (0,)
+
+
+def test_a_mirrored_box_is_as_far_from_the_other_edge() -> None:
+    boxes = torch.tensor([[0.0, 1.0, 10.0, 7.0], [60.0, 2.0, 64.0, 3.0]])
+    expected = torch.tensor([[54.0, 1.0, 64.0, 7.0], [0.0, 2.0, 4.0, 3.0]])
+    assert torch.equal(mirror_boxes(boxes, 64), expected)
+    assert torch.equal(mirror_boxes(expected, 64), boxes)

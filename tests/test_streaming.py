@@ -270,9 +270,9 @@ def test_arrays_and_tensors_and_any_size_give_original_pixels() -> None:
     frame = random_frames(1, size=(50, 70))
     array = np.ascontiguousarray(frame[0].permute(1, 2, 0).numpy())
     stream = StreamingDetector(detector)
-    answers = [
-        stream.push(frames)[0].detections for frames in (frame, frame[0], array, array[None])
-    ]
+    as_read_by_opencv = array[..., ::-1].copy()
+    kinds = (frame, frame[0], array, array[None], as_read_by_opencv[..., ::-1])
+    answers = [stream.push(frames)[0].detections for frames in kinds]
     for a, b in pairwise(answers):
         assert_same([a], [b])
     boxes = answers[0]["boxes"]

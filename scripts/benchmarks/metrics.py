@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import psutil
@@ -27,10 +28,12 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.table import Table
 
+from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.motion import motion_average_precision
 from vodet.metrics.predictions import Predictions
 from vodet.metrics.steadiness import steadiness
+from vodet.metrics.track_length import track_length_average_precision
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
@@ -193,9 +196,9 @@ def pycocotools_class(annotated: COCO, results: COCO, category: int) -> float:
     return float("nan") if ap_50 < 0 else float(ap_50)
 
 
-def linked_vid(truth: GroundTruth, predictions: Predictions) -> float:
-    """Seq-NMS, then VID AP50."""
-    return vid_average_precision(truth, link_tubelets(truth, predictions))["vid/ap_50"]
+def linked_vid(linking: str, truth: GroundTruth, predictions: Predictions) -> float:
+    """Tubelet linking, then VID AP50."""
+    return vid_average_precision(truth, link_tubelets(truth, predictions, linking))["vid/ap_50"]
 
 
 MEASURES: dict[str, Callable[[GroundTruth, Predictions], float]] = {
@@ -203,9 +206,10 @@ MEASURES: dict[str, Callable[[GroundTruth, Predictions], float]] = {
     "coco": lambda *data: coco_average_precision(*data)["map_50"],
     "vid": lambda *data: vid_average_precision(*data)["vid/ap_50"],
     "motion": lambda *data: motion_average_precision(*data)["motion/ap_50_medium"],
+    "track_length": lambda *data: track_length_average_precision(*data)["track_length/ap_50_long"],
     "uavdt": lambda *data: uavdt_average_precision(*data)["uavdt/ap_70"],
     "steadiness": lambda *data: steadiness(*data)["steadiness/found"],
-    "seq_nms and vid": linked_vid,
+    **{f"{name} and vid": partial(linked_vid, name) for name in LINKINGS},
 }
 
 if __name__ == "__main__":

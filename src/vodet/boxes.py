@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -22,6 +23,12 @@ def rescale_boxes(
     """Map boxes from a picture to the same picture resized, each axis by its own factor."""
     scale_y, scale_x = (to / origin for to, origin in zip(to_size, from_size, strict=True))
     return boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+
+
+def mirror_boxes(boxes: Float[Tensor, "*n 4"], width: int) -> Float[Tensor, "*n 4"]:
+    """Map boxes to the same picture mirrored left to right, ``width`` pixels wide."""
+    left, top, right, bottom = boxes.unbind(dim=-1)
+    return torch.stack([width - right, top, width - left, bottom], dim=-1)
 
 
 def box_areas(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:

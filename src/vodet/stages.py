@@ -33,6 +33,9 @@ class FrameResize(Protocol):
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Resize ``[H, W, 3]`` uint8 to the target size of its own size."""
 
+    def scaled(self, factor: float) -> FrameResize:
+        """Return a resize to sizes that are larger by a positive factor."""
+
 
 @runtime_checkable
 class Backbone(Protocol):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,7 +14,30 @@ from vodet.detector import VideoDetector
 from vodet.encodings import Encodings, TemporalMemory, Windows
 from vodet.errors import ConfigError
 from vodet.inference.postprocess import to_original
+from vodet.stages import FrameResize
 from vodet.structures import FrameDetections, Size
+
+
+@runtime_checkable
+class VideoStream(Protocol):
+    """What answers the frames of one video after the other, in order: a `StreamingDetector`."""
+
+    def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
+        """Take the next frames, uint8 RGB; return the answers that have become known."""
+
+    def push_resized(
+        self, frames: Tensor, original_size: Size, size: Size
+    ) -> list[FrameDetections]:
+        """Like `push`, for frames as an evaluation loads them."""
+
+    def flush(self) -> list[FrameDetections]:
+        """Return the answers still outstanding: the video has ended. Then `reset`."""
+
+    def reset(self) -> None:
+        """Forget the video; the next frame is the first of another one."""
+
+
+StreamFactory = Callable[[VideoDetector], VideoStream]
 
 
 class StreamingDetector:
@@ -26,6 +50,7 @@ class StreamingDetector:
     Args:
         detector: The detector; it may serve any number of streams.
         score_threshold: Detections with lower scores are left out.
+        resize: How `push` brings frames to size; as the detector says by default.
 
     Example:
         ::
@@ -37,8 +62,15 @@ class StreamingDetector:
             last_answers = stream.flush()
     """
 
-    def __init__(self, detector: VideoDetector, *, score_threshold: float = 0.0) -> None:
+    def __init__(
+        self,
+        detector: VideoDetector,
+        *,
+        score_threshold: float = 0.0,
+        resize: FrameResize | None = None,
+    ) -> None:
         self.detector = detector.eval()
+        self.resize = resize or detector.resize
         self.score_threshold = score_threshold
         self.reset()
 
@@ -59,11 +91,10 @@ class StreamingDetector:
         Raises:
             ConfigError: If ``frames`` is none of these, or of another size than those before.
         """
-        arrays = _as_arrays(frames)
-        resize = self.detector.resize
-        resized = [torch.from_numpy(resize(frame)).permute(2, 0, 1) for frame in arrays]
+        arrays = frames_as_arrays(frames)
+        resized = [torch.from_numpy(self.resize(frame)).permute(2, 0, 1) for frame in arrays]
         original: Size = arrays.shape[1:3]
-        return self.push_resized(torch.stack(resized), original, resize.target_size(original))
+        return self.push_resized(torch.stack(resized), original, self.resize.target_size(original))
 
     @torch.inference_mode()
     def push_resized(
@@ -157,8 +188,12 @@ def _ring_of(like: Encodings, length: int, old: Encodings | None, held: range) -
     return ring
 
 
-def _as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
-    """Return frames as ``[n, H, W, 3]``."""
+def frames_as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
+    """Return frames as ``[n, H, W, 3]``.
+
+    Raises:
+        ConfigError: If they are not as `StreamingDetector.push` expects them.
+    """
     channels = -3 if isinstance(frames, Tensor) else -1
     if frames.ndim not in (3, 4) or frames.shape[channels] != 3 or "uint8" not in str(frames.dtype):
         msg = (
@@ -169,4 +204,5 @@ def _as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
         raise ConfigError(msg)
     if isinstance(frames, Tensor):
         frames = frames.movedim(-3, -1).cpu().numpy()
+    frames = np.ascontiguousarray(frames)  # torch refuses views such as bgr[..., ::-1]
     return frames if frames.ndim == 4 else frames[None]

@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from vodet.data.synthetic import SyntheticConfig, generate
@@ -74,6 +75,18 @@ def trained(workspace: Path, command: Command) -> Path:
     finally:
         os.chdir(before)
     return workspace / "runs" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def lively(trained: Path) -> Path:
+    """A checkpoint of the trained run with boxes of some cells, so that it finds something."""
+    checkpoint = torch.load(trained / "best.ckpt", weights_only=True)
+    weights = checkpoint["state_dict"]
+    weights["detector.head.size.out.bias"].fill_(4)
+    weights["detector.head.heatmap.out.weight"].mul_(50)
+    path = trained.parent / "lively.ckpt"
+    torch.save(checkpoint, path)
+    return path
 
 
 @pytest.fixture

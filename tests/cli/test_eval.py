@@ -3,9 +3,20 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 
+import vodet
 from cli.conftest import Command
+from vodet.augmented_stream import AugmentedStream
+from vodet.data.st_coco import read_st_coco
+from vodet.inference.tubelet_linking import LINKINGS
+from vodet.metrics.results_file import read_predictions
+from vodet.streaming import VideoStream
+from vodet.structures import Detections
+from vodet.tasks.evaluation import link_tubelets
 
 CPU = "trainer.accelerator=cpu"
 
@@ -49,16 +60,19 @@ def test_another_window_and_other_data(trained: Path, inside: Path, command: Com
     assert (inside / "runs/other/eval.json").is_file()
 
 
+ALL = "protocols=[coco,vid,motion,track_length,uavdt,steadiness]"
+
+
 def test_protocols_side_by_side_with_and_without_the_model(
     trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = "protocols=[coco,vid,motion,uavdt,steadiness]"
-    common = ["predictions=runs/all.json", wanted, "steadiness.score_threshold=0.05"]
+    common = ["predictions=runs/all.json", ALL, "steadiness.score_threshold=0.05"]
+    common.append("tubelet_linking=seq_nms")
     command(
         "eval", f"ckpt={trained}/best.ckpt", *common, CPU, "data.num_workers=0", "output=runs/a"
     )
     output = capsys.readouterr().out
-    for title in ("COCO", "VID", "UAVDT", "slow", "found"):
+    for title in ("COCO", "VID", "UAVDT", "slow", "long", "found"):
         assert title in output
     command("eval", *common, "data.annotations=data/demo/val.json", "output=runs/b")
     first, second = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "ab")
@@ -66,25 +80,98 @@ def test_protocols_side_by_side_with_and_without_the_model(
     assert second == pytest.approx(first, nan_ok=True)
 
 
-def test_linking_steadies_the_scores(
-    trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
-) -> None:
-    annotations = json.loads((inside / "data/demo/val.json").read_text())["annotations"]
-    found = [
+@pytest.fixture
+def made(inside: Path) -> list[str]:
+    """Arguments that name a set of two videos, one at night, and uneven but right detections."""
+    document = json.loads((inside / "data/demo/val.json").read_text())
+    names = sorted({image["video"] for image in document["images"]})
+    document["videos"] = [{"id": 5, "name": names[1], "attributes": ["night"]}]
+    (inside / "runs/night.json").write_text(json.dumps(document))
+    rows = [
         {key: row[key] for key in ("image_id", "category_id", "bbox")}
         | {"score": 0.9 if row["image_id"] % 2 else 0.5}
-        for row in annotations
+        for row in document["annotations"]
     ]
-    (inside / "runs/made.json").write_text(json.dumps(found))
-    arguments = ["predictions=runs/made.json", "data.annotations=data/demo/val.json"]
-    arguments.append("protocols=[vid,steadiness]")
-    command("eval", *arguments, "output=runs/c")
-    assert "Seq-NMS" not in capsys.readouterr().out
-    command("eval", *arguments, "tubelet_linking=seq_nms", "output=runs/d")
-    assert "linked by Seq-NMS" in " ".join(capsys.readouterr().out.split())
-    first, linked = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "cd")
-    assert first["vid/ap_50"] == pytest.approx(1)
-    assert linked["steadiness/score_change"] < 0.5 * first["steadiness/score_change"]
+    (inside / "runs/made.json").write_text(json.dumps(rows))
+    return ["predictions=runs/made.json", "data.annotations=runs/night.json"]
+
+
+def test_linked_and_plain_are_shown_side_by_side(
+    made: list[str], inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("eval", *made, ALL, "output=runs/c")
+    assert "seq_nms" not in capsys.readouterr().out
+    command("eval", *made, ALL, "tubelet_linking=seq_nms", "output=runs/d")
+    labels = [
+        line.split("│")[1].strip() for line in capsys.readouterr().out.split("\n") if "│" in line
+    ]
+    assert labels.count("+ seq_nms") == sum(label not in ("", "+ seq_nms") for label in labels) > 10
+    plain, both = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "cd")
+    assert {name: both[name] for name in plain} == pytest.approx(plain, nan_ok=True)
+    linked = {name.removeprefix("seq_nms/"): both[name] for name in both if name not in plain}
+    assert list(linked) == list(plain)
+    assert plain["vid/ap_50"] == plain["vid/ap_50@night"] == pytest.approx(1)
+    assert linked["steadiness/score_change"] < 0.5 * plain["steadiness/score_change"]
+    assert linked["steadiness/score_change@night"] < 0.5 * plain["steadiness/score_change@night"]
+
+
+def test_the_table_of_coco_alone_shows_linked_numbers_and_attributes(
+    made: list[str], command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("eval", *made, "tubelet_linking=seq_nms", "output=runs/e")
+    output = capsys.readouterr().out
+    assert "COCO AP (IoU 0.50:0.95)" in output
+    lines = [line.split("│")[1:3] for line in output.splitlines() if "│" in line]
+    cells = [[cell.strip() for cell in line] for line in lines]
+    assert cells[:2] == [["all objects", "100.0"], ["+ seq_nms", "100.0"]]
+    assert cells[-2:] == [["videos: night", "100.0"], ["+ seq_nms", "100.0"]]
+
+
+def test_protocols_are_those_of_the_data_it_was_trained_with(
+    trained: Path, inside: Path, command: Command
+) -> None:
+    checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
+    checkpoint["vodet"]["config"]["data"]["protocols"] = ["vid", "uavdt"]
+    torch.save(checkpoint, inside / "runs/uavdt.ckpt")
+    arguments = ["ckpt=runs/uavdt.ckpt", CPU, "data.num_workers=0", "output=runs/own"]
+    for own, expected in (([], {"vid", "uavdt"}), (["protocols=steadiness"], {"steadiness"})):
+        command("eval", *arguments, *own)
+        result = json.loads((inside / "runs/own/eval.json").read_text())
+        assert {name.split("/")[0] for name in result} == expected
+
+
+def test_detections_that_do_not_fit_are_named(
+    made: list[str], inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((inside / "runs/night.json").read_text())
+    document["images"][0]["is_annotated"] = False
+    (inside / "runs/partly.json").write_text(json.dumps(document))
+    rows = json.loads((inside / "runs/made.json").read_text())
+    unknown = [row for row in rows if row["image_id"] == document["images"][0]["id"]]
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", made[0], "data.annotations=runs/partly.json", "output=runs/f")
+    message = " ".join(capsys.readouterr().err.split())
+    assert "The predictions in runs/made.json cannot be evaluated." in message
+    fault = "an image id that the annotations lack, or of a frame that is not annotated"
+    first = f"entry {rows.index(unknown[0])} {{'image_id': {unknown[0]['image_id']},"
+    assert f"{len(unknown)} of {len(rows)} entries have {fault}: first {first}" in message
+    assert not (inside / "runs/f").exists()
+
+
+def test_linking_needs_scores_that_are_not_negative(
+    made: list[str], inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = json.loads((inside / "runs/made.json").read_text())
+    rows[3]["score"] = -0.1
+    (inside / "runs/logits.json").write_text(json.dumps(rows))
+    arguments = ("predictions=runs/logits.json", made[1], "output=runs/g")
+    command("eval", *arguments)
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", *arguments, "tubelet_linking=seq_nms")
+    assert (
+        f"tubelet_linking=seq_nms needs scores from 0, found 1 of {len(rows)} below, the first in "
+        f"image id {rows[3]['image_id']}."
+    ) in " ".join(capsys.readouterr().err.split())
 
 
 def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Command) -> None:
@@ -98,7 +185,12 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
     ("argument", "message"),
     [
         ("protocols=[coco,voc]", "found ['coco', 'voc']"),
-        ("tubelet_linking=seq", "Expected tubelet_linking=none or seq_nms, found seq."),
+        ("protocols=[]", "Expected protocols to be one or more of coco, vid,"),
+        ("steadiness.score_threshold=low", "score_threshold to be a number, found low."),
+        (
+            "tubelet_linking=seq",
+            "tubelet_linking must be one of none, seq_nms, rescore, rescore_online; found 'seq'.",
+        ),
     ],
 )
 def test_wrong_choices_are_named_before_anything_is_read(
@@ -121,3 +213,103 @@ def test_says_what_is_missing(
     assert "Expected ckpt=FILE, or predictions=FILE and data.annotations=FILE" in (
         capsys.readouterr().err
     )
+
+
+def found_by(stream: VideoStream) -> dict[int, list[tuple[float, ...]]]:
+    """What a stream finds in the videos of the validation set, by image id, from COCO's view."""
+    index = read_st_coco(Path("data/demo/val.json"))
+    found = {}
+    for video in range(index.num_videos):
+        rows = index.frames_of(video)
+        answers = [
+            answer
+            for row in rows
+            for answer in stream.push(
+                cv2.imread(f"data/demo/{index.file_name(row)}")[None, ..., ::-1]
+            )
+        ]
+        for row, answer in zip(rows, answers + stream.flush(), strict=True):
+            found[int(index.image_ids[row])] = rows_of(answer.detections)
+    return found
+
+
+def rows_of(detections: Detections) -> list[tuple[float, ...]]:
+    boxes = detections["boxes"].clone()
+    boxes[:, 2:] -= boxes[:, :2]
+    scores = detections["scores"][:, None]
+    return torch.cat([boxes, scores], dim=1).tolist()
+
+
+def test_augmented_evaluation_is_the_augmented_stream(
+    lively: Path, inside: Path, command: Command
+) -> None:
+    arguments = [f"ckpt={lively}", CPU, "data.num_workers=0", "data.chunk_size=1"]
+    views = ["test_time_augmentation.flip=true", "test_time_augmentation.scales=[1,1.5]"]
+    for name, options in (("plain", []), ("views", views)):
+        command("eval", *arguments, *options, f"predictions=runs/{name}.json", "output=runs/tta")
+    plain, written = (
+        json.loads((inside / f"runs/{n}.json").read_text()) for n in ("plain", "views")
+    )
+    detector = vodet.load(lively)
+    found = found_by(AugmentedStream(detector, flip=True, scales=(1.0, 1.5)))
+    assert {row["image_id"] for row in written} == {*found}
+    for image_id, rows in found.items():
+        own = [(*row["bbox"], row["score"]) for row in written if row["image_id"] == image_id]
+        assert np.array(own) == pytest.approx(np.array(rows), rel=1e-4, abs=1e-2)
+    assert [row["score"] for row in plain[:5]] != [row["score"] for row in written[:5]]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("scales=[1.0,-1]", "positive and different, such as [1.0, 1.25], found [1.0, -1.0]."),
+        ("scales=[1,1.0]", "positive and different, such as [1.0, 1.25], found [1.0, 1.0]."),
+        ("scales=[]", "found []."),
+        ("scales=1.5", "found flip=False, scales=1.5."),
+        ("scales=[large]", "found flip=False, scales=['large']."),
+        ("flip=horizontal", "found flip=horizontal, scales=[1.0]."),
+    ],
+)
+def test_impossible_views_are_named_before_anything_is_read(
+    inside: Path, command: Command, capsys: pytest.CaptureFixture[str], option: str, message: str
+) -> None:
+    for arguments in (("eval", "ckpt=none.ckpt"), ("predict", "ckpt=none.ckpt", "source=none")):
+        with pytest.raises(SystemExit, match="1"):
+            command(*arguments, f"test_time_augmentation.{option}")
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_saved_predictions_have_no_views(
+    inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", "predictions=found.json", "test_time_augmentation.flip=true")
+    assert "test_time_augmentation needs a detector: ckpt=FILE." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("linking", LINKINGS)
+def test_a_video_is_linked_as_in_a_prediction(
+    linking: str, lively: Path, inside: Path, command: Command
+) -> None:
+    ckpt = f"ckpt={lively}"
+    command(
+        "eval", ckpt, CPU, "data.num_workers=0", "data.chunk_size=1", "output=runs/linked",
+        "predictions=runs/before_linking.json",
+    )  # fmt: skip
+    source = "source=data/demo/images/val/val_001"
+    output = ("output=runs/linked", "score_threshold=0.0", "chunk_size=1", "device=cpu")
+    command("predict", ckpt, source, *output, f"tubelet_linking={linking}")
+    lines = (inside / "runs/linked/val_001_detections.jsonl").read_text().splitlines()
+    in_prediction = [json.loads(line)["detections"] for line in lines]
+
+    truth = read_st_coco(Path("data/demo/val.json")).ground_truth()
+    predictions = read_predictions(Path("runs/before_linking.json"), truth)
+    linked = link_tubelets(truth, predictions, linking)
+    assert not np.array_equal(np.sort(linked.scores), np.sort(predictions.scores))
+    for frame, found in zip(np.flatnonzero(truth.videos == 1), in_prediction, strict=True):
+        own = linked[linked.image_ids == truth.image_ids[frame]]
+        assert len(own) == len(found) > 0
+        scores = [detection["score"] for detection in found]
+        assert own.scores == pytest.approx(scores, abs=1e-4)
+        boxes = np.array([detection["box"] for detection in found])
+        assert own.boxes == pytest.approx(boxes, abs=0.01)

@@ -8,7 +8,9 @@ import pytest
 
 import vodet
 from cli.conftest import Command
+from vodet.augmented_stream import AugmentedStream
 from vodet.inference.reading import open_source
+from vodet.inference.streams import RescoringStream
 
 
 @pytest.mark.parametrize(
@@ -39,10 +41,36 @@ def test_writes_video_and_detections(
     assert "4 frames in" in capsys.readouterr().out
 
 
+def test_views_and_linking_together(lively: Path, inside: Path, command: Command) -> None:
+    source = "data/demo/images/val/val_000"
+    command(
+        "predict",
+        f"ckpt={lively}",
+        f"source={source}",
+        "output=runs/views",
+        "score_threshold=0.1",
+        "device=cpu",
+        "tubelet_linking=rescore_online",
+        "test_time_augmentation.flip=true",
+        "test_time_augmentation.scales=[1.25]",
+    )
+    stream = RescoringStream(AugmentedStream(vodet.load(lively), flip=True, scales=(1.25,)))
+    answers = stream.push(np.stack([frame for _, frame in open_source(source)])) + stream.flush()
+    lines = (inside / "runs/views/val_000_detections.jsonl").read_text().splitlines()
+    for line, answer in zip(lines, answers, strict=True):
+        found = json.loads(line)["detections"]
+        expected = answer.detections["scores"]
+        assert len(found) > 0
+        assert [detection["score"] for detection in found] == pytest.approx(
+            expected[expected >= 0.1].tolist(), abs=1e-4
+        )
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
         ("source=nowhere.mp4", "nowhere.mp4"),
+        ("tubelet_linking=all", "tubelet_linking must be one of none, seq_nms, rescore, rescore_"),
         ("device=cuda:7", r"device=cuda:7: expected a device of this machine, which has"),
         ("ckpt=nowhere.ckpt", "Expected a checkpoint at nowhere.ckpt, found no such file."),
     ],

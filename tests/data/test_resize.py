@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vodet.data.resize import Letterbox, OriginalSize, Resize
+from vodet.data.resize import Letterbox, OriginalSize, Rescale, Resize
 from vodet.errors import ConfigError
 
 
@@ -22,6 +22,30 @@ from vodet.errors import ConfigError
 )
 def test_target_size(resize, size, expected):
     assert resize.target_size(size) == expected
+
+
+@pytest.mark.parametrize(
+    ("resize", "factor", "expected"),
+    [
+        (OriginalSize(), 1.25, Rescale(1.25)),
+        (OriginalSize().scaled(0.5), 3.0, Rescale(1.5)),
+        (Resize(600), 0.5, Resize(300)),
+        (Resize(600, 1000), 1.5, Resize(900, 1500)),
+        (Letterbox(320, 576), 1.25, Letterbox(400, 720)),
+    ],
+)
+def test_scaled(resize, factor, expected):
+    scaled = resize.scaled(factor)
+    assert scaled == expected
+    height, width = resize.target_size((720, 1280))
+    assert scaled.target_size((720, 1280)) == (
+        pytest.approx(factor * height, abs=1),
+        pytest.approx(factor * width, abs=1),
+    )
+
+
+def test_rescale_multiplies_both_sides():
+    assert Rescale(0.5)(np.zeros((72, 130, 3), np.uint8)).shape == (36, 65, 3)
 
 
 def test_resize_averages_where_it_shrinks_and_interpolates_where_it_grows():
@@ -48,8 +72,16 @@ def test_letterbox_puts_the_picture_at_the_top_left_on_black():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Resize(0), lambda: Resize(600, 500), lambda: Letterbox(320, 0)]
+    "make",
+    [
+        lambda: Resize(0),
+        lambda: Resize(600, 500),
+        lambda: Letterbox(320, 0),
+        lambda: Rescale(0.0),
+        lambda: Resize(600).scaled(0.0001),
+        lambda: OriginalSize().scaled(-1.0),
+    ],
 )
 def test_impossible_sizes(make):
-    with pytest.raises(ConfigError, match=r"found (Resize|Letterbox)"):
+    with pytest.raises(ConfigError, match=r"found (Resize|Letterbox|Rescale)"):
         make()

@@ -11,9 +11,10 @@ import pytest
 import torch
 from rich.console import Console
 
-from vodet.errors import FrameError
-from vodet.inference.prediction import answered_frames, predict_video
-from vodet.inference.reading import open_source
+from vodet.errors import ConfigError, FrameError
+from vodet.inference.prediction import predict_video
+from vodet.inference.reading import FrameSource, open_source
+from vodet.inference.streams import answered_frames
 from vodet.structures import Detections, FrameDetections
 
 CLASSES = ("car", "dog")
@@ -100,6 +101,72 @@ def test_writes_video_and_lines(folder: Path, tmp_path: Path) -> None:
     assert str(result.video) in printed
     assert str(result.detections) in printed
     assert "Nothing found" not in printed
+
+
+class FlickeringStream(LateStream):
+    """Finds one dog in every frame, by turns with more and less certainty."""
+
+    def detect(self, grey: int) -> Detections:
+        return Detections(
+            boxes=torch.tensor([[20.0, 30, 60, 70]]),
+            scores=torch.tensor([0.2 if grey % 20 else 0.6]),
+            labels=torch.tensor([1]),
+        )
+
+
+@pytest.mark.parametrize(
+    ("linking", "expected"),
+    [
+        ("none", [0.6, None, 0.6, None, 0.6, None, 0.6]),
+        ("seq_nms", [3 / 7] * 7),
+        ("rescore", [(0.6 + 3 / 7) / 2, (0.2 + 3 / 7) / 2] * 3 + [(0.6 + 3 / 7) / 2]),
+        (
+            "rescore_online",
+            [0.6, 0.3, (0.6 + 1.4 / 3) / 2, 0.3, (0.6 + 2.2 / 5) / 2, 0.3, (0.6 + 3 / 7) / 2],
+        ),
+    ],
+)
+def test_detections_are_linked_before_the_threshold(
+    linking: str, expected: list[float | None], folder: Path, tmp_path: Path
+) -> None:
+    console = Console(file=io.StringIO(), width=100)
+    result = predict_video(
+        FlickeringStream(),
+        open_source(folder),
+        tmp_path,
+        CLASSES,
+        score_threshold=0.295,
+        chunk_size=3,
+        tubelet_linking=linking,
+        console=console,
+    )
+    lines = [json.loads(line) for line in result.detections.read_text().splitlines()]
+    found = [[detection["score"] for detection in line["detections"]] for line in lines]
+    assert found == [[] if score is None else [round(score, 4)] for score in expected]
+    assert [line["name"] for line in lines] == [f"{number}.png" for number in range(7)]
+    with av.open(str(result.video)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for number, frame in enumerate(frames):
+        assert np.abs(frame[10, 100].astype(int) - 10 * number).max() < 12
+    bars = {line.split()[0] for line in console.file.getvalue().splitlines() if "7/7" in line}  # type: ignore[attr-defined]  # a StringIO
+    two_passes = linking in ("seq_nms", "rescore")
+    assert bars == ({"clip:"} if two_passes else {"clip"})
+
+
+def test_a_video_that_cannot_be_read_again(folder: Path, tmp_path: Path) -> None:
+    frames = open_source(folder).open()
+    once = FrameSource("camera", None, None, lambda: frames)
+    arguments = (LateStream(), once, tmp_path / "out", CLASSES)
+    console = Console(file=io.StringIO())
+    with pytest.raises(FrameError, match=r"Expected 7 frames when reading camera.*found fewer"):
+        predict_video(*arguments, tubelet_linking="rescore", console=console)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_unknown_linking(folder: Path, tmp_path: Path) -> None:
+    arguments = (LateStream(), open_source(folder), tmp_path / "out", CLASSES)
+    with pytest.raises(ConfigError, match="found 'seq'"):
+        predict_video(*arguments, tubelet_linking="seq")
 
 
 def test_says_why_nothing_was_found(folder: Path, tmp_path: Path) -> None:

@@ -122,6 +122,13 @@ def test_is_equal_to_pycocotools(seed: int) -> None:
     assert_equal_to_pycocotools(truth, predictions)
 
 
+def test_hundreds_of_frames() -> None:
+    rng = np.random.default_rng(9)
+    truth = random_ground_truth(rng, frames=300, classes=6)
+    found = [random_detections(rng, truth, frame) for frame in range(300)]
+    assert_equal_to_pycocotools(truth, Predictions.of_frames(truth.image_ids.tolist(), found))
+
+
 def test_more_than_a_hundred_detections_in_a_frame() -> None:
     rng = np.random.default_rng(0)
     truth = random_ground_truth(rng, frames=3, classes=2)

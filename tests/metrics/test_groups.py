@@ -34,14 +34,15 @@ def grouping(request: pytest.FixtureRequest) -> Grouping:
     return Grouping(request.param, module.GROUPS, getattr(module, groups), getattr(module, measure))
 
 
-def objects_of_all_groups(seed: int) -> tuple[GroundTruth, Predictions]:
+def objects_of_all_groups(seed: int, crowds: float = 0.0) -> tuple[GroundTruth, Predictions]:
     rng = np.random.default_rng(seed)
-    truth = moving_objects(rng, videos=2, frames=170, tracks=9, presence=(0.1, 0.4, 0.95))
+    shares = (0.1, 0.4, 0.97)
+    truth = moving_objects(rng, videos=2, frames=170, tracks=9, presence=shares, crowds=crowds)
     return truth, noisy_detections(rng, truth, per_object=3)
 
 
 def test_groups_by_the_vid_rule_equal_a_loop(grouping: Grouping) -> None:
-    truth, predictions = objects_of_all_groups(3)
+    truth, predictions = objects_of_all_groups(3, crowds=0.04)
     result = grouping.measure(truth, predictions)
     matches, groups = slow_matches(truth, predictions), grouping.groups(truth)
     for group, name in enumerate(grouping.names):
@@ -56,7 +57,8 @@ def test_groups_by_the_vid_rule_equal_a_loop(grouping: Grouping) -> None:
             assert result[f"{key}/class {label}"] == pytest.approx(expected[-1])
         assert result[key] == pytest.approx(np.mean(expected))
     shares = [result[f"{grouping.name}/share_{name}"] for name in (*grouping.names, "unknown")]
-    assert shares == pytest.approx([(groups == group).mean() for group in (0, 1, 2, -1)])
+    objects = groups[~truth.iscrowd]
+    assert shares == pytest.approx([(objects == group).mean() for group in (0, 1, 2, -1)])
 
 
 class IgnoringEval(COCOeval):
@@ -156,3 +158,24 @@ def test_of_ignored_objects_and_crowds_those_are_taken_first() -> None:
         assert result[f"by/{rule}_one"] == result[f"by/{rule}_two"] == pytest.approx(1)
     assert result["by/share_one"] == result["by/share_two"] == 0.5
     assert result["by/share_unknown"] == 0
+
+
+def test_by_the_coco_rule_wanted_objects_come_before_ignored_ones_of_higher_iou() -> None:
+    wanted, ignored = [0, 0, 100, 100], [10, 0, 110, 100]
+    truth = one_video([[wanted, ignored]])
+    predictions = found([(0, [8, 0, 108, 100], 0.9)])
+    result = grouped_average_precision(truth, predictions, "by", ("one", "two"), np.array([0, 1]))
+    assert result["by/coco_ap_50_one"] == result["by/coco_ap_50_two"] == pytest.approx(1)
+    # The VID rule matches once, whatever the group: to the second, and drops it for the first.
+    assert (result["by/ap_50_one"], result["by/ap_50_two"]) == (0, 1)
+
+
+@pytest.mark.parametrize(("better", "expected"), [(99, 1 / 100), (100, 0)])
+def test_by_the_coco_rule_a_hundred_detections_of_a_frame_count(
+    better: int, expected: float
+) -> None:
+    rows = [(0, [200.0, 0.0, 210.0, 10.0], 0.9)] * better + [(0, [0.0, 0.0, 10.0, 10.0], 0.1)]
+    truth = one_video([[[0, 0, 10, 10]]])
+    result = grouped_average_precision(truth, found(rows), "by", ("all",), np.array([0]))
+    assert result["by/coco_ap_50_all"] == pytest.approx(expected)
+    assert result["by/ap_50_all"] == pytest.approx(1 / (better + 1))  # all count

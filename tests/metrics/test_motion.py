@@ -71,6 +71,12 @@ def test_tracks_seen_once_and_frames_far_away_have_no_known_motion() -> None:
     assert motion_groups(truth).tolist() == [0, -1, 0, -1]
 
 
+def test_two_boxes_of_a_track_in_a_frame_say_nothing_of_its_motion() -> None:
+    box, half = [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 5.0]
+    truth = one_video([[box, half], [box]], track_ids=[[0, 0], [0]])
+    assert motion_ious(truth).tolist() == [1, 0.5, 0.75]
+
+
 def test_other_groups_are_ignored_and_false_detections_count_in_all() -> None:
     still, left, right = [0, 0, 99, 99], [200, 0, 299, 99], [400, 0, 499, 99]
     truth = one_video([[still, left], [still, right]], track_ids=[[0, 1], [0, 1]])

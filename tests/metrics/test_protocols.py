@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from metrics.tracked import moving_objects, noisy_detections
 from vodet.errors import ConfigError
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.predictions import Predictions, positions_in
 from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
@@ -70,6 +71,22 @@ def test_headlines_by_attribute_are_those_of_the_videos_with_it() -> None:
     for key in headlines:
         assert result[f"{key}@night"] == pytest.approx(expected[key], nan_ok=True)
         assert result[f"{key}@night"] != pytest.approx(result[key])
+
+
+def test_frames_in_any_order_and_frames_that_are_not_annotated(
+    truth: GroundTruth, predictions: Predictions
+) -> None:
+    expected = measure_all(choose_protocols(ALL), truth, predictions)
+    assert len(np.unique(predictions.scores)) < 0.2 * len(predictions)  # many are equal
+    rng = np.random.default_rng(0)
+    places = rng.permutation(len(truth.image_ids))[
+        positions_in(truth.image_ids, predictions.image_ids)
+    ]
+    mixed = predictions[np.argsort(places, kind="stable")]
+    assert measure_all(choose_protocols(ALL), truth, mixed) == pytest.approx(expected, nan_ok=True)
+    elsewhere = replace(mixed, image_ids=mixed.image_ids + int(truth.image_ids.max()) + 1)
+    more = Predictions.cat([elsewhere, mixed])
+    assert measure_all(choose_protocols(ALL), truth, more) == pytest.approx(expected, nan_ok=True)
 
 
 def one_by_one(truth: GroundTruth, kept: np.ndarray) -> GroundTruth:

@@ -20,8 +20,18 @@ def iou_of_pixels(box: list[float], other: list[float]) -> float:
     return width * height / (sum(sizes) - width * height)
 
 
-def slow_matches(truth: GroundTruth, predictions: Predictions) -> list[tuple[float, int, int, int]]:
-    """Score, position, label, object (-1 for none) of each detection, frame by frame."""
+def half_in_one(box: list[float], regions: list[list[float]]) -> bool:
+    size = (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
+    for region in regions:
+        width = min(box[2], region[2]) - max(box[0], region[0]) + 1
+        height = min(box[3], region[3]) - max(box[1], region[1]) + 1
+        if width > 0 and height > 0 and width * height >= 0.5 * size:
+            return True
+    return False
+
+
+def slow_matches(truth: GroundTruth, predictions: Predictions) -> list[tuple[int, int]]:
+    """Label and object (-1 for none) of each detection that counts, best first."""
     matches = []
     for frame, image_id in enumerate(truth.image_ids):
         objects = range(truth.box_starts[frame], truth.box_starts[frame + 1])
@@ -32,6 +42,8 @@ def slow_matches(truth: GroundTruth, predictions: Predictions) -> list[tuple[flo
             for object_ in objects:
                 if object_ in taken or truth.labels[object_] != predictions.labels[row]:
                     continue
+                if truth.iscrowd[object_]:
+                    continue
                 box = truth.boxes[object_].tolist()
                 width, height = box[2] - box[0] + 1, box[3] - box[1] + 1
                 limit = min(0.5, width * height / ((width + 10) * (height + 10)))
@@ -39,6 +51,13 @@ def slow_matches(truth: GroundTruth, predictions: Predictions) -> list[tuple[flo
                 if iou >= limit and iou > best_iou:
                     best, best_iou = object_, iou
             taken.add(best)
+            regions = [
+                truth.boxes[object_].tolist()
+                for object_ in objects
+                if truth.iscrowd[object_] and truth.labels[object_] == predictions.labels[row]
+            ]
+            if best < 0 and half_in_one(predictions.boxes[row].tolist(), regions):
+                continue
             key = (-float(predictions.scores[row]), int(image_id), int(row))
             matches.append((key, int(predictions.labels[row]), best))
     return [(label, best) for _, label, best in sorted(matches)]
@@ -63,12 +82,14 @@ def slow_area(is_true: list[bool], number: int) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_a_loop_over_frames_and_detections(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    truth = moving_objects(rng, tracks=14)
+    truth = moving_objects(rng, tracks=14, crowds=0.1)
     predictions = noisy_detections(rng, truth, per_object=3)
     result = vid_average_precision(truth, predictions)
     matches = slow_matches(truth, predictions)
+    assert 0.5 * len(predictions) < len(matches) < 0.98 * len(predictions)
+    numbers = [((truth.labels == label) & ~truth.iscrowd).sum() for label in (0, 1)]
     expected = [
-        slow_area([best >= 0 for of, best in matches if of == label], (truth.labels == label).sum())
+        slow_area([best >= 0 for of, best in matches if of == label], numbers[label])
         for label in (0, 1)
     ]
     assert 0.2 < expected[0] < 0.9
@@ -95,6 +116,14 @@ def test_a_detection_takes_another_object_when_its_best_is_taken() -> None:
     assert vid_average_precision(truth, predictions[np.array([0])])["vid/ap_50"] == 0.5
 
 
+def test_of_equal_ious_a_detection_takes_the_object_annotated_first() -> None:
+    truth = one_video([[[0, 0, 99, 99], [20, 0, 119, 99]]])
+    only_first, only_second = [-20, 0, 79, 99], [40, 0, 139, 99]
+    for second, expected in ((only_first, 0.5), (only_second, 1.0)):
+        predictions = found([(0, [10, 0, 109, 99], 0.9), (0, second, 0.8)])
+        assert vid_average_precision(truth, predictions)["vid/ap_50"] == expected
+
+
 def test_small_objects_need_less_overlap() -> None:
     # 10 x 10 pixels: 100 / 400 = 0.25.
     assert vid_threshold(np.array([[0, 0, 9, 9], [0, 0, 499, 499]])).tolist() == [0.25, 0.5]
@@ -118,6 +147,13 @@ def test_crowds_are_neither_found_nor_missed() -> None:
         [(0, [200, 0, 240, 40], 0.9), (0, [240, 0, 280, 40], 0.9), (0, [0, 0, 99, 99], 0.8)]
     )
     assert vid_average_precision(truth, predictions)["vid/ap_50"] == 1
+
+
+def test_half_of_a_detection_in_a_crowd_is_counted_in_pixels() -> None:
+    truth = one_video([[[0, 0, 99, 99], [200, 0, 299, 99]]], iscrowd=[[False, True]])
+    for left, expected in ((250, 1.0), (251, 0.5)):  # 50 of 100 columns inside, then 49
+        predictions = found([(0, [left, 0, left + 99, 99], 0.9), (0, [0, 0, 99, 99], 0.8)])
+        assert vid_average_precision(truth, predictions)["vid/ap_50"] == expected
 
 
 def test_no_detections_and_nothing_to_find() -> None:

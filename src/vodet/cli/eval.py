@@ -7,27 +7,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from vodet.cli.app import run
+from vodet.cli.streams import stream_factory
 from vodet.cli.train import build_trainer
 from vodet.data.datamodule import ClipDataModule
+from vodet.data.resize import OriginalSize
 from vodet.data.source import Source
 from vodet.data.st_coco import read_st_coco
-from vodet.errors import ConfigError
+from vodet.errors import ConfigError, DataError
+from vodet.inference.tubelet_linking import check_linking
 from vodet.metrics.predictions import Measure, Predictions
 from vodet.metrics.protocols import choose_protocols, measure_all
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
+from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import GroundTruth
 from vodet.tasks.checkpoint import CARD_KEY, load, read_checkpoint
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.evaluation import link_tubelets
 from vodet.tasks.report import PredictionsFile, json_text
-
-LINKINGS = ("seq_nms",)
 
 
 def evaluate(config: DictConfig) -> None:
@@ -37,15 +40,17 @@ def evaluate(config: DictConfig) -> None:
         ConfigError: If it names a protocol or a linking that does not exist.
     """
     check_linking(config.tubelet_linking)
-    choose_protocols(protocols_of(config, {}))  # before anything is read
-    trained = (read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}) if config.ckpt else {}
-    names = protocols_of(config, trained)
-    protocols = choose_protocols(names, config.steadiness.score_threshold)
+    stream = stream_factory(config.test_time_augmentation)
+    protocols = protocols_of(config, {})  # before anything is read
+    trained: dict[str, Any] = {}
+    if config.ckpt:
+        trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
+        protocols = protocols_of(config, trained)
     measure = partial(measure_linked, protocols, config.tubelet_linking)
     if config.ckpt:
-        result = evaluate_checkpoint(config, trained, measure)
+        result = evaluate_checkpoint(config, trained, stream, measure)
     else:
-        result = evaluate_predictions(config, measure)
+        result = evaluate_predictions(config, stream, measure)
     if result is None:  # not the first process
         return
     folder = Path(config.output or Path(config.ckpt or config.predictions).parent)
@@ -58,24 +63,20 @@ def evaluate(config: DictConfig) -> None:
     console.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
 
 
-def protocols_of(config: DictConfig, trained: dict[str, Any]) -> list[str]:
-    """Return the names of the protocols: as configured, else as in training, else COCO's."""
+def protocols_of(config: DictConfig, trained: dict[str, Any]) -> dict[str, Measure]:
+    """Return the protocols: as configured, else as in training, else COCO's.
+
+    Raises:
+        ConfigError: If there is none of a name, or the score threshold is no number.
+    """
     names = config.protocols
     if names is None:
         names = (trained.get("data") or {}).get("protocols") or ["coco"]
-    return [names] if isinstance(names, str) else list(names)
-
-
-def check_linking(name: str) -> None:
-    """Refuse an unknown tubelet linking.
-
-    Raises:
-        ConfigError: If it is none.
-    """
-    known = ("none", *LINKINGS)
-    if name not in known:
-        msg = f"Expected tubelet_linking={' or '.join(known)}, found {name}."
+    threshold = config.steadiness.score_threshold
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        msg = f"Expected steadiness.score_threshold to be a number, found {threshold}."
         raise ConfigError(msg)
+    return choose_protocols([names] if isinstance(names, str) else names, float(threshold))
 
 
 def measure_linked(
@@ -84,13 +85,25 @@ def measure_linked(
     ground_truth: GroundTruth,
     predictions: Predictions,
 ) -> dict[str, float]:
-    """Measure detections as they are, and linked: these numbers start with its name and "/"."""
+    """Measure detections as they are, and linked: these numbers start with its name and "/".
+
+    Raises:
+        DataError: If detections are to be linked and have scores below 0, as of a foreign file.
+    """
     result = measure_all(protocols, ground_truth, predictions)
-    if linking != "none":
-        linked = link_tubelets(ground_truth, predictions)
-        of_linked = measure_all(protocols, ground_truth, linked)
-        result |= {f"{linking}/{name}": value for name, value in of_linked.items()}
-    return result
+    if linking == "none":
+        return result
+    below = np.flatnonzero(predictions.scores < 0)
+    if below.size:
+        first = predictions.image_ids[below[0]]
+        msg = (
+            f"tubelet_linking={linking} needs scores from 0, found {below.size} of "
+            f"{len(predictions)} below, the first in image id {first}."
+        )
+        raise DataError(msg)
+    linked = link_tubelets(ground_truth, predictions, linking)
+    of_linked = measure_all(protocols, ground_truth, linked)
+    return result | {f"{linking}/{name}": value for name, value in of_linked.items()}
 
 
 def result_tables(
@@ -106,12 +119,17 @@ def result_tables(
     return [protocols_table([name], result, linkings) for name in protocols]
 
 
-def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, float]:
+def evaluate_predictions(
+    config: DictConfig, stream: StreamFactory, measure: Measure
+) -> dict[str, float]:
     """Evaluate a COCO results file, without the model.
 
     Raises:
-        ConfigError: If the file or the annotations are not given.
+        ConfigError: If the file or the annotations are not given, or views of frames are asked for.
     """
+    if stream is not StreamingDetector:
+        msg = "test_time_augmentation needs a detector: ckpt=FILE. Found saved predictions only."
+        raise ConfigError(msg)
     if not config.predictions or not config.data.annotations:
         msg = (
             "Expected ckpt=FILE, or predictions=FILE and data.annotations=FILE to evaluate saved "
@@ -125,7 +143,7 @@ def evaluate_predictions(config: DictConfig, measure: Measure) -> dict[str, floa
 
 
 def evaluate_checkpoint(
-    config: DictConfig, trained: dict[str, Any], measure: Measure
+    config: DictConfig, trained: dict[str, Any], stream: StreamFactory, measure: Measure
 ) -> dict[str, float] | None:
     """Stream the videos through the detector of a checkpoint; None on all but one process.
 
@@ -142,13 +160,13 @@ def evaluate_checkpoint(
         val=source(config.data, trained),
         class_names=detector.class_names,
         window=detector.window,
-        resize=detector.resize,
+        resize=detector.resize if stream is StreamingDetector else OriginalSize(),
         chunk_size=config.data.chunk_size,
         num_workers=config.data.num_workers,
     )
     callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
     trainer = build_trainer(config, *callbacks)
-    task = VideoDetectionTask(detector, measure=measure)
+    task = VideoDetectionTask(detector, measure=measure, stream=stream)
     trainer.validate(task, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return None

@@ -8,10 +8,11 @@ import torch
 from omegaconf import DictConfig
 
 from vodet.cli.app import run
+from vodet.cli.streams import stream_factory
 from vodet.errors import ConfigError
 from vodet.inference.prediction import predict_video
 from vodet.inference.reading import open_sources
-from vodet.streaming import StreamingDetector
+from vodet.inference.tubelet_linking import check_linking
 from vodet.tasks.checkpoint import load
 
 
@@ -20,17 +21,20 @@ def predict(config: DictConfig) -> None:
     if config.chunk_size < 1:
         msg = f"chunk_size must be at least 1, found {config.chunk_size}."
         raise ConfigError(msg)
+    check_linking(config.tubelet_linking)
+    stream = stream_factory(config.test_time_augmentation)
     sources = open_sources(config.source)
     detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
     for source in sources:
         predict_video(
-            StreamingDetector(detector),
+            stream(detector),
             source,
             Path(config.output),
             detector.class_names,
             score_threshold=config.score_threshold,
             chunk_size=config.chunk_size,
             fps=config.fps,
+            tubelet_linking=config.tubelet_linking,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -40,6 +41,41 @@ class OriginalSize(FrameResize):
         """Return the same frame."""
         return frame
 
+    def scaled(self, factor: float) -> Rescale:
+        """Return a resize of both sides by ``factor``."""
+        return Rescale(factor)
+
+
+@dataclass(frozen=True)
+class Rescale(FrameResize):
+    """Multiplies both sides by a factor.
+
+    Args:
+        factor: Larger than 1 enlarges.
+
+    Raises:
+        ConfigError: If it is not positive.
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.factor < math.inf:
+            msg = f"Rescaling needs a positive factor, found {self}."
+            raise ConfigError(msg)
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the size of the picture after resizing."""
+        return _scaled(original_size, self.factor)
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Resize ``[H, W, 3]`` uint8."""
+        return resize_frame(frame, self.target_size((frame.shape[0], frame.shape[1])))
+
+    def scaled(self, factor: float) -> Rescale:
+        """Return a resize by both factors."""
+        return Rescale(self.factor * factor)
+
 
 @dataclass(frozen=True)
 class Resize(FrameResize):
@@ -71,6 +107,11 @@ class Resize(FrameResize):
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Resize ``[H, W, 3]`` uint8."""
         return resize_frame(frame, self.target_size((frame.shape[0], frame.shape[1])))
+
+    def scaled(self, factor: float) -> Resize:
+        """Return a resize to sides that are longer by ``factor``, and so is their limit."""
+        long_side = self.long_side and round(self.long_side * factor)
+        return Resize(round(self.short_side * factor), long_side)
 
 
 @dataclass(frozen=True)
@@ -104,3 +145,7 @@ class Letterbox(FrameResize):
         result = np.zeros((self.height, self.width, 3), np.uint8)
         result[: size[0], : size[1]] = resize_frame(frame, size)
         return result
+
+    def scaled(self, factor: float) -> Letterbox:
+        """Return a letterbox with sides that are longer by ``factor``."""
+        return Letterbox(round(self.height * factor), round(self.width * factor))

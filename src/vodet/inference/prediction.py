@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Protocol, runtime_checkable
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -18,22 +17,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
+from vodet.errors import FrameError
 from vodet.files import replacing
 from vodet.inference.drawing import draw_detections
 from vodet.inference.reading import FrameSource, NamedFrame
+from vodet.inference.streams import FrameStream, RescoringStream, answered_frames
+from vodet.inference.tubelet_linking import check_linking, link_video
 from vodet.inference.writing import VideoWriter
-from vodet.structures import Detections, FrameDetections
-
-
-@runtime_checkable
-class FrameStream(Protocol):
-    """What detects: takes frames and answers them in order, some later than they came."""
-
-    def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the answers now known."""
-
-    def flush(self) -> list[FrameDetections]:
-        """Return the answers still outstanding: the video has ended."""
+from vodet.structures import Detections
 
 
 @dataclass(frozen=True)
@@ -56,25 +47,6 @@ class PredictedVideo:
     seconds: float
 
 
-def answered_frames(
-    stream: FrameStream, frames: Iterable[NamedFrame], chunk_size: int = 1
-) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Pair frames with their detections; a frame is held until its answer comes, no longer."""
-    waiting: deque[NamedFrame] = deque()
-    for chunk in _chunks(frames, chunk_size):
-        waiting.extend(chunk)
-        for answer in stream.push(np.stack([frame for _, frame in chunk])):
-            yield waiting.popleft(), answer.detections
-    for answer in stream.flush():
-        yield waiting.popleft(), answer.detections
-
-
-def _chunks(frames: Iterable[NamedFrame], size: int) -> Iterator[list[NamedFrame]]:
-    iterator = iter(frames)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
 def predict_video(
     stream: FrameStream,
     source: FrameSource,
@@ -84,11 +56,13 @@ def predict_video(
     score_threshold: float = 0.3,
     chunk_size: int = 1,
     fps: Fraction | float | int = 25,
+    tubelet_linking: str = "none",
     console: Console | None = None,
 ) -> PredictedVideo:
     """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
 
-    The files appear when they are complete, or not at all.
+    The files appear when they are complete, or not at all. Detections are linked before those with
+    low scores are left out.
 
     Args:
         stream: Detects, in original pixels; should not have a score threshold of its own.
@@ -98,11 +72,15 @@ def predict_video(
         score_threshold: The lowest score to draw and write.
         chunk_size: Frames given to the stream at once.
         fps: Frames per second of the annotated video where the source has none.
+        tubelet_linking: ``none`` or a name in `LINKINGS`. ``rescore_online`` goes frame by frame;
+            others need all detections of the video first, so that its frames are read twice.
         console: For the progress bar and the summary.
 
     Raises:
+        ConfigError: If there is no such linking.
         FrameError: If a frame cannot be read or there is none.
     """
+    check_linking(tubelet_linking)
     console = console or Console()
     video = folder / f"{source.name}_detections.mp4"  # never the source itself
     started = time.perf_counter()
@@ -113,11 +91,10 @@ def predict_video(
         _progress(console) as progress,
     ):
         records = _Records(file, class_names, score_threshold)
-        bar = progress.add_task(source.name, total=source.length)
-        for (name, frame), detections in answered_frames(stream, source, chunk_size):
+        detected = _detected(stream, source, chunk_size, tubelet_linking, progress)
+        for (name, frame), detections in detected:
             boxes, scores, labels = records.add(name, detections)
             writer.write(draw_detections(frame, boxes, labels, class_names, scores=scores))
-            progress.advance(bar)
     seconds = time.perf_counter() - started
     result = PredictedVideo(
         video, video.with_suffix(".jsonl"), records.num_frames, records.num_detections, seconds
@@ -126,6 +103,45 @@ def predict_video(
     if not result.num_detections:
         console.print(records.why_nothing(), style="yellow", highlight=False, soft_wrap=True)
     return result
+
+
+def _detected(
+    stream: FrameStream, source: FrameSource, chunk_size: int, linking: str, progress: Progress
+) -> Iterable[tuple[NamedFrame, Detections]]:
+    """Pair frames with their detections, linked; show how far it is."""
+    if linking == "rescore_online":
+        stream, linking = RescoringStream(stream), "none"
+    answered = progress.track(
+        answered_frames(stream, source, chunk_size),
+        source.length,
+        description=source.name if linking == "none" else f"{source.name}: detecting",
+    )
+    if linking == "none":
+        return answered
+    # Of the first pass only detections are held: far less than the frames.
+    linked = link_video([detections for _, detections in answered], linking)
+    return progress.track(
+        _again(source, linked), len(linked), description=f"{source.name}: drawing"
+    )
+
+
+def _again(
+    source: FrameSource, detections: Sequence[Detections]
+) -> Iterator[tuple[NamedFrame, Detections]]:
+    """Read the frames of a video once more, to pair them with what was found in them.
+
+    Raises:
+        FrameError: If there are more of them now, or fewer.
+    """
+    for frame, found in zip_longest(source, detections):
+        if frame is None or found is None:
+            msg = (
+                f"Expected {len(detections)} frames when reading {source.name} a second time, "
+                f"found {'fewer' if frame is None else 'more'}. tubelet_linking=rescore_online "
+                "reads a video once."
+            )
+            raise FrameError(msg)
+        yield frame, found
 
 
 class _Records:

@@ -1,141 +1,63 @@
-"""Seq-NMS: detections linked through a whole video, rescored and suppressed as sequences.
-
-W. Han et al., "Seq-NMS for Video Object Detection", arXiv 1602.08465, 2016.
-"""
+"""Tubelet linking: detections of neighbouring frames are joined, and share their scores."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 
-from vodet.box_pairs import ious
+from vodet.errors import ConfigError
+from vodet.inference.seq_nms import seq_nms
+from vodet.inference.tubelet_rescoring import rescore, rescore_online
+from vodet.structures import Detections
 
-_LINK_IOU = 0.5  # of detections of neighbouring frames; both from the paper
-_SUPPRESS_IOU = 0.3  # of detections of a frame
-_CHUNK = 1_000_000  # pairs of boxes compared at a time: bounds the memory
+# Frames [N], boxes [N, 4], scores [N] and labels [N] of detections to the rows of those that are
+# kept, ascending, and their new scores. Neighbouring frames have numbers that differ by 1.
+Linking = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+LINKINGS: Mapping[str, Linking] = {
+    "seq_nms": seq_nms,
+    "rescore": rescore,
+    "rescore_online": rescore_online,
+}
 
-Rescore = Literal["mean", "max"]
+
+def check_linking(name: str) -> None:
+    """Make sure that there is a linking of this name, or that it is ``none``.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if name not in ("none", *LINKINGS):
+        msg = f"tubelet_linking must be one of none, {', '.join(LINKINGS)}; found {name!r}."
+        raise ConfigError(msg)
 
 
-def seq_nms(
-    frames: np.ndarray,
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    labels: np.ndarray,
-    rescore: Rescore = "mean",
-) -> tuple[np.ndarray, np.ndarray]:
-    """Link detections of one class in neighbouring frames; rescore and suppress them together.
-
-    Detections of neighbouring frames are linked at an IoU above 0.5, with widths ``x2 - x1``. Of
-    all sequences of links, one with the largest sum of scores is taken; its detections all get its
-    score; in its frames, other detections of the class that overlap it at an IoU above 0.3 are
-    removed; and again, until none is left. So detections that are linked to none go through
-    ordinary suppression.
+def link_video(detections: Sequence[Detections], linking: str) -> list[Detections]:
+    """Link the detections of a whole video.
 
     Args:
-        frames: Numbers of frames, ``[N]`` int64; neighbours are those that differ by 1. May be of
-            several videos, if their numbers are at least 2 apart.
-        boxes: xyxy in pixels, ``[N, 4]``.
-        scores: ``[N]``, not negative; what scores 0 is removed.
-        labels: ``[N]`` int64.
-        rescore: A sequence gets the mean of its scores, or the largest.
+        detections: Of each frame, in order.
+        linking: A name in `LINKINGS`.
 
     Returns:
-        Rows of the detections that are kept, ascending, ``[n]`` int64, and their new scores,
-        ``[n]`` float32.
+        What is kept of each frame, best first, with new scores; on the CPU.
     """
-    order = np.lexsort((frames, labels))
-    gaps = (np.diff(labels[order]) != 0) | (np.diff(frames[order]) > 1)
-    kept, rescored = [np.empty(0, np.int64)], [np.empty(0)]
-    for rows in np.split(order, np.flatnonzero(gaps) + 1):  # no link leads from one to another
-        if rows.size:
-            slots, padded_boxes, padded_scores = _pad(frames[rows], boxes[rows], scores[rows])
-            sequences = _Sequences(padded_boxes, padded_scores)
-            is_kept, new_scores = sequences.take_all(rescore)
-            kept.append(rows[is_kept[slots]])
-            rescored.append(new_scores[slots][is_kept[slots]])
-    found = np.concatenate(kept)
-    ascending = np.argsort(found)
-    return found[ascending], np.concatenate(rescored)[ascending].astype(np.float32)
-
-
-def _pad(
-    frames: np.ndarray, boxes: np.ndarray, scores: np.ndarray
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """Spread rows in order of their frames over ``[T, n]`` slots; empty ones have score 0."""
-    times = frames - frames[0]
-    counts = np.bincount(times)
-    places = np.arange(len(times)) - np.repeat(np.cumsum(counts) - counts, counts)
-    padded_boxes = np.zeros((len(counts), counts.max(), 4))
-    padded_scores = np.zeros(padded_boxes.shape[:2])
-    padded_boxes[times, places] = boxes
-    padded_scores[times, places] = scores
-    return (times, places), padded_boxes, padded_scores
-
-
-class _Sequences:
-    """The sequences of linked detections of one class in consecutive frames.
-
-    Args:
-        boxes: ``[T, n, 4]``.
-        scores: ``[T, n]``, 0 for slots without a detection.
-    """
-
-    def __init__(self, boxes: np.ndarray, scores: np.ndarray) -> None:
-        self._scores = scores
-        self._links = _overlap(boxes[:-1], boxes[1:], _LINK_IOU)  # [T - 1, n, n]
-        self._rivals = _overlap(boxes, boxes, _SUPPRESS_IOU)  # [T, n, n]
-        self._is_left = scores > 0
-        # Of the best sequence that ends with each detection: its sum, and the detection before.
-        self._sums = np.zeros_like(scores)
-        self._before = np.full(scores.shape, -1)
-        self._best = np.zeros(len(scores))  # of each frame
-
-    def take_all(self, rescore: Rescore) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is kept, and the new scores, both ``[T, n]``. What scores 0 is not."""
-        kept, scores = np.zeros(self._scores.shape, bool), np.zeros_like(self._scores)
-        self._update(0, len(scores) - 1)
-        while self._best.max() > 0:
-            times, places = self._best_sequence()
-            members = self._scores[times, places]
-            kept[times, places] = True
-            scores[times, places] = members.mean() if rescore == "mean" else members.max()
-            self._is_left[times] &= ~self._rivals[times, places]
-            self._is_left[times, places] = False
-            self._update(int(times[0]), int(times[-1]))
-        return kept, scores
-
-    def _best_sequence(self) -> tuple[np.ndarray, np.ndarray]:
-        end = int(self._best.argmax())
-        places = [int(self._sums[end].argmax())]
-        while (before := self._before[end - len(places) + 1, places[-1]]) >= 0:
-            places.append(int(before))
-        return np.arange(end - len(places) + 1, end + 1), np.array(places[::-1])
-
-    def _update(self, first: int, last: int) -> None:
-        """Mend the sums after detections of these frames have gone, no further than they change."""
-        for time in range(first, len(self._scores)):
-            sums = self._scores[time].copy()
-            if time:
-                reached = self._links[time - 1] * self._sums[time - 1][:, None]
-                before = reached.argmax(axis=0)
-                carried = reached[before, np.arange(len(before))]
-                self._before[time] = np.where(carried > 0, before, -1)
-                sums += carried
-            sums *= self._is_left[time]
-            if time > last and np.array_equal(sums, self._sums[time]):
-                return
-            self._sums[time] = sums
-            self._best[time] = sums.max()
-
-
-def _overlap(boxes: np.ndarray, others: np.ndarray, above: float) -> np.ndarray:
-    """Say which boxes of each frame overlap which others, ``[T, n, n]`` bool."""
-    size = boxes.shape[1]
-    result = np.zeros((len(boxes), size, size), bool)
-    step = max(1, _CHUNK // size**2)
-    for start in range(0, len(boxes), step):
-        part = slice(start, start + step)
-        result[part] = ious(boxes[part, :, None], others[part, None]) > above
-    return result
+    if not detections:
+        return []
+    counts = [len(found["scores"]) for found in detections]
+    frames = np.repeat(np.arange(len(counts)), counts)
+    boxes = torch.cat([found["boxes"] for found in detections]).cpu()
+    scores = torch.cat([found["scores"] for found in detections]).float().cpu()
+    labels = torch.cat([found["labels"] for found in detections]).cpu()
+    rows, new_scores = LINKINGS[linking](frames, boxes.numpy(), scores.numpy(), labels.numpy())
+    order = np.lexsort((-new_scores, frames[rows]))
+    kept, new_scores = rows[order], new_scores[order]
+    kept_counts = np.bincount(frames[kept], minlength=len(counts)).tolist()
+    columns = boxes[kept], torch.from_numpy(new_scores), labels[kept]
+    return [
+        Detections(boxes=boxes, scores=scores, labels=labels)
+        for boxes, scores, labels in zip(
+            *(torch.split(column, kept_counts) for column in columns), strict=True
+        )
+    ]

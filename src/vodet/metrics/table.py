@@ -38,8 +38,8 @@ def _group_columns(protocol: str, groups: tuple[str, ...], noun: str) -> dict[st
     columns = {}
     for group in groups:
         by_vid, by_coco = f"{protocol}/ap_50_{group}", f"{protocol}/coco_ap_50_{group}"
-        columns[by_vid] = _Column(f"VID AP50\n{group} {noun}", by_vid)
-        columns[by_coco] = _Column(f"COCO AP50\n{group} {noun}")
+        columns[by_vid] = _Column(f"VID\nAP50\n{group}\n{noun}", by_vid)
+        columns[by_coco] = _Column(f"COCO\nAP50\n{group}\n{noun}")
     return columns
 
 
@@ -50,10 +50,10 @@ _COLUMNS = {
     "vid/ap_50": _Column("VID\nAP50", "vid/ap_50"),
     **_group_columns("motion", motion.GROUPS, "motion"),
     **_group_columns("track_length", track_length.GROUPS, "track"),
-    "uavdt/ap_70": _Column("UAVDT AP70\nvehicle"),
-    "uavdt/map_70": _Column("UAVDT AP70\nclasses", "uavdt/ap_70"),
+    "uavdt/ap_70": _Column("UAVDT\nAP70\nvehicle"),
+    "uavdt/map_70": _Column("UAVDT\nAP70\nclasses", "uavdt/ap_70"),
     "steadiness/found": _Column("steadiness\nfound"),
-    "steadiness/drop_outs": _Column("drop-outs\n/100 frames", scale=1.0),
+    "steadiness/drop_outs": _Column("drop-outs\n/ 100\nframes", scale=1.0),
     "steadiness/jitter": _Column("steadiness\njitter"),
     "steadiness/score_change": _Column("score\nchange"),
 }
@@ -72,7 +72,7 @@ def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Tab
         title="COCO AP (IoU 0.50:0.95), percent",
         caption="small: below 32², medium: to 96², large: above 96² square pixels",
     )
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in ("AP", "AP50", "AP75", "AR1", "AR10", "AR100"):
         table.add_column(name, justify="right")
     rows = _Rows(table, result, linkings, (100.0,) * 6)
@@ -99,7 +99,7 @@ def protocols_table(
     keys = [key for name in names for key in HEADLINES[name]]
     columns = [_COLUMNS[key] for key in keys]
     table = Table(title="Evaluation, percent", caption=_caption(names, result))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for column in columns:
         table.add_column(column.title, justify="right")
     rows = _Rows(table, result, linkings, [column.scale for column in columns])

@@ -15,6 +15,7 @@ from vodet.errors import ConfigError, TrainingError
 from vodet.metrics.distributed import copy_from_first
 from vodet.metrics.predictions import Measure
 from vodet.metrics.video_metric import VideoMetric
+from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import ClipBatch, VideoChunk
 from vodet.tasks.checkpoint import CARD_KEY, fitting_weights, model_card
 from vodet.tasks.evaluation import Evaluation
@@ -36,6 +37,7 @@ class VideoDetectionTask(L.LightningModule):
             `vodet.load` rebuilds the detector.
         compile_encoder: Compile the backbone with ``torch.compile``.
         measure: What an evaluation computes of all detections; COCO AP by default.
+        stream: Builds what detects in an evaluation, such as a `StreamingDetector`.
         seed: The random numbers of each epoch start from it, so that a resumed training goes on as
             the uninterrupted one would.
     """
@@ -49,6 +51,7 @@ class VideoDetectionTask(L.LightningModule):
         config: dict[str, Any] | None = None,
         compile_encoder: bool = False,
         measure: Measure | None = None,
+        stream: StreamFactory = StreamingDetector,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -57,6 +60,7 @@ class VideoDetectionTask(L.LightningModule):
         self._schedule = schedule
         self._config = config
         self._measure = measure
+        self._stream = stream
         self._seed = seed
         self.evaluation: Evaluation | None = None
         if compile_encoder:
@@ -105,7 +109,7 @@ class VideoDetectionTask(L.LightningModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning late
         ground_truth = data.val_index.ground_truth()
         metric = VideoMetric(ground_truth, self._measure)
-        self.evaluation = Evaluation(self.detector, metric)
+        self.evaluation = Evaluation(self._stream(self.detector), metric)
 
     def validation_step(self, chunk: VideoChunk) -> None:
         """Stream a chunk of a video."""

@@ -7,25 +7,24 @@ from itertools import groupby
 
 import numpy as np
 
-from vodet.detector import VideoDetector
-from vodet.inference.tubelet_linking import Rescore, seq_nms
+from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.predictions import Predictions, positions_in
 from vodet.metrics.video_metric import VideoMetric
-from vodet.streaming import StreamingDetector
+from vodet.streaming import VideoStream
 from vodet.structures import FrameDetections, FrameInfo, GroundTruth, VideoChunk
 
 
 class Evaluation:
-    """Streams whole videos through a detector into a metric.
+    """Streams whole videos into a metric.
 
     Args:
-        detector: The detector.
+        stream: Detects.
         metric: Gets the detections of annotated frames, in original pixels.
     """
 
-    def __init__(self, detector: VideoDetector, metric: VideoMetric) -> None:
+    def __init__(self, stream: VideoStream, metric: VideoMetric) -> None:
         self.metric = metric
-        self._stream = StreamingDetector(detector)
+        self._stream = stream
         self._infos: list[FrameInfo] = []
 
     def update(self, chunk: VideoChunk) -> None:
@@ -52,17 +51,15 @@ class Evaluation:
                 self.metric.update([info.image_id], [answer.detections])
 
 
-def link_tubelets(
-    ground_truth: GroundTruth, predictions: Predictions, rescore: Rescore = "mean"
-) -> Predictions:
-    """Apply `seq_nms` to the detections of whole videos.
+def link_tubelets(ground_truth: GroundTruth, predictions: Predictions, linking: str) -> Predictions:
+    """Link the detections of whole videos.
 
     Frames are neighbours if no annotated frame of the video is between them.
 
     Args:
         ground_truth: Says which frames make a video, in which order; no more of it is used.
         predictions: Of annotated frames.
-        rescore: A sequence gets the mean of its scores, or the largest.
+        linking: A name in `LINKINGS`.
 
     Returns:
         What is kept, by image id, best first, with new scores.
@@ -72,8 +69,8 @@ def link_tubelets(
     numbers = np.empty(len(order), np.int64)
     numbers[order] = np.arange(len(order)) + np.cumsum(apart)  # one is left out between videos
     frames = numbers[positions_in(ground_truth.image_ids, predictions.image_ids)]
-    rows, scores = seq_nms(
-        frames, predictions.boxes, predictions.scores, predictions.labels, rescore
+    rows, scores = LINKINGS[linking](
+        frames, predictions.boxes, predictions.scores, predictions.labels
     )
     kept = replace(predictions[rows], scores=scores)
     return kept[np.lexsort((-kept.scores, kept.image_ids))]

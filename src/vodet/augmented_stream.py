@@ -1,0 +1,143 @@
+"""Test-time augmentation: a video seen mirrored and in several sizes, by one detector."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from vodet.boxes import mirror_boxes
+from vodet.detector import VideoDetector
+from vodet.errors import ConfigError
+from vodet.inference.view_fusion import fuse_views
+from vodet.streaming import StreamingDetector, frames_as_arrays
+from vodet.structures import Detections, FrameDetections, Size
+
+
+class AugmentedStream:
+    """A `StreamingDetector` for each view of the video; the detections of a frame are fused.
+
+    The views are all sizes, each as it is and, with ``flip``, mirrored left to right. Each has a
+    state of its own, as if it were the only one, so any detector will do. An answer takes as much
+    time as those of all views together. What becomes of their detections: `fuse_views`.
+
+    Args:
+        detector: The detector; it may serve any number of streams.
+        flip: Whether there are mirrored views.
+        scales: Factors by which frames are larger than the detector's own size of evaluation.
+        score_threshold: Detections with lower scores, after the fusion, are left out.
+
+    Raises:
+        ConfigError: If there is no scale, one is not positive, or one is there twice.
+
+    Example:
+        ::
+
+            stream = AugmentedStream(vodet.load("best.ckpt"), flip=True, scales=(0.8, 1.0, 1.25))
+            answers = stream.push(frames) + stream.flush()
+    """
+
+    def __init__(
+        self,
+        detector: VideoDetector,
+        *,
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+        score_threshold: float = 0.0,
+    ) -> None:
+        check_scales(scales)
+        self.score_threshold = score_threshold
+        self._views = [
+            (StreamingDetector(detector, resize=detector.resize.scaled(scale)), is_mirrored)
+            for scale in scales
+            for is_mirrored in ((False, True) if flip else (False,))
+        ]
+        self._widths: deque[int] = deque()  # of the frames without an answer
+
+    def reset(self) -> None:
+        """Forget the video; the next frame is the first of another one."""
+        self._widths.clear()
+        for stream, _ in self._views:
+            stream.reset()
+
+    def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
+        """Take the next frame or frames and return the answers that have become known.
+
+        Args and errors as of `StreamingDetector.push`.
+        """
+        arrays = frames_as_arrays(frames)
+        # Mirrored before they are resized: the padding of a letterbox stays on the right.
+        mirrored = np.ascontiguousarray(arrays[:, :, ::-1])
+        answers = [view.push(mirrored if flipped else arrays) for view, flipped in self._views]
+        self._widths.extend([arrays.shape[2]] * len(arrays))
+        return self._fused(answers)
+
+    def push_resized(
+        self, frames: Tensor, original_size: Size, size: Size
+    ) -> list[FrameDetections]:
+        """Like `push`, with the arguments of `StreamingDetector.push_resized`.
+
+        Raises:
+            ConfigError: If the frames are not of original size: each view resizes them itself.
+        """
+        if size != original_size:
+            msg = (
+                f"Test-time augmentation needs frames of original size, {original_size}, found "
+                f"{size}. Load them with ClipDataModule(resize=OriginalSize())."
+            )
+            raise ConfigError(msg)
+        return self.push(frames[..., : size[0], : size[1]])
+
+    def flush(self) -> list[FrameDetections]:
+        """Answer the frames that still wait for later ones: the video has ended. Then `reset`."""
+        return self._fused([stream.flush() for stream, _ in self._views])
+
+    def _fused(self, answers: Sequence[Sequence[FrameDetections]]) -> list[FrameDetections]:
+        """Fuse the answers of all views, ``[views][frames]``."""
+        fused = []
+        for of_views in zip(*answers, strict=True):
+            width = self._widths.popleft()
+            found = fuse_views(
+                [
+                    _mirrored(answer.detections, width) if flipped else answer.detections
+                    for answer, (_, flipped) in zip(of_views, self._views, strict=True)
+                ]
+            )
+            fused.append(replace(of_views[0], detections=_above(found, self.score_threshold)))
+        return fused
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Make sure that there are scales, all different and positive.
+
+    Raises:
+        ConfigError: If not.
+    """
+    is_right = all(0 < scale < math.inf for scale in scales) and len({*scales}) == len(scales)
+    if not scales or not is_right:
+        msg = (
+            "Test-time augmentation needs scales that are positive and different, such as "
+            f"[1.0, 1.25], found {list(scales)}."
+        )
+        raise ConfigError(msg)
+
+
+def _mirrored(detections: Detections, width: int) -> Detections:
+    return Detections(
+        boxes=mirror_boxes(detections["boxes"], width),
+        scores=detections["scores"],
+        labels=detections["labels"],
+    )
+
+
+def _above(detections: Detections, threshold: float) -> Detections:
+    kept = detections["scores"] >= threshold
+    return Detections(
+        boxes=detections["boxes"][kept],
+        scores=detections["scores"][kept],
+        labels=detections["labels"][kept],
+    )

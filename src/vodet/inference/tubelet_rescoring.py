@@ -1,0 +1,183 @@
+"""Linear tubelet rescoring: a detection's score is drawn to the mean score of its tubelet.
+
+Some detections of an object are weak, where it is blurred or half hidden: those of the neighbouring
+frames vouch for them. Unlike Seq-NMS this removes nothing and moves no box. The new score is
+``(1 - weight) * own + weight * mean``; mixing the two, and a weight of 0.5, are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from vodet.box_pairs import ious, pairs_of_equal_keys
+
+_LINK_IOU = 0.5
+_WEIGHT = 0.5
+
+
+def rescore(
+    frames: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weight: float = _WEIGHT,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rescore detections with the mean of their whole tubelets.
+
+    Args:
+        frames: Numbers of frames, ``[N]`` int64; neighbours are those that differ by 1. May be of
+            several videos, if their numbers are at least 2 apart.
+        boxes: xyxy in pixels, ``[N, 4]``.
+        scores: ``[N]``.
+        labels: ``[N]`` int64.
+        weight: Of the mean; 0 leaves all scores.
+
+    Returns:
+        All rows, ``[N]`` int64, and their new scores, ``[N]`` float32.
+    """
+    first = _first_of_tubelets(link_neighbours(frames, boxes, labels))
+    means = np.bincount(first, scores)[first] / np.bincount(first)[first]
+    return np.arange(len(scores)), _mixed(scores, means, weight)
+
+
+def rescore_online(
+    frames: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weight: float = _WEIGHT,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rescore detections with the mean of their tubelets until then, as `rescore_frame` does.
+
+    Args and returned values as of `rescore`.
+    """
+    first = _first_of_tubelets(link_neighbours(frames, boxes, labels))
+    order = np.lexsort((frames, first))
+    sums = np.empty(len(scores))
+    sums[order] = np.cumsum(scores[order], dtype=np.float64)
+    sums -= sums[first] - scores[first]  # of the tubelets before
+    counts = frames - frames[first] + 1
+    return np.arange(len(scores)), _mixed(scores, sums / counts, weight)
+
+
+@dataclass(frozen=True)
+class OpenTubelets:
+    """The state of a video for `rescore_frame`: the tubelets that its last frame has.
+
+    Args:
+        boxes: Their last detections, xyxy in pixels, ``[n, 4]``.
+        labels: ``[n]`` int64.
+        sums: Sums of their scores, ``[n]`` float64.
+        counts: Numbers of their detections, ``[n]`` int64.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    sums: np.ndarray
+    counts: np.ndarray
+
+    @staticmethod
+    def none() -> OpenTubelets:
+        """Return the state before the first frame."""
+        none = np.empty(0, np.int64)
+        return OpenTubelets(np.empty((0, 4), np.float32), none, np.empty(0), none)
+
+
+def rescore_frame(
+    tubelets: OpenTubelets,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    weight: float = _WEIGHT,
+) -> tuple[np.ndarray, OpenTubelets]:
+    """Rescore the detections of the next frame with the mean of their tubelets until then.
+
+    Args:
+        tubelets: The state after the frame before.
+        boxes: xyxy in pixels, ``[n, 4]``.
+        scores: ``[n]``.
+        labels: ``[n]`` int64.
+        weight: Of the mean.
+
+    Returns:
+        New scores, ``[n]`` float32, and the state after this frame.
+    """
+    number = len(tubelets.labels)
+    frames = np.repeat([0, 1], [number, len(labels)])
+    all_boxes, all_labels = np.vstack([tubelets.boxes, boxes]), np.append(tubelets.labels, labels)
+    before = link_neighbours(frames, all_boxes, all_labels)[number:]
+    sums, counts = scores.astype(np.float64), np.ones(len(scores), np.int64)
+    goes_on = before >= 0
+    sums[goes_on] += tubelets.sums[before[goes_on]]
+    counts[goes_on] += tubelets.counts[before[goes_on]]
+    return _mixed(scores, sums / counts, weight), OpenTubelets(boxes, labels, sums, counts)
+
+
+def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Link detections of one class in neighbouring frames one to one.
+
+    Of all ways to link two frames at an IoU of at least 0.5, with widths ``x2 - x1``, one with the
+    largest sum of IoUs is taken.
+
+    Args:
+        frames: As of `rescore`.
+        boxes: xyxy in pixels, ``[N, 4]``.
+        labels: ``[N]`` int64.
+
+    Returns:
+        The row of the detection in the frame before, -1 where there is none, ``[N]`` int64.
+    """
+    before = np.full(len(frames), -1)
+    rows, earlier, overlaps = _candidates(frames, boxes, labels)
+    is_rivalled = (np.bincount(rows)[rows] > 1) | (np.bincount(earlier)[earlier] > 1)
+    before[rows[~is_rivalled]] = earlier[~is_rivalled]
+    rivals = np.flatnonzero(is_rivalled)
+    for some in np.split(rivals, np.flatnonzero(np.diff(frames[rows[rivals]])) + 1):
+        chosen, their_earlier = _choose(rows[some], earlier[some], overlaps[some])
+        before[chosen] = their_earlier
+    return before
+
+
+def _candidates(
+    frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the links that may be: rows, rows in the frame before and IoUs, in order of frames."""
+    classes = labels.max(initial=0) + 1
+    candidates = [(frames[:0], frames[:0], np.empty(0))]
+    keys = (frames - 1) * classes + labels, frames * classes + labels
+    for rows, earlier in pairs_of_equal_keys(*keys):
+        overlaps = ious(boxes[rows], boxes[earlier])
+        is_link = overlaps >= _LINK_IOU
+        candidates.append((rows[is_link], earlier[is_link], overlaps[is_link]))
+    rows, earlier, overlaps = (np.concatenate(column) for column in zip(*candidates, strict=True))
+    order = np.argsort(frames[rows], kind="stable")
+    return rows[order], earlier[order], overlaps[order]
+
+
+def _choose(
+    rows: np.ndarray, earlier: np.ndarray, overlaps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose links, one to one, with the largest sum of overlaps."""
+    some_rows, row = np.unique(rows, return_inverse=True)
+    some_earlier, column = np.unique(earlier, return_inverse=True)
+    table = np.zeros((len(some_rows), len(some_earlier)))
+    table[row, column] = overlaps
+    chosen = linear_sum_assignment(table, maximize=True)
+    is_link = table[chosen] > 0
+    return some_rows[chosen[0][is_link]], some_earlier[chosen[1][is_link]]
+
+
+def _first_of_tubelets(before: np.ndarray) -> np.ndarray:
+    """Return the row of the first detection of each one's tubelet, from those before."""
+    first = np.where(before < 0, np.arange(len(before)), before)
+    while not np.array_equal(further := first[first], first):  # twice as far each time
+        first = further
+    return first
+
+
+def _mixed(scores: np.ndarray, means: np.ndarray, weight: float) -> np.ndarray:
+    mixed: np.ndarray = ((1 - weight) * scores + weight * means).astype(np.float32)
+    return mixed

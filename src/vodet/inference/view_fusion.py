@@ -1,0 +1,83 @@
+"""Detections of several views of one frame to one set: weighted boxes fusion in a simple form.
+
+After R. Solovyev, W. Wang, T. Gabruseva, "Weighted boxes fusion: Ensembling boxes from different
+object detection models", arXiv 1910.13302, 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import one_hot
+from torchvision.ops import batched_nms, box_iou
+
+from vodet.structures import Detections
+
+_CLUSTER_IOU = 0.55  # from the paper
+
+
+def fuse_views(views: Sequence[Detections], max_detections: int = 100) -> Detections:
+    """Fuse the detections of views of a frame, class by class; those of a single view stay.
+
+    The best detection that is left, of any view, begins a cluster, and all that overlap it at an
+    IoU above 0.55 are left no longer; and again, until none is. Each of these then belongs to the
+    cluster whose first detection it overlaps most. A cluster becomes one detection: its box is the
+    mean of all its boxes, weighted by their scores; its score is the mean over the views of the
+    best score that each has in it, 0 where it has none.
+
+    In the paper, boxes are compared with the cluster's box as fused so far, and a cluster may get
+    several scores of one view.
+
+    Args:
+        views: The detections of each view, in the same pixels, none without an area; at least one
+            view.
+        max_detections: The best so many are kept.
+
+    Returns:
+        The fused detections, best first; of equal scores, that whose cluster began first.
+    """
+    labels = torch.cat([found["labels"] for found in views])
+    if len(views) == 1 or not len(labels):
+        return views[0]
+    boxes = torch.cat([found["boxes"] for found in views])
+    scores = torch.cat([found["scores"] for found in views])
+    # In float64: offsets between classes, and products on a GPU, would round float32 boxes.
+    firsts = batched_nms(boxes.double(), scores.double(), labels, _CLUSTER_IOU)
+    is_of_class = labels[:, None] == labels[firsts]
+    clusters = (box_iou(boxes.double(), boxes[firsts].double()) * is_of_class).argmax(dim=1)
+    counts = torch.tensor([len(found["labels"]) for found in views], device=labels.device)
+    numbers = torch.arange(len(views), device=labels.device).repeat_interleave(counts)
+    fused = _mean_scores(clusters, numbers, scores, len(firsts), len(views))
+    best = fused.argsort(descending=True, stable=True)[:max_detections]
+    return Detections(
+        boxes=_mean_boxes(clusters, boxes, scores, len(firsts))[best],
+        scores=fused[best],
+        labels=labels[firsts[best]],
+    )
+
+
+def _mean_boxes(
+    clusters: Int[Tensor, " n"],
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    num_clusters: int,
+) -> Float[Tensor, "c 4"]:
+    """Return the mean box of each cluster, weighted by the scores."""
+    weights = one_hot(clusters, num_clusters).T * scores.double().clamp(min=1e-30)  # none is 0 / 0
+    return (weights @ boxes.double() / weights.sum(dim=1, keepdim=True)).to(boxes)
+
+
+def _mean_scores(
+    clusters: Int[Tensor, " n"],
+    numbers: Int[Tensor, " n"],
+    scores: Float[Tensor, " n"],
+    num_clusters: int,
+    num_views: int,
+) -> Float[Tensor, " c"]:
+    """Return the mean over the views, ``numbers``, of the best score each has in a cluster."""
+    best = scores.new_zeros(num_views * num_clusters)
+    best = best.scatter_reduce(0, numbers * num_clusters + clusters, scores, "amax")
+    return best.view(num_views, num_clusters).mean(dim=0)
