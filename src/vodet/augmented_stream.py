@@ -71,8 +71,10 @@ class AugmentedStream:
         """
         arrays = frames_as_arrays(frames)
         # Mirrored before they are resized: the padding of a letterbox stays on the right.
-        mirrored = np.ascontiguousarray(arrays[:, :, ::-1])
-        answers = [view.push(mirrored if flipped else arrays) for view, flipped in self._views]
+        answers = [
+            stream.push(arrays[:, :, ::-1] if is_mirrored else arrays)
+            for stream, is_mirrored in self._views
+        ]
         self._widths.extend([arrays.shape[2]] * len(arrays))
         return self._fused(answers)
 
@@ -103,8 +105,8 @@ class AugmentedStream:
             width = self._widths.popleft()
             found = fuse_views(
                 [
-                    _mirrored(answer.detections, width) if flipped else answer.detections
-                    for answer, (_, flipped) in zip(of_views, self._views, strict=True)
+                    _mirrored(answer.detections, width) if is_mirrored else answer.detections
+                    for answer, (_, is_mirrored) in zip(of_views, self._views, strict=True)
                 ]
             )
             fused.append(replace(of_views[0], detections=_above(found, self.score_threshold)))

@@ -301,6 +301,9 @@ class _Uneven:
         self.calls += 1
         return frame[self.calls :]
 
+    def scaled(self, factor):
+        raise NotImplementedError
+
 
 def without(source, images=(), key=None):
     """The set without the annotations of some images, or without a field of all of them."""

@@ -11,7 +11,7 @@ from vodet.structures import Detections
 
 def found(*rows: tuple[list[float], float, int]) -> Detections:
     return Detections(
-        boxes=torch.tensor([box for box, _, _ in rows]).reshape(-1, 4),
+        boxes=torch.tensor([box for box, _, _ in rows], dtype=torch.float32).reshape(-1, 4),
         scores=torch.tensor([score for _, score, _ in rows]),
         labels=torch.tensor([label for _, _, label in rows], dtype=torch.int64),
     )
@@ -76,6 +76,9 @@ def test_equals_a_loop_over_detections(seed: int) -> None:
     assert fused["labels"].tolist() == [label for _, _, label in expected]
     assert fused["scores"].tolist() == pytest.approx([score for _, score, _ in expected])
     torch.testing.assert_close(fused["boxes"], torch.tensor([box for box, _, _ in expected]))
+    with torch.autocast("cpu", torch.bfloat16):
+        again = fuse_views(views)
+    assert all(torch.equal(again[key], fused[key]) for key in ("boxes", "scores", "labels"))
     best = fuse_views(views, max_detections=7)
     assert all(torch.equal(best[key], fused[key][:7]) for key in ("boxes", "scores", "labels"))
 
