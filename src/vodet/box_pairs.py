@@ -43,6 +43,16 @@ def ious(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarra
     return quotients
 
 
+def covered_shares(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarray:
+    """Return the share of each box that its partner covers, 0 for a box without area.
+
+    Args and shapes as of `intersections`.
+    """
+    shared, own = intersections(boxes, others, pixel), areas(boxes, pixel)
+    shares: np.ndarray = np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
+    return shares
+
+
 def pairs_of_equal_keys(
     keys: np.ndarray, other_keys: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -36,7 +36,9 @@ def is_of_public_data(command: list[str]) -> bool:
 
 def conversions() -> list[list[str]]:
     """The commands in the table of public data sets."""
-    return [shlex.split(line) for line in re.findall(r"`(vodet-data convert [^`]+ data/[^`]+)`", README)]
+    return [
+        shlex.split(line) for line in re.findall(r"`(vodet-data convert [^`]+ data/[^`]+)`", README)
+    ]
 
 
 def smaller(command: list[str]) -> list[str]:

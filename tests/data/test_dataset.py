@@ -337,5 +337,7 @@ def test_no_complete_clip_at_all_is_an_error(write_set):
 
 def test_complete_tubelets_need_track_ids(write_set):
     source = without(write_set(unannotated=()), key="id_track")
-    with pytest.raises(DataError, match=r"needs the id_track of every annotation, .* still images; 18 of 20 in "):
+    with pytest.raises(
+        DataError, match=r"needs the id_track of every annotation, .* still images; 18 of 20 in "
+    ):
         clips(source, require_complete_tubelets=True)

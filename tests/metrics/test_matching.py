@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from metrics.tracked import found, one_video
-from vodet.metrics.matching import Candidates, best_of_frames, in_crowds, match
+from vodet.metrics.matching import Candidates, in_crowds, match, ranks_in_frames
 
 
-def one_after_the_other(ious: np.ndarray, last_choice: np.ndarray) -> list[int]:
+def one_after_the_other(ious: np.ndarray, last_choice: np.ndarray, shared: np.ndarray) -> list[int]:
     """Each detection takes the free object it wants most; an IoU of 0 is too little."""
     taken: set[int] = set()
     result = []
@@ -18,7 +18,8 @@ def one_after_the_other(ious: np.ndarray, last_choice: np.ndarray) -> list[int]:
             if iou > 0 and object_ not in taken
         ]
         choice = min(wishes)[2] if wishes else -1
-        taken.add(choice)
+        if choice >= 0 and not shared[choice]:
+            taken.add(choice)
         result.append(choice)
     return result
 
@@ -32,11 +33,16 @@ def test_asking_all_at_once_ends_where_choosing_one_by_one_does(seed: int) -> No
     last_choice = rng.random(objects) < 0.4
     rows, columns = np.nonzero(ious)
     order = rng.permutation(len(rows))  # candidates come in any order
-    candidates = Candidates(rows[order], columns[order], ious[rows, columns][order])
-    matched = match(candidates, detections, objects, last_choice)
-    assert matched.tolist() == one_after_the_other(ious, last_choice)
+    candidates = Candidates(rows[order], columns[order], ious[rows, columns][order]).in_order()
+    none = np.zeros(objects, bool)
     anyhow = match(candidates, detections, objects)
-    assert anyhow.tolist() == one_after_the_other(ious, np.zeros(objects, bool))
+    assert anyhow.tolist() == one_after_the_other(ious, none, none)
+    candidates = candidates.preferring(~last_choice)
+    matched = match(candidates, detections, objects)
+    assert matched.tolist() == one_after_the_other(ious, last_choice, none)
+    shared = rng.random(objects) < 0.3
+    matched = match(candidates, detections, objects, shared)
+    assert matched.tolist() == one_after_the_other(ious, last_choice, shared)
 
 
 def test_a_detection_in_a_crowd_has_half_of_it_inside() -> None:
@@ -58,12 +64,10 @@ def test_a_detection_in_a_crowd_has_half_of_it_inside() -> None:
     assert not in_crowds(of_two, found([(0, [10, 10, 20, 20], 0.9)], label=1)).any()
 
 
-def test_the_best_of_each_class_in_each_frame() -> None:
+def test_ranks_of_each_class_in_each_frame() -> None:
     truth = one_video([[], []], classes=2)
     box = [0.0, 0.0, 1.0, 1.0]
     predictions = found([(frame, box, 0.9) for frame in (1, 0, 1, 1, 0, 1)])
-    assert best_of_frames(truth, predictions, 2).image_ids.tolist() == [101, 100, 101, 100]
+    assert ranks_in_frames(truth, predictions).tolist() == [0, 0, 1, 2, 1, 3]
     predictions.labels[2] = 1
-    kept = best_of_frames(truth, predictions, 2)
-    assert kept.image_ids.tolist() == [101, 100, 101, 101, 100]
-    assert kept.labels.tolist() == [0, 0, 1, 0, 0]
+    assert ranks_in_frames(truth, predictions).tolist() == [0, 0, 0, 1, 1, 2]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from vodet.metrics.matching import (
-    best_of_frames,
     by_score,
     find_candidates,
-    in_crowds,
     match,
     outcomes,
+    ranks_in_frames,
 )
 from vodet.metrics.precision_recall import (
     area_under_curve,
@@ -46,8 +45,8 @@ def grouped_average_precision(
     least half of it lies in a crowd region of its class.
 
     By the VID rule (`vid_average_precision`) detections are matched once, to all objects. By the
-    COCO rule at IoU 0.50 they are matched for each group and prefer its objects to ignored ones,
-    as COCO does, and both to crowds.
+    COCO rule at IoU 0.50 they are matched for each group and prefer its objects to ignored ones
+    and crowds, as COCO does.
 
     Args:
         ground_truth: The annotations.
@@ -98,12 +97,14 @@ def _by_coco(
     ground_truth: GroundTruth, predictions: Predictions, groups: np.ndarray, number: int
 ) -> list[list[float]]:
     """Return the AP of each group and class."""
-    predictions = best_of_frames(ground_truth, predictions, _COCO_BEST)
-    candidates = find_candidates(ground_truth, predictions, _COCO_IOU)
-    dropped = in_crowds(ground_truth, predictions)
+    ranks = ranks_in_frames(ground_truth, predictions)
+    predictions = predictions[ranks < _COCO_BEST]
+    candidates = find_candidates(ground_truth, predictions, _COCO_IOU, with_crowds=True)
+    none = np.zeros(len(predictions), bool)
     result = []
     for wanted in (groups == group for group in range(number)):
-        matched = match(candidates, len(predictions), len(groups), last_choice=~wanted)
-        of_classes = outcomes(ground_truth, predictions, matched, dropped, wanted)
+        ordered = candidates.preferring(wanted)
+        matched = match(ordered, len(predictions), len(groups), shared=ground_truth.iscrowd)
+        of_classes = outcomes(ground_truth, predictions, matched, none, wanted)
         result.append([mean_at_recall_points(*outcome) for outcome in of_classes])
     return result

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vodet.box_pairs import areas, intersections, ious, pairs_of_equal_keys
+from vodet.box_pairs import covered_shares, ious, pairs_of_equal_keys
 from vodet.metrics.predictions import Predictions, positions_in
 from vodet.structures import GroundTruth
 
@@ -20,15 +20,29 @@ _CROWD_SHARE = 0.5  # of a detection inside a crowd region; COCO's rule at IoU 0
 class Candidates:
     """Detections with the objects of their frame and class that they overlap enough.
 
+    In the order of detections, those of each in the order in which it wants them.
+
     Args:
         detections: Rows of the predictions, ``[P]`` int64.
         objects: Rows of the boxes of the ground truth, ``[P]`` int64.
-        ious: ``[P]`` float64.
+        ious: ``[P]`` float64; with a crowd, the share of the detection that it covers.
     """
 
     detections: np.ndarray
     objects: np.ndarray
     ious: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> Candidates:
+        """Select rows by their numbers or by a mask."""
+        return Candidates(self.detections[rows], self.objects[rows], self.ious[rows])
+
+    def in_order(self) -> Candidates:
+        """Order them: a detection wants most what it overlaps most, of equals the first."""
+        return self[np.lexsort((self.objects, -self.ious, self.detections))]
+
+    def preferring(self, preferred: np.ndarray) -> Candidates:
+        """Let detections want some objects, ``[A]`` bool, more than all others."""
+        return self[np.lexsort((~preferred[self.objects], self.detections))]
 
 
 def by_score(ground_truth: GroundTruth, predictions: Predictions) -> Predictions:
@@ -46,26 +60,31 @@ def find_candidates(
     threshold: Threshold,
     *,
     pixel: float = 0.0,
+    with_crowds: bool = False,
 ) -> Candidates:
-    """Pair detections with objects of the same frame and class; crowds are no objects.
+    """Pair detections with objects of the same frame and class, in order of wishes.
 
     Args:
         ground_truth: The annotations.
         predictions: The detections.
         threshold: The least IoU, or how it follows from the boxes of the objects, ``[n, 4]``.
         pixel: Added to widths and heights, as in `vodet.box_pairs`.
+        with_crowds: Whether crowds are objects too.
     """
-    objects = np.flatnonzero(~ground_truth.iscrowd)
+    objects = np.flatnonzero(~ground_truth.iscrowd | with_crowds)
     detection_keys, keys = _keys(ground_truth, predictions)
     limits = threshold(ground_truth.boxes) if callable(threshold) else threshold
     limits = np.broadcast_to(limits, len(ground_truth.boxes))
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
     for rows, partners in pairs_of_equal_keys(detection_keys, keys[objects]):
         found = objects[partners]
-        overlaps = ious(predictions.boxes[rows], ground_truth.boxes[found], pixel)
+        boxes, others = predictions.boxes[rows], ground_truth.boxes[found]
+        overlaps = ious(boxes, others, pixel)
+        if (crowds := np.flatnonzero(ground_truth.iscrowd[found])).size:
+            overlaps[crowds] = covered_shares(boxes[crowds], others[crowds], pixel)
         enough = overlaps >= limits[found]
         parts.append((rows[enough], found[enough], overlaps[enough]))
-    return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True))).in_order()
 
 
 def _keys(ground_truth: GroundTruth, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
@@ -81,55 +100,44 @@ def match(
     candidates: Candidates,
     num_detections: int,
     num_objects: int,
-    last_choice: np.ndarray | None = None,
+    shared: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Let each detection, best first, take the free object that it overlaps most.
+    """Let each detection, best first, take the free object that it wants most.
 
     Detections do not wait for each other here: all ask at once for the object they want most, each
     object keeps the best that asked, and who lost it asks for the next. Where all objects rank the
     detections alike, this ends (Gale and Shapley, 1962) where choosing one by one does.
 
     Args:
-        candidates: Who may match whom; of equal IoUs the object of the earlier row is wanted more.
+        candidates: Who may match whom.
         num_detections: Their number; the lower its row, the earlier a detection chooses.
         num_objects: Number of annotated boxes.
-        last_choice: ``[num_objects]`` bool, objects wanted only when all others are taken.
+        shared: ``[num_objects]`` bool, objects that any number of detections may have.
 
     Returns:
         The object of each detection, -1 for none, ``[num_detections]`` int64.
     """
-    asked, wish, ends, objects = _wishes(candidates, last_choice)
+    matched = np.full(num_detections, -1)
+    is_first = np.diff(candidates.detections, prepend=-1) != 0
+    wish = np.flatnonzero(is_first)  # of each detection that has candidates, by and by the next
+    asked, ends = candidates.detections[wish], np.append(wish[1:], len(is_first))
     holders = np.full(num_objects, len(asked))  # of each object; none yet
     free = np.arange(len(asked))
     while free.size:
-        targets = objects[wish[free]]
+        targets = candidates.objects[wish[free]]
+        if shared is not None:
+            has_all = shared[targets]
+            matched[asked[free[has_all]]] = targets[has_all]
+            free, targets = free[~has_all], targets[~has_all]
         before = holders[targets]
         np.minimum.at(holders, targets, free)
         displaced = np.unique(before[(before != holders[targets]) & (before < len(asked))])
         lost = np.concatenate([free[holders[targets] != free], displaced])
         wish[lost] += 1
         free = lost[wish[lost] < ends[lost]]
-    matched = np.full(num_detections, -1)
     held = np.flatnonzero(holders < len(asked))
     matched[asked[holders[held]]] = held
     return matched
-
-
-def _wishes(
-    candidates: Candidates, last_choice: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Order candidates by detection, then by how much it wants them.
-
-    Returns:
-        The detections that have any, ascending, and for each where its wishes start and end among
-        the objects, the last value.
-    """
-    later = np.zeros(len(candidates.objects), bool)
-    if last_choice is not None:
-        later = last_choice[candidates.objects]
-    order = np.lexsort((candidates.objects, -candidates.ious, later, candidates.detections))
-    asked, starts = np.unique(candidates.detections[order], return_index=True)
-    return asked, starts, np.append(starts[1:], len(order)), candidates.objects[order]
 
 
 def in_crowds(
@@ -141,11 +149,10 @@ def in_crowds(
     if not crowds.size:
         return inside
     detection_keys, keys = _keys(ground_truth, predictions)
-    sizes = areas(predictions.boxes, pixel)
     for rows, partners in pairs_of_equal_keys(detection_keys, keys[crowds]):
         region = ground_truth.boxes[crowds[partners]]
-        shared = intersections(predictions.boxes[rows], region, pixel)
-        inside[rows[(shared >= _CROWD_SHARE * sizes[rows]) & (shared > 0)]] = True
+        shares = covered_shares(predictions.boxes[rows], region, pixel)
+        inside[rows[shares >= _CROWD_SHARE]] = True
     return inside
 
 
@@ -181,16 +188,11 @@ def outcomes(
     return list(zip(parts, numbers.tolist(), strict=True))
 
 
-def best_of_frames(ground_truth: GroundTruth, predictions: Predictions, number: int) -> Predictions:
-    """Keep so many detections of each class in a frame.
-
-    Args:
-        ground_truth: The annotations.
-        predictions: The detections, best first; so they stay.
-        number: How many.
-    """
+def ranks_in_frames(ground_truth: GroundTruth, predictions: Predictions) -> np.ndarray:
+    """Number the detections of each class in each frame from 0, as they come, ``[N]`` int64."""
     keys, _ = _keys(ground_truth, predictions)
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
-    rank = np.arange(len(keys)) - np.searchsorted(ordered, ordered, side="left")
-    return predictions[np.sort(order[rank < number])]
+    ranks = np.empty(len(keys), np.int64)
+    ranks[order] = np.arange(len(keys)) - np.searchsorted(ordered, ordered, side="left")
+    return ranks

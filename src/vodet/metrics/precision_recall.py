@@ -24,21 +24,23 @@ def area_under_curve(is_true: np.ndarray, num_objects: int) -> float:
     if not num_objects:
         return float("nan")
     # Recall rises by 1 / num_objects at each true detection and nowhere else.
-    return float(_highest_precision(is_true)[is_true].sum() / num_objects)
+    return float(_highest_precision(is_true).sum() / num_objects)
 
 
 def mean_at_recall_points(is_true: np.ndarray, num_objects: int) -> float:
     """Return the mean precision at recall 0, 0.01, ..., 1, as COCO; args as `area_under_curve`."""
     if not num_objects:
         return float("nan")
-    recall = np.cumsum(is_true) / num_objects
+    precision = _highest_precision(is_true)
+    recall = np.arange(1, len(precision) + 1) / num_objects
     # A last zero stands for recalls that are never reached.
-    precision = np.append(_highest_precision(is_true), 0.0)
-    return float(precision[np.searchsorted(recall, _RECALL_POINTS)].mean())
+    return float(np.append(precision, 0.0)[np.searchsorted(recall, _RECALL_POINTS)].mean())
 
 
 def _highest_precision(is_true: np.ndarray) -> np.ndarray:
-    precision = np.cumsum(is_true) / np.arange(1, len(is_true) + 1)
+    """Return the highest precision at the recall of each true detection or a higher one."""
+    places = np.flatnonzero(is_true) + 1  # it is highest at a true detection
+    precision = np.arange(1, len(places) + 1) / places
     highest: np.ndarray = np.maximum.accumulate(precision[::-1])[::-1]
     return highest
 
