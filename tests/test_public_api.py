@@ -15,6 +15,7 @@ import vodet
 NAMES = [
     "FPN",
     "STF",
+    "AugmentedStream",
     "CenterNetHead",
     "ClipDataModule",
     "FeatureMaps",

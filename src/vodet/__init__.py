@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vodet.augmented_stream import AugmentedStream
     from vodet.data.datamodule import ClipDataModule
     from vodet.data.resize import Letterbox, Resize
     from vodet.data.source import Source
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AugmentedStream": "vodet.augmented_stream",
     "FPN": "vodet.features.pyramid",
     "STF": "vodet.fusion.stf",
     "CenterNetHead": "vodet.heads.centernet",
@@ -63,6 +65,7 @@ _HOMES = {
 __all__ = [
     "FPN",
     "STF",
+    "AugmentedStream",
     "CenterNetHead",
     "ClipDataModule",
     "FeatureMaps",
