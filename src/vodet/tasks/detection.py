@@ -120,10 +120,11 @@ class VideoDetectionTask(L.LightningModule):
         """Compute the metric, once, on the detections of all processes, and log it."""
         if self.evaluation is not None:
             result = self.evaluation.metric.compute()
+            shown = getattr(self.trainer.datamodule, "best_by", "map")  # type: ignore[attr-defined]
             for name, value in result.items():
                 # Equal on all processes: the maximum keeps it, where a mean would round.
                 self.log(
-                    f"val/{name}", value, prog_bar=name == "map", reduce_fx="max", sync_dist=True
+                    f"val/{name}", value, prog_bar=name == shown, reduce_fx="max", sync_dist=True
                 )
             self.evaluation = None
 
