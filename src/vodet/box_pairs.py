@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-
-_CHUNK = 1_000_000  # pairs made at a time: bounds the memory of crowded frames
 
 
 def intersections(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarray:
@@ -51,29 +47,3 @@ def covered_shares(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) ->
     shared, own = intersections(boxes, others, pixel), areas(boxes, pixel)
     shares: np.ndarray = np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
     return shares
-
-
-def pairs_of_equal_keys(
-    keys: np.ndarray, other_keys: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Find all pairs of rows of two tables with equal keys, by and by.
-
-    Args:
-        keys: ``[N]`` int64.
-        other_keys: ``[M]`` int64.
-
-    Yields:
-        Rows ``[P]`` of the first table, ascending over all that is yielded, and rows ``[P]`` of
-        the second, ascending for each row of the first.
-    """
-    order = np.argsort(other_keys, kind="stable")
-    ordered = other_keys[order]
-    starts = np.searchsorted(ordered, keys, side="left")
-    counts = np.searchsorted(ordered, keys, side="right") - starts
-    rows = np.flatnonzero(counts)
-    parts = np.cumsum(counts[rows]) // _CHUNK
-    for part in np.split(rows, np.flatnonzero(np.diff(parts)) + 1):
-        first = np.repeat(part, counts[part])
-        ends = np.cumsum(counts[part])
-        within = np.arange(len(first)) - np.repeat(ends - counts[part], counts[part])
-        yield first, order[starts[first] + within]

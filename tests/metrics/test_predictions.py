@@ -11,7 +11,7 @@ import torch
 
 from vodet.errors import DataError
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.predictions import Predictions, positions_in
+from vodet.metrics.predictions import Predictions
 from vodet.metrics.results_file import read_predictions, write_predictions
 from vodet.structures import Detections, GroundTruth
 
@@ -188,9 +188,3 @@ def test_missing_and_truncated_files(tmp_path: Path) -> None:
         (tmp_path / "a.json.gz").write_bytes(damaged)
         with pytest.raises(DataError, match="to be a COCO results file"):
             read_predictions(tmp_path / "a.json.gz", ground_truth())
-
-
-def test_positions_in() -> None:
-    table = np.array([30, 10, 20])
-    assert positions_in(table, np.array([10, 30, 5, 20, 99])).tolist() == [1, 0, -1, 2, -1]
-    assert positions_in(table[:0], np.array([10])).tolist() == [-1]

@@ -8,8 +8,9 @@ import pytest
 
 from metrics.tracked import moving_objects, noisy_detections
 from vodet.errors import ConfigError
+from vodet.keys import positions_in
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.predictions import Predictions, positions_in
+from vodet.metrics.predictions import Predictions
 from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth

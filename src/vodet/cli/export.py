@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vodet.errors import ConfigError, DataError
+from vodet.keys import positions_in
 
 if TYPE_CHECKING:
     from vodet.data.index import VideoIndex
@@ -107,7 +108,6 @@ def _write_lines(
 ) -> None:
     from vodet.data.formats.export import SEQUENCE_TOOLKITS, DetectionRows, write_sequences
     from vodet.data.formats.export_vid import write_vid_devkit
-    from vodet.metrics.predictions import positions_in
     from vodet.metrics.results_file import shortest_decimals
 
     rows = DetectionRows(
@@ -141,7 +141,6 @@ def _original_ids(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the image id of each detection and the category id of each class in the original."""
     from vodet.data.formats.coco import read_coco_ids
-    from vodet.metrics.predictions import positions_in
 
     images, categories = read_coco_ids(original)
     used, places = np.unique(

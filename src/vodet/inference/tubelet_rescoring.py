@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from vodet.box_pairs import ious, pairs_of_equal_keys
+from vodet.box_pairs import ious
+from vodet.keys import pairs_of_equal_keys
 
 _LINK_IOU = 0.5
 _WEIGHT = 0.5

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vodet.box_pairs import covered_shares, ious, pairs_of_equal_keys
-from vodet.metrics.predictions import Predictions, positions_in
+from vodet.box_pairs import covered_shares, ious
+from vodet.keys import pairs_of_equal_keys, positions_in
+from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
 Threshold = float | Callable[[np.ndarray], np.ndarray]

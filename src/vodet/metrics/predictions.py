@@ -95,12 +95,3 @@ def _column(
     parts = [found[name].detach() for found in detections]
     joined: np.ndarray = (torch.cat(parts) if parts else torch.empty(0)).to("cpu", dtype).numpy()
     return joined
-
-
-def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the position of each value in a table of distinct ids, -1 where it is not there."""
-    if not table.size:
-        return np.full(len(values), -1)
-    order = np.argsort(table)
-    nearest = order[np.searchsorted(table, values, sorter=order).clip(max=len(table) - 1)]
-    return np.where(table[nearest] == values, nearest, -1)

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from vodet.errors import ConfigError
+from vodet.keys import positions_in
 from vodet.metrics import motion, track_length
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.groups import group_headlines
-from vodet.metrics.predictions import Measure, Predictions, positions_in
+from vodet.metrics.predictions import Measure, Predictions
 from vodet.metrics.steadiness import steadiness
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision

@@ -20,7 +20,8 @@ import numpy as np
 
 from vodet.errors import DataError
 from vodet.files import replacing
-from vodet.metrics.predictions import Predictions, positions_in
+from vodet.keys import positions_in
+from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
 _CHUNK = 20_000  # rows encoded at a time: bounds the memory

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from vodet.box_pairs import pairs_of_equal_keys
+from vodet.keys import pairs_of_equal_keys, positions_in
 from vodet.metrics.matching import by_score, find_candidates, match, outcomes
 from vodet.metrics.precision_recall import area_under_curve, mean_of_known, with_mean
-from vodet.metrics.predictions import Predictions, positions_in
+from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
 _LEAST_IOU = 0.7

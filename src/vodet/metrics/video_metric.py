@@ -9,9 +9,10 @@ import numpy as np
 from torchmetrics import Metric
 
 from vodet.errors import ConfigError, DataError
+from vodet.keys import positions_in
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.distributed import gather_to_first, on_first
-from vodet.metrics.predictions import Measure, Predictions, positions_in
+from vodet.metrics.predictions import Measure, Predictions
 from vodet.structures import Detections, GroundTruth
 
 

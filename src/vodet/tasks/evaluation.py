@@ -8,7 +8,8 @@ from itertools import groupby
 import numpy as np
 
 from vodet.inference.tubelet_linking import LINKINGS
-from vodet.metrics.predictions import Predictions, positions_in
+from vodet.keys import positions_in
+from vodet.metrics.predictions import Predictions
 from vodet.metrics.video_metric import VideoMetric
 from vodet.streaming import VideoStream
 from vodet.structures import FrameDetections, FrameInfo, GroundTruth, VideoChunk

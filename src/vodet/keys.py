@@ -1,0 +1,57 @@
+"""Rows of tables found by integer keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+_PAIRS = 1_000_000  # made at a time: bounds the memory of crowded frames
+_SPAN = 20_000_000  # of keys that are looked up in an array of all between them
+
+
+def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the position of each value in a table of distinct keys, -1 where it is not there.
+
+    Args:
+        table: ``[M]`` int64.
+        values: ``[N]`` int64.
+    """
+    if not table.size:
+        return np.full(len(values), -1)
+    first, last = int(table.min()), int(table.max())
+    if last - first >= _SPAN:
+        order = np.argsort(table)
+        nearest = order[np.searchsorted(table, values, sorter=order).clip(max=len(table) - 1)]
+        return np.where(table[nearest] == values, nearest, -1)
+    positions = np.full(last - first + 2, -1)  # the last place is that of all other values
+    positions[table - first] = np.arange(len(table))
+    is_between = (values >= first) & (values <= last)
+    return positions[np.where(is_between, values - first, -1)]
+
+
+def pairs_of_equal_keys(
+    keys: np.ndarray, other_keys: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Find all pairs of rows of two tables with equal keys, by and by.
+
+    Args:
+        keys: ``[N]`` int64.
+        other_keys: ``[M]`` int64.
+
+    Yields:
+        Rows ``[P]`` of the first table, ascending over all that is yielded, and rows ``[P]`` of
+        the second, ascending for each row of the first.
+    """
+    order = np.argsort(other_keys, kind="stable")
+    distinct, starts, lengths = np.unique(other_keys[order], return_index=True, return_counts=True)
+    found = positions_in(distinct, keys)
+    rows = np.flatnonzero(found >= 0)
+    found = found[rows]
+    counts = lengths[found]
+    parts = np.cumsum(counts) // _PAIRS
+    for part in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(parts)) + 1):
+        first = np.repeat(rows[part], counts[part])
+        ends = np.cumsum(counts[part])
+        within = np.arange(len(first)) - np.repeat(ends - counts[part], counts[part])
+        yield first, order[np.repeat(starts[found[part]], counts[part]) + within]
