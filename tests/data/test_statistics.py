@@ -33,7 +33,7 @@ def index() -> VideoIndex:
         iscrowd=np.array([False, False, False, False, False, True]),
     )  # fmt: skip
     categories = {0: "cat", 1: "dog", 2: "owl"}
-    return VideoIndex.from_rows("a.json", categories, ["x", "y"], frames, boxes)
+    return VideoIndex.from_rows("a.json", categories, ["x", "y"], frames, boxes, {"y": ["night"]})
 
 
 def test_hand_counted(index: VideoIndex) -> None:
@@ -90,6 +90,7 @@ def test_table(index: VideoIndex) -> None:
         "tracks 3",
         "boxes per track 1 / 1 / 2",
         "boxes of 'owl' 0",
+        "videos with 'night' 1",
     ):
         assert line in text
 

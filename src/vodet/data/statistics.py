@@ -51,6 +51,7 @@ class Statistics:
         box_sizes: Square root of width times height of the boxes, in pixels, crowds not counted.
         tracks: Number of tracks, crowds not counted.
         track_lengths: Boxes per track; ``None`` where no track is known.
+        videos_per_attribute: Number of videos with each attribute.
     """
 
     videos: int
@@ -65,6 +66,7 @@ class Statistics:
     box_sizes: Spread | None
     tracks: int
     track_lengths: Spread | None
+    videos_per_attribute: dict[str, int]
 
 
 def compute_statistics(index: VideoIndex) -> Statistics:
@@ -88,6 +90,9 @@ def compute_statistics(index: VideoIndex) -> Statistics:
         box_sizes=Spread.of(np.sqrt(width * height)),
         tracks=len(track_lengths),
         track_lengths=Spread.of(track_lengths),
+        videos_per_attribute=dict(
+            zip(index.attribute_names, index.video_attributes.sum(axis=0).tolist(), strict=True)
+        ),
     )
 
 
@@ -121,6 +126,9 @@ def statistics_table(index: VideoIndex) -> Table:
     table.add_section()
     for name, boxes in numbers.boxes_per_class.items():
         table.add_row(f"boxes of {name!r}", str(boxes))
+    table.add_section()
+    for name, videos in numbers.videos_per_attribute.items():
+        table.add_row(f"videos with {name!r}", str(videos))
     table.caption = "Spreads are minimum / median / maximum."
     return table
 
