@@ -117,6 +117,20 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
             "train trainer.max_epochs",
             "Cannot read the argument 'trainer.max_epochs'. Expected KEY=VALUE, such as seed=1;",
         ),
+        (
+            "eval ckpt=a data=uavdt",
+            "data is no group of this command. "
+            "Set one of its keys: data.annotations, data.images, ",
+        ),
+        (
+            "eval steadiness=0.5",
+            "steadiness=0.5 puts a value in the place of keys. "
+            "Set one of its keys: steadiness.score_threshold.",
+        ),
+        (
+            "predict ckpt=a source=b test_time_augmentation=true",
+            "Set one of its keys: test_time_augmentation.flip, test_time_augmentation.scales.",
+        ),
         ("eval ckpt=[a", "Cannot read the argument 'ckpt=[a'. Expected KEY=VALUE"),
         (
             "train experiment=demo trainer=ddp_slurm",
@@ -140,6 +154,18 @@ def test_command_line(
             "Resizing needs 1 <= short_side <= long_side, "
             "found Resize(short_side=0, long_side=64).",
         ),
+        (
+            "data.resize=64",
+            "data.resize=64 puts a value in the place of keys. "
+            "Set one of its keys: data.resize.short_side, data.resize.long_side.",
+        ),
+        ("model.fusion=mean", "Did you mean model/fusion=mean?"),
+        (
+            "data.best_by=vid/ap_70",
+            "data.best_by must be a number of data.protocols, which are coco, vid, motion, "
+            "steadiness; found 'vid/ap_70'. Such numbers are map, map_50, map_75, vid/ap_50, ",
+        ),
+        ("data.protocols=vid", "data.protocols, which are vid; found 'map'."),
         ("data.batch_size=0", "data.batch_size must be at least 1, found 0."),
         ("data.num_workers=-1", "data.num_workers must be at least 0, found -1."),
         ("data.chunk_size=0", "data.chunk_size must be at least 1, found 0."),
@@ -175,9 +201,12 @@ def process_fails(*arguments: str) -> str:
     return ended.stderr.splitlines()[-1]
 
 
-def test_a_choice_that_the_tests_would_refuse_before(inside: Path, data_set: Path) -> None:
+def test_choices_that_the_tests_would_refuse_before(inside: Path, data_set: Path) -> None:
     message = process_fails(*train_on(data_set), "data.on_bad_frame=skp")
     assert message == "Error: on_bad_frame must be one of raise, skip; found 'skp'."
+    message = process_fails(*train_on(data_set), "data.train.share=half")
+    assert message.startswith("Error: Expected a share, a number above 0, for every set to train")
+    assert message.endswith("found ['half'].")
 
 
 def test_the_process_ends_in_order_after_a_failure_in_evaluation(
