@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from cli.conftest import TINY, Command
+from vodet.cli.app import config_dir
 
 Fails = Callable[..., str]
 
@@ -143,6 +144,18 @@ def test_command_line(
 ) -> None:
     monkeypatch.delenv("SLURM_NTASKS_PER_NODE", raising=False)
     assert message in fails(*command_line.split())
+
+
+def test_help_of_an_evaluation_names_the_groups_that_it_has(
+    inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command("eval", "--help")
+    text = capsys.readouterr().out
+    for group in ("trainer", "window"):
+        options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+        assert f"\n{group}: {', '.join(options)}\n" in text
+    assert "\nexperiment:" not in text
 
 
 @pytest.mark.parametrize(
@@ -341,6 +354,14 @@ def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> 
     assert expected in fails("train", *SMALL, f"resume={broken}")
 
 
-def test_no_frames_at_a_time(fails: Fails, trained: Path) -> None:
-    arguments = (f"ckpt={trained}/last.ckpt", "source=data/demo/images/val/val_000")
-    assert fails("predict", *arguments, "chunk_size=0") == "chunk_size must be at least 1, found 0."
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("chunk_size=0", "chunk_size must be a whole number and at least 1, found 0."),
+        ("chunk_size=1.5", "chunk_size must be a whole number and at least 1, found 1.5."),
+        ("score_threshold=low", "score_threshold must be a number, found low."),
+        ("fps=0", "fps must be above 0, found 0."),
+    ],
+)
+def test_numbers_of_a_prediction(setting: str, message: str, fails: Fails) -> None:
+    assert fails("predict", "ckpt=none.ckpt", "source=none", setting) == message
