@@ -20,6 +20,9 @@ from vodet.errors import ConfigError
 Size = tuple[int, int]
 
 
+NO_CATEGORY = -(2**63)  # stands for the category id of a class that the annotation file lacks
+
+
 class Target(TypedDict):
     """Annotated objects of one frame, in torchvision's convention.
 
@@ -236,7 +239,8 @@ class GroundTruth:
 
     Args:
         class_names: Names of the labels.
-        category_ids: Category id of each label in the annotation file, ``[K]`` int64.
+        category_ids: Category id of each label in the annotation file, ``[K]`` int64;
+            ``NO_CATEGORY`` for classes that it lacks.
         image_ids: Ids of the annotated frames, ``[F]`` int64.
         sizes: Their sizes ``(height, width)``, ``[F, 2]`` int32.
         videos: The number of the video of each, ``[F]`` int64.

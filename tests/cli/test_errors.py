@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from cli.conftest import TINY, Command
+from vodet.cli.app import config_dir
 
 Fails = Callable[..., str]
 
@@ -117,6 +118,20 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
             "train trainer.max_epochs",
             "Cannot read the argument 'trainer.max_epochs'. Expected KEY=VALUE, such as seed=1;",
         ),
+        (
+            "eval ckpt=a data=uavdt",
+            "data is no group of this command. "
+            "Set one of its keys: data.annotations, data.images, ",
+        ),
+        (
+            "eval steadiness=0.5",
+            "steadiness=0.5 puts a value in the place of keys. "
+            "Set one of its keys: steadiness.score_threshold.",
+        ),
+        (
+            "predict ckpt=a source=b test_time_augmentation=true",
+            "Set one of its keys: test_time_augmentation.flip, test_time_augmentation.scales.",
+        ),
         ("eval ckpt=[a", "Cannot read the argument 'ckpt=[a'. Expected KEY=VALUE"),
         (
             "train experiment=demo trainer=ddp_slurm",
@@ -131,6 +146,18 @@ def test_command_line(
     assert message in fails(*command_line.split())
 
 
+def test_help_of_an_evaluation_names_the_groups_that_it_has(
+    inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        command("eval", "--help")
+    text = capsys.readouterr().out
+    for group in ("trainer", "window"):
+        options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+        assert f"\n{group}: {', '.join(options)}\n" in text
+    assert "\nexperiment:" not in text
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
@@ -140,6 +167,18 @@ def test_command_line(
             "Resizing needs 1 <= short_side <= long_side, "
             "found Resize(short_side=0, long_side=64).",
         ),
+        (
+            "data.resize=64",
+            "data.resize=64 puts a value in the place of keys. "
+            "Set one of its keys: data.resize.short_side, data.resize.long_side.",
+        ),
+        ("model.fusion=mean", "Did you mean model/fusion=mean?"),
+        (
+            "data.best_by=vid/ap_70",
+            "data.best_by must be a number of data.protocols, which are coco, vid, motion, "
+            "steadiness; found 'vid/ap_70'. Such numbers are map, map_50, map_75, vid/ap_50, ",
+        ),
+        ("data.protocols=vid", "data.protocols, which are vid; found 'map'."),
         ("data.batch_size=0", "data.batch_size must be at least 1, found 0."),
         ("data.num_workers=-1", "data.num_workers must be at least 0, found -1."),
         ("data.chunk_size=0", "data.chunk_size must be at least 1, found 0."),
@@ -175,9 +214,12 @@ def process_fails(*arguments: str) -> str:
     return ended.stderr.splitlines()[-1]
 
 
-def test_a_choice_that_the_tests_would_refuse_before(inside: Path, data_set: Path) -> None:
+def test_choices_that_the_tests_would_refuse_before(inside: Path, data_set: Path) -> None:
     message = process_fails(*train_on(data_set), "data.on_bad_frame=skp")
     assert message == "Error: on_bad_frame must be one of raise, skip; found 'skp'."
+    message = process_fails(*train_on(data_set), "data.train.share=half")
+    assert message.startswith("Error: Expected a share, a number above 0, for every set to train")
+    assert message.endswith("found ['half'].")
 
 
 def test_the_process_ends_in_order_after_a_failure_in_evaluation(
@@ -312,6 +354,14 @@ def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> 
     assert expected in fails("train", *SMALL, f"resume={broken}")
 
 
-def test_no_frames_at_a_time(fails: Fails, trained: Path) -> None:
-    arguments = (f"ckpt={trained}/last.ckpt", "source=data/demo/images/val/val_000")
-    assert fails("predict", *arguments, "chunk_size=0") == "chunk_size must be at least 1, found 0."
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("chunk_size=0", "chunk_size must be a whole number and at least 1, found 0."),
+        ("chunk_size=1.5", "chunk_size must be a whole number and at least 1, found 1.5."),
+        ("score_threshold=low", "score_threshold must be a number, found low."),
+        ("fps=0", "fps must be above 0, found 0."),
+    ],
+)
+def test_numbers_of_a_prediction(setting: str, message: str, fails: Fails) -> None:
+    assert fails("predict", "ckpt=none.ckpt", "source=none", setting) == message

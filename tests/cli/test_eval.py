@@ -217,6 +217,16 @@ def test_says_what_is_missing(
     )
 
 
+def test_annotations_need_their_images(
+    trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", f"ckpt={trained}/best.ckpt", "data.annotations=data/demo/train.json")
+    assert "Expected data.images=FOLDER beside data.annotations=data/demo/train.json" in (
+        capsys.readouterr().err
+    )
+
+
 def found_by(stream: VideoStream) -> dict[int, list[tuple[float, ...]]]:
     """What a stream finds in the videos of the validation set, by image id, from COCO's view."""
     index = read_st_coco(Path("data/demo/val.json"))

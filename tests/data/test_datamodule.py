@@ -19,7 +19,7 @@ from vodet.data.sampling import TemporalDropout
 from vodet.data.source import Source, match_classes
 from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError, DataError
-from vodet.structures import Window
+from vodet.structures import NO_CATEGORY, Window
 
 
 def module(source, **options):
@@ -201,7 +201,7 @@ def test_class_names_come_from_the_training_data(write_set):
 
     assert data.class_names == ("red", "green", "blue")
     assert data.val_index.class_names == data.class_names
-    assert data.val_index.category_ids.tolist() == [3, 1, 4]
+    assert data.val_index.category_ids.tolist() == [3, 1, NO_CATEGORY]
     target = data.val_index.target(0)
     assert target["labels"].tolist() == [0, 1]  # red before green, as drawn
     assert module(None, val=val).class_names == ("green", "red")
@@ -213,7 +213,7 @@ def test_classes_of_a_trained_detector_come_first(write_set):
     data = module(None, val=val, class_names=["green", "red"])
 
     assert data.class_names == ("green", "red")
-    assert data.val_index.category_ids.tolist() == [8, 7]
+    assert data.val_index.category_ids.tolist() == [NO_CATEGORY, 7]
     assert data.val_index.target(0)["labels"].tolist() == [1]
 
 
@@ -222,7 +222,7 @@ def test_matching_changes_labels_alone(source):
 
     matched = match_classes(index, ("green", "blue", "red"))
 
-    assert matched.category_ids.tolist() == [7, 8, 3]
+    assert matched.category_ids.tolist() == [7, NO_CATEGORY, 3]
     assert np.array_equal(matched.labels, 2 - 2 * index.labels)
     assert np.array_equal(matched.boxes, index.boxes)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -42,10 +43,10 @@ def test_weights_follow_the_shares(write_set):
     np.testing.assert_allclose(weights / weights.sum(), [3 / 8, 3 / 8, 1 / 12, 1 / 12, 1 / 12])
 
 
-@pytest.mark.parametrize("shares", [(1, None), (1, 0), (-1, 1)])
+@pytest.mark.parametrize("shares", [(1, None), (1, 0), (-1, 1), (1, math.nan), (1, True)])
 def test_shares_for_all_or_none(write_set, shares):
     mixed = MixedClips([clips_of(write_set("a")), clips_of(write_set("b"))])
-    with pytest.raises(ConfigError, match=r"share above 0 for every set .*or for none"):
+    with pytest.raises(ConfigError, match=r"a number above 0, for every set .*or for none"):
         mixed.weights(shares)
 
 

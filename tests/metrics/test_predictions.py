@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from vodet.errors import DataError
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.predictions import Predictions
 from vodet.metrics.results_file import read_predictions, write_predictions
-from vodet.structures import Detections, GroundTruth
+from vodet.structures import NO_CATEGORY, Detections, GroundTruth
 
 
 def ground_truth(frames: int = 30) -> GroundTruth:
@@ -71,6 +72,30 @@ def test_format_is_that_of_coco_results(tmp_path: Path) -> None:
     (entry,) = json.loads((tmp_path / "a.json").read_text())
     assert entry.pop("bbox") == pytest.approx([0.1, 2, 10, 2])
     assert entry == {"image_id": 105, "category_id": 8, "score": 0.7}
+
+
+def test_detections_of_classes_that_the_annotations_lack_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_file = ground_truth()
+    truth = replace(
+        of_file, class_names=("zebra", "car", "dog"), category_ids=np.array([NO_CATEGORY, 3, 8])
+    )
+    found = Predictions(
+        image_ids=np.array([100, 101, 102]),
+        boxes=np.array([[1, 2, 3, 4]] * 3, np.float32),
+        scores=np.array([0.5, 0.25, 0.75], np.float32),
+        labels=np.array([1, 0, 2]),
+    )
+    write_predictions(tmp_path / "a.json", truth, found)
+
+    read = read_predictions(tmp_path / "a.json", of_file)
+    assert read.image_ids.tolist() == [100, 102]
+    assert [of_file.class_names[label] for label in read.labels] == ["car", "dog"]
+    (record,) = caplog.records
+    assert record.getMessage().endswith(
+        "a.json: left out 1 of 3 detections, of classes that the annotations lack: zebra."
+    )
 
 
 def test_no_predictions(tmp_path: Path) -> None:

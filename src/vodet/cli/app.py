@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -73,6 +74,7 @@ def _with_all_values(command: Callable[[DictConfig], None]) -> Callable[[DictCon
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()  # the command, which it was for, has ended
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         return hydra.compose(config_name, overrides)
 

@@ -179,11 +179,17 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
     """Return the data to evaluate on: as configured, else as in training.
 
     Raises:
-        ConfigError: If neither says it.
+        ConfigError: If neither says it, or annotations are configured without their images.
     """
     known = trained.get("data", {}).get("val") or {}
     annotations = data.annotations or known.get("annotations")
     images = data.images or (known.get("images") if not data.annotations else None)
+    if data.annotations and not images:
+        msg = (
+            f"Expected data.images=FOLDER beside data.annotations={annotations}: the folder that "
+            "the file names in it are relative to."
+        )
+        raise ConfigError(msg)
     if not annotations or not images:
         msg = (
             "Expected data.annotations=FILE and data.images=FOLDER, since the checkpoint does not "

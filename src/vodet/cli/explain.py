@@ -35,18 +35,27 @@ def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str
         if isinstance(cause, VodetError):
             return _without_worker(cause)
     for cause in causes:
-        if isinstance(cause, OverrideParseException):
-            return _unreadable_argument(cause)
-        if isinstance(cause, MissingConfigException) and cause.options:
-            return _unknown_choice(cause)
-        if isinstance(cause, ConfigCompositionException) and (key := _refused_key(cause)):
-            return _unknown_key(key, _config_of(arguments, key, compose))
+        if message := _of_composition(cause, arguments, compose):
+            return message
+    if message := _replaced_keys(arguments, compose):
+        return message
+    for cause in causes:
         if isinstance(cause, OmegaConfBaseException):
             return _with_its_key(cause)
         if isinstance(cause, HydraException | MisconfigurationException):
             return str(cause)
         if _is_lost_process(cause):
             return "Another process of this run has ended: what it has written says why."
+    return None
+
+
+def _of_composition(error: BaseException, arguments: Sequence[str], compose: Compose) -> str | None:
+    if isinstance(error, OverrideParseException):
+        return _unreadable_argument(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        return _unknown_choice(error)
+    if isinstance(error, ConfigCompositionException) and (key := _refused_key(error)):
+        return _unknown_key(key, _config_of(arguments, key, compose))
     return None
 
 
@@ -111,9 +120,11 @@ def _unknown_key(key: str, config: DictConfig) -> str:
     parts = key.split(separator)
     known = _keys_below(config, [])
     depth = 0
-    while parts[depth] in known:
+    while depth < len(parts) and parts[depth] in known:
         known = _keys_below(config, parts[: depth + 1])
         depth += 1
+    if depth == len(parts):
+        return f"{key} is no group of this command.{_its_keys(key, config)}"
     nearest = difflib.get_close_matches(parts[depth], known, n=1, cutoff=0.5)
     found = [separator.join([*parts[:depth], name, *parts[depth + 1 :]]) for name in nearest]
     if len(parts) == 1:
@@ -122,6 +133,44 @@ def _unknown_key(key: str, config: DictConfig) -> str:
     valid = f" Valid keys{place and f' of {place}'}: {', '.join(known)}."
     listed = valid if known else f" {place} has no keys."
     return f"There is no {what} {key!r}.{_did_you_mean(found) or listed}"
+
+
+def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:
+    """Name a setting that has put a value in the place of keys, as ``data.resize=64``."""
+    settings = [argument for argument in arguments if re.match(r"[\w/@.]+=", argument)]
+    try:
+        config = compose(settings)
+        choices = [setting for setting in settings if _is_choice(setting.split("=")[0], config)]
+        before = compose(choices)
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return None
+    for key, _, value in (setting.partition("=") for setting in settings):
+        now = OmegaConf.select(config, key)
+        is_value = now is not None and not isinstance(now, DictConfig)
+        if is_value and isinstance(OmegaConf.select(before, key), DictConfig):
+            return f"{key}={value} puts a value in the place of keys." + (
+                _did_you_mean(_as_choice(key, value, compose)) or _its_keys(key, before)
+            )
+    return None
+
+
+def _is_choice(key: str, config: DictConfig) -> bool:
+    return "/" in key or isinstance(OmegaConf.select(config, key), DictConfig)
+
+
+def _as_choice(key: str, value: str, compose: Compose) -> list[str]:
+    """Return the choice of a group's option, as ``model/fusion=mean``, if there is one."""
+    choice = f"{key.replace('.', '/')}={value}"
+    try:
+        compose([choice])
+    except (HydraException, OmegaConfBaseException, ValueError):
+        return []
+    return [choice] if "." in key else []
+
+
+def _its_keys(key: str, config: DictConfig) -> str:
+    names = [f"{key}.{name}" for name in _keys_below(config, key.split("."))]
+    return f" Set one of its keys: {', '.join(names)}."
 
 
 def _keys_below(config: DictConfig, path: list[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -17,10 +18,12 @@ from vodet.tasks.checkpoint import load
 
 
 def predict(config: DictConfig) -> None:
-    """Run the checkpoint that a config names on its source."""
-    if config.chunk_size < 1:
-        msg = f"chunk_size must be at least 1, found {config.chunk_size}."
-        raise ConfigError(msg)
+    """Run the checkpoint that a config names on its source.
+
+    Raises:
+        ConfigError: If a setting cannot work.
+    """
+    check_numbers(config)
     check_linking(config.tubelet_linking)
     stream = stream_factory(config.test_time_augmentation)
     sources = open_sources(config.source)
@@ -36,6 +39,24 @@ def predict(config: DictConfig) -> None:
             fps=config.fps,
             tubelet_linking=config.tubelet_linking,
         )
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Make sure that the numbers of a config can be used.
+
+    Raises:
+        ConfigError: If one is no number, or too small.
+    """
+    for name in ("score_threshold", "chunk_size", "fps"):
+        if isinstance(config[name], bool) or not isinstance(config[name], int | float):
+            msg = f"{name} must be a number, found {config[name]}."
+            raise ConfigError(msg)
+    if not isinstance(config.chunk_size, int) or config.chunk_size < 1:
+        msg = f"chunk_size must be a whole number and at least 1, found {config.chunk_size}."
+        raise ConfigError(msg)
+    if not 0 < config.fps < math.inf:
+        msg = f"fps must be above 0, found {config.fps}."
+        raise ConfigError(msg)
 
 
 def find_device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from vodet.data.datamodule import ClipDataModule
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
 from vodet.files import remove_partial
-from vodet.metrics.protocols import choose_protocols, measure_all
+from vodet.metrics.predictions import Measure
+from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all, names_of_numbers
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
@@ -103,9 +105,15 @@ def set_precision(name: str) -> None:
 
 
 def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
-    """Build the data module and, for the classes that it has, the detector and its task."""
+    """Build the data module and, for the classes that it has, the detector and its task.
+
+    Raises:
+        ConfigError: If a protocol does not exist, or has no such number as ``best_by``.
+    """
     prepare(config)
     data: ClipDataModule = instantiate(config.data)
+    protocols = choose_protocols(data.protocols)
+    check_best_by(data, protocols)
     detector: VideoDetector = instantiate(config.model, class_names=data.class_names)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     task = VideoDetectionTask(
@@ -114,10 +122,28 @@ def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
         schedule=instantiate(config.scheduler),
         config=resolved,
         compile_encoder=config.compile_encoder,
-        measure=partial(measure_all, choose_protocols(data.protocols)),
+        measure=partial(measure_all, protocols),
         seed=config.seed,
     )
     return data, task
+
+
+def check_best_by(data: ClipDataModule, protocols: Mapping[str, Measure]) -> None:
+    """Make sure, before hours of training, that the number that tells the best will be there.
+
+    Raises:
+        ConfigError: If the protocols have no such number.
+    """
+    if data.val is None:
+        return
+    names = names_of_numbers(protocols, data.val_index.ground_truth())
+    if data.best_by not in names:
+        headlines = [key for name in protocols for key in HEADLINES[name]]
+        msg = (
+            f"data.best_by must be a number of data.protocols, which are {', '.join(protocols)}; "
+            f"found {data.best_by!r}. Such numbers are {', '.join(headlines)}."
+        )
+        raise ConfigError(msg)
 
 
 def prepare(config: DictConfig) -> None:

@@ -93,7 +93,7 @@ class ClipDataModule(LightningDataModule):
         size_divisor: int = 32,
         on_bad_frame: OnBadFrame = "raise",
         seed: int = 0,
-        protocols: Sequence[str] = ("coco",),
+        protocols: str | Sequence[str] = ("coco",),
         best_by: str = "map",
         pin_memory: bool | None = None,
         multiprocessing_context: str | None = None,
@@ -126,7 +126,7 @@ class ClipDataModule(LightningDataModule):
         self.size_divisor = size_divisor
         self.on_bad_frame = on_bad_frame
         self.seed = seed
-        self.protocols = tuple(protocols)
+        self.protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
         self.best_by = best_by
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.multiprocessing_context = multiprocessing_context

@@ -71,7 +71,7 @@ class VideoIndex(Columns):
     Args:
         source: The file it was read from.
         class_names: In ascending order of category id; a label is a position in it.
-        category_ids: Category id of each label.
+        category_ids: Category id of each label; ``NO_CATEGORY`` for classes that the file lacks.
         video_names: Names of the videos, in the order of their first appearance in the file.
         video_starts: Frames of video ``v`` are rows ``video_starts[v]:video_starts[v + 1]``.
         attribute_names: Names of the attributes of videos, ``night`` and the like.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -52,12 +53,12 @@ class MixedClips(Dataset[Clip]):
                 where there are shares, else over all.
 
         Raises:
-            ConfigError: If some sets have a share and others none, or one is not above 0.
+            ConfigError: If some sets have a share and others none, or one is no number above 0.
         """
         known = [share for share in shares if share is not None]
-        if known and (len(known) < len(shares) or min(known) <= 0):
+        if known and not all(map(_is_share, shares)):
             msg = (
-                "Expected a share above 0 for every set to train on (data.train.share, "
+                "Expected a share, a number above 0, for every set to train on (data.train.share, "
                 f"data.extra_train.NAME.share) or for none, found {list(shares)}."
             )
             raise ConfigError(msg)
@@ -75,6 +76,13 @@ class MixedClips(Dataset[Clip]):
         clips, labels = zip(*(part.classes() for part in self.parts), strict=True)
         shifted = [own + start for own, start in zip(clips, self.starts, strict=False)]
         return np.concatenate(shifted), np.concatenate(labels)
+
+
+def _is_share(share: float | int | None) -> bool:
+    """Say whether it is a number above 0; a config may hold anything."""
+    if isinstance(share, bool) or not isinstance(share, int | float):
+        return False
+    return 0 < share < math.inf
 
 
 def class_balance(

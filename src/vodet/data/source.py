@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from vodet.data.index import VideoIndex
 from vodet.data.st_coco import read_st_coco
 from vodet.errors import DataError
+from vodet.structures import NO_CATEGORY
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def match_classes(index: VideoIndex, class_names: Sequence[str]) -> VideoIndex:
     """Give an index the labels of given classes, by their names.
 
     Category ids stay those of the index, so that predictions fit its file; a class that it lacks
-    gets the next free id.
+    has ``NO_CATEGORY``.
 
     Raises:
         DataError: If the index has a class that is not among the given ones.
@@ -72,13 +72,10 @@ def match_classes(index: VideoIndex, class_names: Sequence[str]) -> VideoIndex:
         )
         raise DataError(msg)
     ids = dict(zip(index.class_names, index.category_ids.tolist(), strict=True))
-    free = itertools.count(max(ids.values(), default=0) + 1)
     labels = np.array([class_names.index(name) for name in index.class_names], np.int16)
     return replace(
         index,
         class_names=tuple(class_names),
-        category_ids=np.array(
-            [ids[name] if name in ids else next(free) for name in class_names], np.int64
-        ),
+        category_ids=np.array([ids.get(name, NO_CATEGORY) for name in class_names], np.int64),
         labels=labels[index.labels],
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,9 @@ from vodet.errors import DataError
 from vodet.files import replacing
 from vodet.keys import positions_in
 from vodet.metrics.predictions import Predictions
-from vodet.structures import GroundTruth
+from vodet.structures import NO_CATEGORY, GroundTruth
+
+_log = logging.getLogger(__name__)
 
 _CHUNK = 20_000  # rows encoded at a time: bounds the memory
 _SHOWN = 200  # characters of a faulty entry
@@ -43,17 +46,33 @@ def write_predictions(
 ) -> None:
     """Write predictions; the file appears when it is complete, or not at all.
 
+    Detections of classes that the annotation file lacks have no category id: they are left out, and
+    their number is logged.
+
     Args:
         path: Gzipped if its name ends in ``.gz``.
         ground_truth: Gives the category ids of the labels.
         predictions: In original pixels, inside the images.
     """
+    predictions = _of_known_classes(path, ground_truth, predictions)
     with replacing(path) as partial, _open(partial, Path(path).suffix == ".gz") as file:
         for start in range(0, len(predictions), _CHUNK):
             rows = predictions[np.arange(start, min(start + _CHUNK, len(predictions)))]
             file.write(b"," if start else b"[")
             file.write(msgspec.json.encode(_entries(rows, ground_truth.category_ids))[1:-1])
         file.write(b"]" if len(predictions) else b"[]")
+
+
+def _of_known_classes(
+    path: str | Path, ground_truth: GroundTruth, predictions: Predictions
+) -> Predictions:
+    is_known = ground_truth.category_ids[predictions.labels] != NO_CATEGORY
+    if not is_known.all():
+        lacking = np.flatnonzero(ground_truth.category_ids == NO_CATEGORY)
+        names = ", ".join(ground_truth.class_names[label] for label in lacking)
+        message = "%s: left out %d of %d detections, of classes that the annotations lack: %s."
+        _log.warning(message, path, np.count_nonzero(~is_known), len(is_known), names)
+    return predictions[is_known]
 
 
 def _entries(predictions: Predictions, category_ids: np.ndarray) -> list[_Entry]:
