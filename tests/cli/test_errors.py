@@ -176,9 +176,10 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         (
             "data.best_by=vid/ap_70",
             "data.best_by must be a number of data.protocols, which are coco, vid, motion, "
-            "steadiness; found 'vid/ap_70'. Such numbers are map, map_50, map_75, vid/ap_50, ",
+            "steadiness, and the higher the better; found 'vid/ap_70'. Such are map, map_50, ",
         ),
-        ("data.protocols=vid", "data.protocols, which are vid; found 'map'."),
+        ("data.protocols=vid", "which are vid, and the higher the better; found 'map'."),
+        ("data.best_by=steadiness/jitter", "found 'steadiness/jitter'. Such are map, map_50, "),
         ("data.batch_size=0", "data.batch_size must be at least 1, found 0."),
         ("data.num_workers=-1", "data.num_workers must be at least 0, found -1."),
         ("data.chunk_size=0", "data.chunk_size must be at least 1, found 0."),

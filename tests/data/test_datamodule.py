@@ -273,6 +273,12 @@ def test_further_data_are_joined_by_the_names_of_their_classes(write_set, caplog
     assert "extra_train.stills has" not in caplog.text
 
 
+def test_extra_data_must_be_sources(source):
+    plain = {"annotations": source.annotations, "images": source.images}
+    with pytest.raises(ConfigError, match=r"data.extra_train.det: expected a source, with _target"):
+        _ = module(source, extra_train={"det": plain}).class_names
+
+
 def test_shares_and_epochs_of_further_data(write_set):
     train, stills = write_set("train"), write_set("stills", {"a": 1, "b": 1, "c": 1})
     sources = [replace(source, share=share) for source, share in ((train, 1), (stills, 2))]

@@ -22,7 +22,13 @@ from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
 from vodet.files import remove_partial
 from vodet.metrics.predictions import Measure
-from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all, names_of_numbers
+from vodet.metrics.protocols import (
+    HEADLINES,
+    LOWER_IS_BETTER,
+    choose_protocols,
+    measure_all,
+    names_of_numbers,
+)
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
@@ -132,16 +138,17 @@ def check_best_by(data: ClipDataModule, protocols: Mapping[str, Measure]) -> Non
     """Make sure, before hours of training, that the number that tells the best will be there.
 
     Raises:
-        ConfigError: If the protocols have no such number.
+        ConfigError: If the protocols have no such number, or it is better the lower it is.
     """
     if data.val is None:
         return
     names = names_of_numbers(protocols, data.val_index.ground_truth())
-    if data.best_by not in names:
+    if data.best_by not in names or data.best_by.partition("@")[0] in LOWER_IS_BETTER:
         headlines = [key for name in protocols for key in HEADLINES[name]]
+        usable = [key for key in headlines if key not in LOWER_IS_BETTER]
         msg = (
-            f"data.best_by must be a number of data.protocols, which are {', '.join(protocols)}; "
-            f"found {data.best_by!r}. Such numbers are {', '.join(headlines)}."
+            f"data.best_by must be a number of data.protocols, which are {', '.join(protocols)}, "
+            f"and the higher the better; found {data.best_by!r}. Such are {', '.join(usable)}."
         )
         raise ConfigError(msg)
 

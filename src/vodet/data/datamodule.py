@@ -38,7 +38,8 @@ class ClipDataModule(LightningDataModule):
 
     Args:
         train: Data to train on; None where there is no training.
-        extra_train: Further data to train on, by any name. Classes are joined by their names.
+        extra_train: Further data to train on, each a `Source` by any name. Classes are joined by
+            their names.
         balance_classes: Whether clips of rare classes are drawn more often, see `MixedClips`.
         val: Data to evaluate on; None where there is no evaluation. Its classes are matched by
             name with ``class_names``.
@@ -74,7 +75,7 @@ class ClipDataModule(LightningDataModule):
         self,
         *,
         train: Source | None = None,
-        extra_train: Mapping[str, Source] | None = None,
+        extra_train: Mapping[str, Any] | None = None,
         balance_classes: bool = False,
         val: Source | None = None,
         class_names: Sequence[str] | None = None,
@@ -138,6 +139,13 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def _train_sources(self) -> dict[str, Source]:
+        for name, source in self.extra_train.items():
+            if not isinstance(source, Source):
+                msg = (
+                    f"data.extra_train.{name}: expected a source, with _target_="
+                    f"{Source.__module__}.Source, annotations and images; found {source}."
+                )
+                raise ConfigError(msg)
         extra = {f"extra_train.{name}": source for name, source in self.extra_train.items()}
         return {"train": self._source("train"), **extra}
 

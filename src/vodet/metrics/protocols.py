@@ -33,6 +33,8 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+LOWER_IS_BETTER = HEADLINES["steadiness"][1:]
+
 
 def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict[str, Measure]:
     """Return the protocols of these names, in their order.
