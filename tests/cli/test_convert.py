@@ -76,6 +76,12 @@ def test_a_folder_gets_a_file_of_every_split(tmp_path, capsys):
     assert not (target / "train.json").exists()
 
 
+def test_a_wrong_source_leaves_nothing(tmp_path, capsys):
+    assert run("convert", "mot", tmp_path / "nowhere", tmp_path / "out") == 1
+    assert "no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_wrong_split_names_the_right_ones(mot, tmp_path, capsys):
     assert run("convert", "mot", mot, tmp_path / "out.json", "--split", "val") == 1
     assert (

@@ -176,7 +176,6 @@ def run(arguments: argparse.Namespace) -> None:
     targets = {split: target / f"{split}.json" for split in chosen}
     for path in targets.values():
         check_target(path, overwrite=arguments.overwrite)
-    target.mkdir(parents=True, exist_ok=True)
     for split, path in targets.items():
         _convert(argparse.Namespace(**{**vars(arguments), "split": split}), path)
 
@@ -185,6 +184,7 @@ def _convert(arguments: argparse.Namespace, target: Path) -> None:
     from vodet.data.formats.writer import write_st_coco
 
     records = _read(arguments)
+    target.parent.mkdir(parents=True, exist_ok=True)
     with _progress() as progress:
         task = progress.add_task("frames", total=records.num_frames)
         summary = write_st_coco(
