@@ -173,6 +173,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
             "Set one of its keys: data.resize.short_side, data.resize.long_side.",
         ),
         ("model.fusion=mean", "Did you mean model/fusion=mean?"),
+        ("window=7", "window is a group: expected the name of a choice, found 7."),
         (
             "data.best_by=vid/ap_70",
             "data.best_by must be a number of data.protocols, which are coco, vid, motion, "

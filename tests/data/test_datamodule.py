@@ -324,6 +324,14 @@ def test_objects_of_a_still_image_have_tracks(write_set, tmp_path):
     assert [target["track_ids"].tolist() for target in batch.targets[0]] == [[0, 1]] * 2
 
 
+def test_chunks_stay_where_the_stream_finds_them(source):
+    data = module(source)
+    clips, chunk = next(iter(data.train_dataloader())), next(iter(data.val_dataloader()))
+    meta = torch.device("meta")
+    assert data.transfer_batch_to_device(clips, meta, 0).frames.device == meta
+    assert data.transfer_batch_to_device(chunk, meta, 0) is chunk
+
+
 def test_no_data_is_set():
     with pytest.raises(ConfigError, match=r"data.train is not set: set data.train.annotations"):
         module(None, val=None).train_dataloader()

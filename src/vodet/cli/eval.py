@@ -168,11 +168,7 @@ def evaluate_checkpoint(
     trainer = build_trainer(config, *callbacks)
     task = VideoDetectionTask(detector, measure=measure, stream=stream)
     trainer.validate(task, datamodule=data, verbose=False)
-    if not trainer.is_global_zero:
-        return None
-    return {
-        name.removeprefix("val/"): float(value) for name, value in trainer.callback_metrics.items()
-    }
+    return task.result if trainer.is_global_zero else None
 
 
 def source(data: DictConfig, trained: dict[str, Any]) -> Source:

@@ -56,7 +56,21 @@ def _of_composition(error: BaseException, arguments: Sequence[str], compose: Com
         return _unknown_choice(error)
     if isinstance(error, ConfigCompositionException) and (key := _refused_key(error)):
         return _unknown_key(key, _config_of(arguments, key, compose))
+    if isinstance(error, ValueError) and "group override must be a string" in str(error):
+        return _number_of_a_group(arguments)
     return None
+
+
+def _number_of_a_group(arguments: Sequence[str]) -> str | None:
+    """Name the argument with a number in the place of a group's choice, as ``window=7``."""
+    number = next((text for text in arguments if re.fullmatch(r"[a-z_/]+=-?[\d.]+", text)), None)
+    if number is None:
+        return None
+    group, _, value = number.partition("=")
+    return (
+        f"{number}: {group} is a group: expected the name of a choice, found {value}. Values in it "
+        f"are set one by one, as {group.replace('/', '.')}.KEY={value}."
+    )
 
 
 def _is_lost_process(error: BaseException) -> bool:

@@ -234,6 +234,12 @@ class ClipDataModule(LightningDataModule):
         )
         return self._loader(dataset, sampler, batch_size=None)
 
+    def transfer_batch_to_device(
+        self, batch: ClipBatch | VideoChunk, device: torch.device, dataloader_idx: int
+    ) -> ClipBatch | VideoChunk:
+        """Move clips to the device, and no chunks: a stream moves the frames that it looks at."""
+        return batch if isinstance(batch, VideoChunk) else batch.to(device)
+
     def _source(self, name: Literal["train", "val"]) -> Source:
         source: Source | None = getattr(self, name)
         if source is None:

@@ -63,6 +63,7 @@ class VideoDetectionTask(L.LightningModule):
         self._stream = stream
         self._seed = seed
         self.evaluation: Evaluation | None = None
+        self.result: dict[str, float] | None = None  # of the last evaluation
         if compile_encoder:
             detector.backbone.compile()
 
@@ -119,9 +120,9 @@ class VideoDetectionTask(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Compute the metric, once, on the detections of all processes, and log it."""
         if self.evaluation is not None:
-            result = self.evaluation.metric.compute()
+            self.result = self.evaluation.metric.compute()
             shown = getattr(self.trainer.datamodule, "best_by", "map")  # type: ignore[attr-defined]
-            for name, value in result.items():
+            for name, value in self.result.items():
                 # Equal on all processes: the maximum keeps it, where a mean would round.
                 self.log(
                     f"val/{name}", value, prog_bar=name == shown, reduce_fx="max", sync_dist=True
