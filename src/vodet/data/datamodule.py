@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from vodet.data.collate import collate_clips
-from vodet.data.dataset import ClipDataset, VideoChunkDataset
+from vodet.data.dataset import ClipDataset
 from vodet.data.frame_reader import OnBadFrame
 from vodet.data.index import VideoIndex
 from vodet.data.mixture import MixedClips
@@ -23,6 +23,7 @@ from vodet.data.sampler import ClipSampler, WholeVideoSampler
 from vodet.data.sampling import TemporalDropout
 from vodet.data.source import Source, match_classes, read_source
 from vodet.data.transforms import ClipTransform
+from vodet.data.video_chunks import VideoChunkDataset
 from vodet.errors import ConfigError
 from vodet.stages import FrameResize
 from vodet.structures import ClipBatch, VideoChunk, Window

@@ -1,18 +1,16 @@
-"""Clips to train on and chunks of videos to evaluate on, read from an index."""
+"""Clips to train on, read from an index."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vodet.data.frame_reader import FrameReader, OnBadFrame
-from vodet.data.handover import empty_frames
+from vodet.data.handover import stack_frames
 from vodet.data.index import UNKNOWN_TRACK, VideoIndex
 from vodet.data.resize import OriginalSize
 from vodet.data.sampling import (
@@ -24,11 +22,10 @@ from vodet.data.sampling import (
     window_positions,
 )
 from vodet.data.transforms import ClipTransform
-from vodet.errors import DataError, FrameError
+from vodet.errors import DataError
 from vodet.stages import FrameResize
-from vodet.structures import Clip, FrameInfo, Target, VideoChunk, Window
+from vodet.structures import Clip, FrameInfo, Target, Window
 
-NO_VIDEO = -1
 # So many bad clips in a row are not a few bad files: the images are not there.
 MAX_SKIPPED_IN_A_ROW = 100
 
@@ -154,7 +151,7 @@ class ClipDataset(Dataset[Clip]):
         targets = [self.reader.target(row) for row in rows]
         images, targets_left = self.transform(good, targets, generator)
         size = images[0].shape[:2]
-        pictures = _stack(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
+        pictures = stack_frames(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
         infos = [self.reader.info(row, size) for row in rows]
         first, *others = (
             _pick(pictures, infos, targets_left, [rows.index(row) for row in window], reference)
@@ -207,93 +204,3 @@ def _pick(
         targets=tuple(targets[position] for position in positions),
         reference=reference,
     )
-
-
-def _stack(frames: Sequence[np.ndarray], out: UInt8[Tensor, "n 3 h w"]) -> Tensor:
-    """Write pictures ``[H, W, 3]`` into ``out``; OpenCV's split is faster than transposing."""
-    for planes, frame in zip(out.numpy(), frames, strict=True):
-        cv2.split(frame, list(planes))
-    return out
-
-
-class VideoChunkDataset(Dataset[VideoChunk]):
-    """Whole videos in chunks of consecutive frames, for evaluation; item -1 is an empty chunk.
-
-    With ``on_bad_frame=skip`` the last good frame of the video stands in for a bad one (black,
-    where there is none), so that the stream keeps its time. Such a frame counts as not annotated
-    in its ``FrameInfo``: what is detected in it is not evaluated, and its objects are missed.
-
-    Args:
-        index: The data set.
-        images: Folder or fsspec URL of the images.
-        resize: How frames are brought to the size at which they are evaluated.
-        chunk_size: The most frames of a chunk.
-        on_bad_frame: ``raise`` or ``skip``.
-    """
-
-    def __init__(
-        self,
-        index: VideoIndex,
-        images: str,
-        *,
-        resize: FrameResize | None = None,
-        chunk_size: int = 16,
-        on_bad_frame: OnBadFrame = "raise",
-    ) -> None:
-        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
-        self.chunks: list[range] = []
-        self.chunks_of_video: list[range] = []
-        for video in range(index.num_videos):
-            frames = index.frames_of(video)
-            first = len(self.chunks)
-            self.chunks += [
-                frames[start : start + chunk_size] for start in range(0, len(frames), chunk_size)
-            ]
-            self.chunks_of_video.append(range(first, len(self.chunks)))
-
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    def __getitem__(self, chunk: int) -> VideoChunk:
-        """Return a chunk.
-
-        Raises:
-            FrameError: If a frame is bad and such are not skipped, or if the frames of the video
-                differ in size after resizing.
-        """
-        if chunk == NO_VIDEO:
-            return VideoChunk(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), (), True, True)
-        rows = self.chunks[chunk]
-        video = self.reader.index.frames_of(self.reader.index.video_of(rows.start))
-        frames: list[np.ndarray] = []
-        infos = []
-        for row in rows:
-            frame = self.reader.read_or_record(row)
-            infos.append(self.reader.info(row, is_known=frame is not None))
-            if frame is None:
-                frame = frames[-1] if frames else self._stand_in(range(video.start, row))
-            frames.append(frame)
-        if len({frame.shape for frame in frames}) > 1:
-            msg = (
-                f"Video {infos[0].video!r}: frames must have one size, found several: "
-                f"{sorted({info.original_size for info in infos})}. A letterbox makes them one."
-            )
-            raise FrameError(msg)
-        return VideoChunk(
-            frames=_stack(frames, empty_frames(len(frames), 3, *frames[0].shape[:2])),
-            infos=tuple(infos),
-            is_first=rows.start == video.start,
-            is_last=rows.stop == video.stop,
-        )
-
-    def report_bad_frames(self) -> None:
-        """Log which frames were skipped since the last report."""
-        self.reader.report_bad_frames()
-
-    def _stand_in(self, earlier: range) -> np.ndarray:
-        """Return the last good one of some frames, or a black one."""
-        for row in reversed(earlier):
-            frame = self.reader.read_or_record(row)
-            if frame is not None:
-                return frame
-        return self.reader.resize(np.zeros((*self.reader.size(earlier.stop), 3), np.uint8))

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import math
 import weakref
+from collections.abc import Sequence
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -35,6 +39,13 @@ def empty_frames(*shape: int) -> Tensor:
         _slots[:] = [*taken[1 - MAX_SLOTS :], slot]
     slot[-1] = 1
     return slot[:length].view(shape)
+
+
+def stack_frames(frames: Sequence[np.ndarray], out: UInt8[Tensor, "n 3 h w"]) -> Tensor:
+    """Write pictures ``[H, W, 3]`` into ``out``; OpenCV's split is faster than transposing."""
+    for planes, frame in zip(out.numpy(), frames, strict=True):
+        cv2.split(frame, list(planes))
+    return out
 
 
 def _is_in_slot(frames: Tensor) -> bool:

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from vodet.data.dataset import NO_VIDEO
 from vodet.data.mixture import draw_clips
 from vodet.data.sampling import ClipDraw
+from vodet.data.video_chunks import NO_VIDEO
 from vodet.errors import DataError
 
 
