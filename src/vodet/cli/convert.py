@@ -1,4 +1,4 @@
-"""``vodet-data convert`` and ``to-cocovid``: other formats to ST-COCO, and back to CocoVID."""
+"""``vodet-data convert``: other formats to ST-COCO."""
 
 from __future__ import annotations
 
@@ -29,14 +29,6 @@ examples:
   vodet-data convert coco instances_val2017.json static.json
 
 `vodet-data convert FORMAT --help` explains each format.
-"""
-
-TO_COCOVID_EPILOG = """\
-Frames are numbered without gaps and tracks through the set, as mmtracking asks. Kept are boxes,
-classes, tracks, crowds and which frames are annotated.
-
-examples:
-  vodet-data to-cocovid train.json train_cocovid.json
 """
 
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -131,7 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind in FORMATS.items():
         subparser = subparsers.add_parser(name, help=kind.summary, description=f"{kind.summary}.")
         subparser.add_argument("source", type=Path, metavar="SRC", help="what to read")
-        _add_target(
+        add_target(
             subparser,
             "the JSON file to write, or a folder for SPLIT.json of every split"
             if kind.splits
@@ -149,12 +141,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             elif option == "--masks":
                 settings |= {"choices": kind.masks, "default": kind.masks[0]}
             subparser.add_argument(option, **settings)
-
-
-def add_to_cocovid_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes to its parser."""
-    parser.add_argument("source", type=Path, metavar="SRC", help="an ST-COCO file")
-    _add_target(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -185,7 +171,7 @@ def _convert(arguments: argparse.Namespace, target: Path) -> None:
 
     records = _read(arguments)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("frames", total=records.num_frames)
         summary = write_st_coco(
             records,
@@ -194,34 +180,11 @@ def _convert(arguments: argparse.Namespace, target: Path) -> None:
             drop_ignored=arguments.drop_ignored,
             on_frame=lambda: progress.advance(task),
         )
-    _print(summary, target)
+    print_summary(summary, target)
 
 
-def run_to_cocovid(arguments: argparse.Namespace) -> None:
-    """Convert an ST-COCO file to CocoVID.
-
-    Raises:
-        ConfigError: If DST is there already.
-        DataError: If SRC is missing or faulty.
-    """
-    from vodet.data.formats.cocovid import write_cocovid
-    from vodet.data.formats.writer import check_target
-    from vodet.data.st_coco import read_st_coco
-
-    check_target(arguments.target, overwrite=arguments.overwrite)
-    index = read_st_coco(arguments.source)
-    with _progress() as progress:
-        task = progress.add_task("frames", total=index.num_frames)
-        summary = write_cocovid(
-            index,
-            arguments.target,
-            overwrite=arguments.overwrite,
-            on_frame=lambda: progress.advance(task),
-        )
-    _print(summary, arguments.target)
-
-
-def _add_target(parser: argparse.ArgumentParser, help_text: str = "the JSON file to write") -> None:
+def add_target(parser: argparse.ArgumentParser, help_text: str = "the JSON file to write") -> None:
+    """Add what is said of the file to write."""
     parser.add_argument("target", type=Path, metavar="DST", help=help_text)
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
 
@@ -268,7 +231,8 @@ def _readers() -> dict[str, Callable[..., Records]]:
     }
 
 
-def _progress() -> Progress:
+def progress_bar() -> Progress:
+    """Return a bar for the frames, of which the number may not be known."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
         *columns,
@@ -279,7 +243,8 @@ def _progress() -> Progress:
     )
 
 
-def _print(summary: Summary, target: Path) -> None:
+def print_summary(summary: Summary, target: Path) -> None:
+    """Say what was written and what was not."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     table = Table("class", "boxes", "ignored")
     for label, name in enumerate(summary.class_names):

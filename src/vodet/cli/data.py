@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.text import Text
 
-from vodet.cli import convert, export, import_weights
+from vodet.cli import convert, export, import_weights, to_cocovid
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
 from vodet.data.frames import image_path, read_frame
 from vodet.data.index import VideoIndex
@@ -295,9 +295,9 @@ _COMMANDS = (
     _Command(
         "to-cocovid",
         "make a CocoVID file of an ST-COCO file",
-        convert.TO_COCOVID_EPILOG,
-        convert.add_to_cocovid_arguments,
-        convert.run_to_cocovid,
+        to_cocovid.EPILOG,
+        to_cocovid.add_arguments,
+        to_cocovid.run,
     ),
     _Command(
         "export-results",
