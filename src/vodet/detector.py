@@ -113,7 +113,7 @@ class VideoDetector(nn.Module):
             The head's raw predictions and the memories after these answers.
         """
         predictions, after = self.head(self._fused(windows), memories)
-        return predictions, [replace(m, answered=m.answered + 1) for m in after]
+        return predictions, [memory.after_answer() for memory in after]
 
     def _fused(self, windows: Windows) -> Windows:
         if isinstance(self.fusion, NoFusion):  # it would only copy the maps

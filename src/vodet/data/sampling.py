@@ -2,7 +2,7 @@
 
 Positions count the frames of one video in their order, from 0; a still image is a video of one
 frame. Whatever is drawn comes from a generator of ``clip_generator``, so that a clip depends on
-the seed, the epoch and its own number alone, and not on who makes it or what was made before.
+the seed and its `ClipDraw` alone, and not on who makes it or what was made before.
 """
 
 from __future__ import annotations
