@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 import vodet
-from vodet.data.frames import image_path, read_frame
+from vodet.data.frames.images import image_path, read_frame
 from vodet.inference.writing import VideoWriter
 from vodet.structures import Detections
 from vodet.tasks.checkpoint import CARD_KEY, read_checkpoint

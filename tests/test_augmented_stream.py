@@ -9,7 +9,7 @@ import torch
 from test_streaming import DETECTORS, assert_same
 from tiny import fusion_of, random_frames, tiny_detector, tiny_two_stage
 from vodet.augmented_stream import AugmentedStream
-from vodet.data.resize import Letterbox
+from vodet.data.frames.resize import Letterbox
 from vodet.errors import ConfigError
 from vodet.inference.view_fusion import fuse_views
 from vodet.streaming import StreamingDetector, VideoStream

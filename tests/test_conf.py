@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vodet.cli.app import config_dir
 from vodet.cli.train import begin, build, build_trainer
-from vodet.data.synthetic import SyntheticConfig, generate
+from vodet.data.generated.synthetic import SyntheticConfig, generate
 from vodet.errors import ConfigError
 from vodet.structures import Window
 

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vodet.cli.app import config_dir
-from vodet.data.resize import OriginalSize
+from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
 from vodet.features.backbone import TimmBackbone
 from vodet.features.pyramid import FPN, Projection, SumNeck

@@ -29,10 +29,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from vodet.data.datamodule import ClipDataModule
-from vodet.data.frames import image_path, reduction_for
-from vodet.data.resize import Resize
-from vodet.data.source import Source
+from vodet.data.annotations.source import Source
+from vodet.data.clips.datamodule import ClipDataModule
+from vodet.data.frames.images import image_path, reduction_for
+from vodet.data.frames.resize import Resize
 from vodet.stages import FrameResize
 from vodet.structures import ClipBatch, Window
 

@@ -110,7 +110,7 @@ class VodetReader:
 
     def read(self, path: str) -> Any:
         """Return the index of a file."""
-        from vodet.data.st_coco import read_st_coco
+        from vodet.data.annotations.st_coco import read_st_coco
 
         return read_st_coco(path)
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vodet.augmented_stream import AugmentedStream
-    from vodet.data.datamodule import ClipDataModule
-    from vodet.data.resize import Letterbox, Resize
-    from vodet.data.source import Source
-    from vodet.data.st_coco import read_st_coco
+    from vodet.data.annotations.source import Source
+    from vodet.data.annotations.st_coco import read_st_coco
+    from vodet.data.clips.datamodule import ClipDataModule
+    from vodet.data.frames.resize import Letterbox, Resize
     from vodet.detector import VideoDetector
     from vodet.encodings import FeatureMaps, FeatureSpec, RoIs, RoISpec
     from vodet.errors import VodetError
@@ -39,15 +39,15 @@ _HOMES = {
     "FPN": "vodet.features.pyramid",
     "STF": "vodet.fusion.stf",
     "CenterNetHead": "vodet.heads.centernet",
-    "ClipDataModule": "vodet.data.datamodule",
+    "ClipDataModule": "vodet.data.clips.datamodule",
     "FeatureMaps": "vodet.encodings",
     "FeatureSpec": "vodet.encodings",
-    "Letterbox": "vodet.data.resize",
+    "Letterbox": "vodet.data.frames.resize",
     "LongTermAttention": "vodet.fusion.long_term_attention",
-    "Resize": "vodet.data.resize",
+    "Resize": "vodet.data.frames.resize",
     "RoISpec": "vodet.encodings",
     "RoIs": "vodet.encodings",
-    "Source": "vodet.data.source",
+    "Source": "vodet.data.annotations.source",
     "StreamingDetector": "vodet.streaming",
     "TimmBackbone": "vodet.features.backbone",
     "TubeletAggregation": "vodet.fusion.tubelet_aggregation",
@@ -59,7 +59,7 @@ _HOMES = {
     "draw_detections": "vodet.inference.drawing",
     "init_from": "vodet.tasks.init_from",
     "load": "vodet.tasks.checkpoint",
-    "read_st_coco": "vodet.data.st_coco",
+    "read_st_coco": "vodet.data.annotations.st_coco",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
-from vodet.data.synthetic import SyntheticConfig, generate
+from vodet.data.generated.synthetic import SyntheticConfig, generate
 
 Command = Callable[..., None]
 

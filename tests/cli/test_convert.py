@@ -8,7 +8,7 @@ import pytest
 
 from miniatures import mot17
 from vodet.cli import convert, data
-from vodet.data.st_coco import read_st_coco
+from vodet.data.annotations.st_coco import read_st_coco
 
 
 @pytest.fixture(autouse=True)

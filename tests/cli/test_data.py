@@ -9,8 +9,8 @@ import pytest
 
 from vodet.cli import data
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
-from vodet.data.st_coco import read_st_coco
-from vodet.data.synthetic import SyntheticConfig, generate
+from vodet.data.annotations.st_coco import read_st_coco
+from vodet.data.generated.synthetic import SyntheticConfig, generate
 
 TINY = SyntheticConfig(train_videos=1, val_videos=3, frames_per_video=5, size=80)
 

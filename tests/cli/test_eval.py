@@ -11,7 +11,7 @@ import torch
 import vodet
 from cli.conftest import Command
 from vodet.augmented_stream import AugmentedStream
-from vodet.data.st_coco import read_st_coco
+from vodet.data.annotations.st_coco import read_st_coco
 from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.results_file import read_predictions
 from vodet.streaming import VideoStream

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vodet.data.source import Source
+from vodet.data.annotations.source import Source
 
 HEIGHT, WIDTH = 48, 64
 # Strong in one channel each, so that JPEG and interpolation leave no doubt.

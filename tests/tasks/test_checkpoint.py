@@ -54,7 +54,7 @@ MODEL: dict[str, Any] = {
         "channels": 8,
     },
     "window": {"_target_": "vodet.structures.Window", "past": 1},
-    "resize": {"_target_": "vodet.data.resize.OriginalSize"},
+    "resize": {"_target_": "vodet.data.frames.resize.OriginalSize"},
 }
 
 
@@ -236,7 +236,7 @@ def test_a_pickle_that_would_run_code(
         "vodet.tasks.checkpoint.os.system",
         "vodet.cli.train.instantiate",
         "vodet.cli.train.L.Trainer",
-        "vodet.data.synthetic.generate",
+        "vodet.data.generated.synthetic.generate",
         "vodet.detector.VideoDetector.__class__",
         "vodet",
         "",

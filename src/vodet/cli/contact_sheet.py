@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from vodet.data.index import VideoIndex
+from vodet.data.annotations.index import VideoIndex
 from vodet.inference.drawing import draw_detections
 
 ReadFrame = Callable[[int], np.ndarray]

@@ -19,11 +19,11 @@ from rich.text import Text
 
 from vodet.cli import convert, export, import_weights, to_cocovid
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
-from vodet.data.frames import image_path, read_frame
-from vodet.data.index import VideoIndex
-from vodet.data.st_coco import read_st_coco
-from vodet.data.statistics import statistics_table
-from vodet.data.synthetic import SyntheticConfig, generate
+from vodet.data.annotations.index import VideoIndex
+from vodet.data.annotations.st_coco import read_st_coco
+from vodet.data.annotations.statistics import statistics_table
+from vodet.data.frames.images import image_path, read_frame
+from vodet.data.generated.synthetic import SyntheticConfig, generate
 from vodet.errors import DataError, FrameError, VodetError
 
 _SHOWN_FAULTS = 10

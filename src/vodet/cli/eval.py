@@ -15,10 +15,10 @@ from rich.table import Table
 from vodet.cli.app import run
 from vodet.cli.streams import stream_factory
 from vodet.cli.train import build_trainer
-from vodet.data.datamodule import ClipDataModule
-from vodet.data.resize import OriginalSize
-from vodet.data.source import Source
-from vodet.data.st_coco import read_st_coco
+from vodet.data.annotations.source import Source
+from vodet.data.annotations.st_coco import read_st_coco
+from vodet.data.clips.datamodule import ClipDataModule
+from vodet.data.frames.resize import OriginalSize
 from vodet.errors import ConfigError, DataError
 from vodet.inference.tubelet_linking import check_linking
 from vodet.metrics.predictions import Measure, Predictions

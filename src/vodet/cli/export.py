@@ -14,7 +14,7 @@ from vodet.errors import ConfigError, DataError
 from vodet.keys import positions_in
 
 if TYPE_CHECKING:
-    from vodet.data.index import VideoIndex
+    from vodet.data.annotations.index import VideoIndex
     from vodet.metrics.predictions import Predictions
 
 EPILOG = """\
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
         ConfigError: If DST is there already, or an option is of another format.
         DataError: If RESULTS and ANNOTATIONS do not fit together, or not the format.
     """
-    from vodet.data.st_coco import read_st_coco
+    from vodet.data.annotations.st_coco import read_st_coco
     from vodet.metrics.results_file import read_predictions
 
     _check(arguments)

@@ -29,9 +29,9 @@ def run(arguments: argparse.Namespace) -> None:
         ConfigError: If DST is there already.
         DataError: If SRC is missing or faulty.
     """
+    from vodet.data.annotations.st_coco import read_st_coco
     from vodet.data.formats.cocovid import write_cocovid
     from vodet.data.formats.writer import check_target
-    from vodet.data.st_coco import read_st_coco
 
     check_target(arguments.target, overwrite=arguments.overwrite)
     index = read_st_coco(arguments.source)

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from vodet.cli.app import run
-from vodet.data.datamodule import ClipDataModule
+from vodet.data.clips.datamodule import ClipDataModule
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
 from vodet.files import remove_partial

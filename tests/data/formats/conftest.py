@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
+from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.formats.writer import write_st_coco
-from vodet.data.st_coco import read_st_coco
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.formats.cocovid import read_cocovid, write_cocovid
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.data.formats.writer import write_st_coco
-from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError, DataError
 
 

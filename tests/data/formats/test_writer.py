@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.data.formats.writer import write_st_coco
-from vodet.data.st_coco import read_st_coco
 from vodet.errors import ConfigError, DataError
 
 

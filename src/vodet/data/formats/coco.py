@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import msgspec
 
+from vodet.data.annotations.st_coco_tables import Area, Extent, Flag, Id, leaves_root
 from vodet.data.formats.folders import image_size
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.tables import raise_faults
-from vodet.data.st_coco_tables import Area, Extent, Flag, Id, leaves_root
 from vodet.errors import ConfigError, DataError
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
+from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.writer import DECIMALS, JsonTable, Summary, check_target, encode
-from vodet.data.index import UNKNOWN_TRACK, VideoIndex
-from vodet.data.st_coco import read_st_coco
 from vodet.files import replacing
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from vodet.data.annotations.index import VideoIndex
+from vodet.data.annotations.st_coco_tables import leaves_root
 from vodet.data.formats import kitti_tracking, uavdt
 from vodet.data.formats.folders import listed
-from vodet.data.index import VideoIndex
-from vodet.data.st_coco_tables import leaves_root
 from vodet.errors import DataError
 from vodet.files import replacing
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vodet.data.annotations.index import VideoIndex
 from vodet.data.formats.export import Columns, DetectionRows, Toolkit, numbered, write_lines
 from vodet.data.formats.imagenet import CLASSES
 from vodet.data.formats.tables import integer, raise_faults, read_rows
-from vodet.data.index import VideoIndex
 
 
 def _columns(numbers: np.ndarray, classes: np.ndarray, rows: DetectionRows) -> Columns:

@@ -1,0 +1,81 @@
+"""Where data sets lie; their classes joined by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vodet.data.annotations.index import VideoIndex
+from vodet.data.annotations.st_coco import read_st_coco
+from vodet.errors import DataError
+from vodet.structures import NO_CATEGORY
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a data set lies.
+
+    Args:
+        annotations: ST-COCO file.
+        images: Folder or fsspec URL that the file names in it are relative to.
+        share: Of several sets to train on, the part of an epoch's clips that this one has, in
+            proportion to the shares of the others; None in all of them leaves each what it has.
+    """
+
+    annotations: str
+    images: str
+    share: float | int | None = None
+
+
+def read_source(source: Source, name: str) -> VideoIndex:
+    """Read the annotations of a data set.
+
+    Args:
+        source: Where it lies.
+        name: Its name in the config below ``data``, for the text of errors.
+
+    Raises:
+        DataError: If it is not there or not right.
+    """
+    advice = (
+        f"Set data.{name}.annotations and data.{name}.images, or VODET_DATA to the folder of your "
+        "data sets. `vodet-data generate` makes a data set; `vodet-data check FILE` says whether "
+        "a file of your own, converted to ST-COCO, is right."
+    )
+    if not Path(source.annotations).is_file():
+        msg = f"data.{name}.annotations: no such file: {source.annotations}. {advice}"
+        raise DataError(msg)
+    # Of a URL the first frame will tell.
+    if "://" not in source.images and not Path(source.images).is_dir():
+        msg = f"data.{name}.images: no such folder: {source.images}. {advice}"
+        raise DataError(msg)
+    return read_st_coco(source.annotations)
+
+
+def match_classes(index: VideoIndex, class_names: Sequence[str]) -> VideoIndex:
+    """Give an index the labels of given classes, by their names.
+
+    Category ids stay those of the index, so that predictions fit its file; a class that it lacks
+    has ``NO_CATEGORY``.
+
+    Raises:
+        DataError: If the index has a class that is not among the given ones.
+    """
+    unknown = [name for name in index.class_names if name not in class_names]
+    if unknown:
+        msg = (
+            f"{index.source} has classes that the training data lack: {', '.join(unknown)}. "
+            f"Known are: {', '.join(class_names)}."
+        )
+        raise DataError(msg)
+    ids = dict(zip(index.class_names, index.category_ids.tolist(), strict=True))
+    labels = np.array([class_names.index(name) for name in index.class_names], np.int16)
+    return replace(
+        index,
+        class_names=tuple(class_names),
+        category_ids=np.array([ids.get(name, NO_CATEGORY) for name in class_names], np.int64),
+        labels=labels[index.labels],
+    )

@@ -1,0 +1,223 @@
+"""The tables of an ST-COCO file as typed entries, with the rules for each entry.
+
+A good file is decoded straight into entries, one table after the other, which keeps the peak of
+memory low. Where that fails, the file is read again entry by entry, to name every fault.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from types import GenericAlias
+from typing import Annotated, Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from vodet.data.annotations.faults import Faults
+from vodet.errors import DataError
+
+Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Extent = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+FrameNumber = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Area = Annotated[float, Meta(ge=0, le=float(np.finfo(np.float32).max))]
+Flag = bool | Annotated[int, Meta(ge=0, le=1)]
+
+
+class _EntryError(ValueError):
+    """A fault within one entry, at ``where`` in it."""
+
+    def __init__(self, where: str, expected: str, found: str) -> None:
+        super().__init__(where, expected, found)
+        self.where, self.expected, self.found = where, expected, found
+
+
+class ImageEntry(msgspec.Struct, gc=False):
+    """A frame of a video, in the names of ST-COCO or of CocoVID."""
+
+    id: Id
+    file_name: str
+    height: Extent
+    width: Extent
+    video: str | None = None
+    video_id: int | str | None = None
+    frame_number: FrameNumber | None = None
+    frame_id: FrameNumber | None = None
+    is_annotated: Flag = True
+
+    def __post_init__(self) -> None:
+        if self.video is None and self.video_id is None:
+            raise _EntryError(where=".video", expected="`str` (or `video_id`)", found="nothing")
+        if self.frame_number is None:
+            self.frame_number = self.frame_id
+        if self.frame_number is None:
+            raise _EntryError(
+                where=".frame_number", expected="`int` (or `frame_id`)", found="nothing"
+            )
+        if leaves_root(self.file_name):
+            raise _EntryError(
+                where=".file_name",
+                expected="a path that stays below the image root",
+                found=repr(self.file_name),
+            )
+
+
+def leaves_root(file_name: str) -> bool:
+    """Tell whether a file name is none below the image root."""
+    return (
+        file_name.startswith(("/", "\\"))
+        or file_name[1:2] == ":"
+        or "://" in file_name
+        or (".." in file_name and ".." in re.split(r"[/\\]", file_name))
+        or not file_name
+    )
+
+
+class AnnotationEntry(msgspec.Struct, gc=False):
+    """A box ``[x, y, width, height]``, in the names of ST-COCO or of CocoVID."""
+
+    id: Id
+    image_id: Id
+    category_id: Id
+    bbox: tuple[float, float, float, float]
+    id_track: str | int | None = None
+    instance_id: str | int | None = None
+    area: Area | None = None
+    iscrowd: Flag = False
+    ignore: Flag = False
+
+
+class CategoryEntry(msgspec.Struct, gc=False):
+    """A class of objects."""
+
+    id: Id
+    name: str
+
+
+class VideoEntry(msgspec.Struct, gc=False):
+    """A video: its id as in CocoVID, and what holds for all of its frames."""
+
+    id: int | str
+    name: str
+    attributes: list[Annotated[str, Meta(min_length=1)]] | None = None
+
+
+class _Document(msgspec.Struct):
+    """The tables of a file, not yet decoded."""
+
+    images: msgspec.Raw
+    annotations: msgspec.Raw
+    categories: msgspec.Raw
+    videos: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+Entry = TypeVar("Entry", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True)
+class Table(Generic[Entry]):
+    """The readable entries of a table.
+
+    Args:
+        name: Its name in the file.
+        entries: The readable entries.
+        positions: Their positions in the file.
+        unreadable_ids: Ids of the other entries; ``None`` where that is not readable either.
+    """
+
+    name: str
+    entries: list[Entry]
+    positions: Sequence[int]
+    unreadable_ids: Sequence[object] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of entries, readable or not."""
+        return len(self.entries) + len(self.unreadable_ids)
+
+    def place(self, row: int) -> str:
+        """Return where in the file a readable entry stands: ``images[3]``."""
+        return f"{self.name}[{self.positions[row]}]"
+
+    def column(self, field: str, dtype: type[np.generic] = np.int64) -> np.ndarray:
+        """Return a field of the readable entries."""
+        return np.fromiter(map(attrgetter(field), self.entries), dtype, len(self.entries))
+
+
+class TypedFile:
+    """Tables of a file without faults within its entries; raises msgspec's errors otherwise."""
+
+    def __init__(self, data: bytes) -> None:
+        self._document = msgspec.json.decode(data, type=_Document)
+
+    def read(self, name: str, kind: type[Entry]) -> Table[Entry]:
+        """Return a table whose entries are all readable."""
+        raw = getattr(self._document, name)
+        entries = msgspec.json.decode(raw, type=GenericAlias(list, (kind,)))
+        return Table(name, entries, range(len(entries)))
+
+
+class FaultyFile:
+    """Tables of a file, of which the entries with faults are left out and reported."""
+
+    def __init__(self, data: bytes, faults: Faults) -> None:
+        self._tables = _parse_tables(data, faults)
+        self._faults = faults
+
+    def read(self, name: str, kind: type[Entry]) -> Table[Entry]:
+        """Return a table without its faulty entries, which are noted."""
+        entries, positions, unreadable_ids = [], [], []
+        for position, row in enumerate(self._tables[name]):
+            try:
+                entries.append(msgspec.convert(row, kind))
+                positions.append(position)
+            except msgspec.ValidationError as error:
+                for fault in _entry_faults(row, kind, error):
+                    place = f"{name}[{position}]{fault.where}"
+                    self._faults.add(place, fault.expected, fault.found)
+                row_id = row.get("id") if isinstance(row, dict) else None
+                unreadable_ids.append(row_id if isinstance(row_id, int | str) else None)
+        return Table(name, entries, positions, unreadable_ids)
+
+
+def _parse_tables(data: bytes, faults: Faults) -> dict[str, list[Any]]:
+    # Python's own parser takes NaN and Infinity, so that they can be reported with their boxes.
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        msg = f"{faults.source} is not valid JSON: {error}."
+        raise DataError(msg) from error
+    if not isinstance(document, dict):
+        faults.add("the file", "`object` with images, annotations, categories", repr(document))
+        faults.raise_if_any()
+    tables = {}
+    for table in msgspec.structs.fields(_Document):
+        tables[table.name] = document.get(table.name, None if table.required else [])
+        if not isinstance(tables[table.name], list):
+            found = repr(tables[table.name]) if table.name in document else "nothing"
+            faults.add(table.name, "`array`", found)
+    faults.raise_if_any()
+    return tables
+
+
+def _entry_faults(
+    row: object, kind: type[msgspec.Struct], error: msgspec.ValidationError
+) -> Iterator[_EntryError]:
+    """Yield all faults of an entry, of which ``error`` tells the first."""
+    if isinstance(error.__cause__, _EntryError):
+        yield error.__cause__
+    elif not isinstance(row, dict):
+        yield _EntryError("", "`object`", repr(row))
+    else:
+        for field in msgspec.structs.fields(kind):
+            value = row.get(field.name, ... if field.required else field.default)
+            try:
+                msgspec.convert(value, field.type)
+            except msgspec.ValidationError as fault:
+                expected = re.split(", got | - at ", str(fault))[0].removeprefix("Expected ")
+                found = "nothing" if value is ... else repr(value)
+                yield _EntryError(f".{field.name}", expected, found)

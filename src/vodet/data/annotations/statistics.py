@@ -1,0 +1,137 @@
+"""What a data set consists of, in numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+from rich.table import Table
+
+from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
+from vodet.structures import Size
+
+SHOWN_SIZES = 8  # in the table
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Smallest, middle and largest of some numbers."""
+
+    minimum: float
+    median: float
+    maximum: float
+
+    @classmethod
+    def of(cls, values: Shaped[np.ndarray, " n"]) -> Spread | None:
+        """Return the spread of the values, or ``None`` if there are none."""
+        if len(values) == 0:
+            return None
+        return cls(float(values.min()), float(np.median(values)), float(values.max()))
+
+    def __str__(self) -> str:
+        return f"{self.minimum:.4g} / {self.median:.4g} / {self.maximum:.4g}"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Numbers of a data set.
+
+    Args:
+        videos: Number of videos.
+        frames: Number of frames.
+        annotated_frames: Number of frames whose objects are known.
+        empty_frames: Number of annotated frames without any box.
+        boxes: Number of boxes that are not crowds or ignore regions.
+        crowds: Number of crowds and ignore regions.
+        boxes_per_class: Number of boxes of each class, crowds not counted.
+        frame_sizes: Number of frames of each ``(height, width)``, most frequent first.
+        video_lengths: Frames per video.
+        box_sizes: Square root of width times height of the boxes, in pixels, crowds not counted.
+        tracks: Number of tracks, crowds not counted.
+        track_lengths: Boxes per track; ``None`` where no track is known.
+        videos_per_attribute: Number of videos with each attribute.
+    """
+
+    videos: int
+    frames: int
+    annotated_frames: int
+    empty_frames: int
+    boxes: int
+    crowds: int
+    boxes_per_class: dict[str, int]
+    frame_sizes: dict[Size, int]
+    video_lengths: Spread | None
+    box_sizes: Spread | None
+    tracks: int
+    track_lengths: Spread | None
+    videos_per_attribute: dict[str, int]
+
+
+def compute_statistics(index: VideoIndex) -> Statistics:
+    """Count what an index holds."""
+    objects = ~index.iscrowd
+    per_class = np.bincount(index.labels[objects], minlength=len(index.class_names)).tolist()
+    sizes, frames_of_size = np.unique(index.sizes, axis=0, return_counts=True)
+    by_size = {(h, w): n for (h, w), n in zip(sizes.tolist(), frames_of_size.tolist(), strict=True)}
+    width, height = (index.boxes[objects, 2:] - index.boxes[objects, :2]).T
+    track_lengths = _track_lengths(index)
+    return Statistics(
+        videos=index.num_videos,
+        frames=index.num_frames,
+        annotated_frames=int(index.is_annotated.sum()),
+        empty_frames=int((index.is_annotated & (np.diff(index.box_starts) == 0)).sum()),
+        boxes=int(objects.sum()),
+        crowds=int(index.iscrowd.sum()),
+        boxes_per_class=dict(zip(index.class_names, per_class, strict=True)),
+        frame_sizes=dict(Counter(by_size).most_common()),
+        video_lengths=Spread.of(np.diff(index.video_starts)),
+        box_sizes=Spread.of(np.sqrt(width * height)),
+        tracks=len(track_lengths),
+        track_lengths=Spread.of(track_lengths),
+        videos_per_attribute=dict(
+            zip(index.attribute_names, index.video_attributes.sum(axis=0).tolist(), strict=True)
+        ),
+    )
+
+
+def _track_lengths(index: VideoIndex) -> Int64[np.ndarray, " tracks"]:
+    frame_of_box = np.repeat(np.arange(index.num_frames), np.diff(index.box_starts))
+    video_of_box = np.searchsorted(index.video_starts, frame_of_box, side="right")
+    counted = (index.track_ids != UNKNOWN_TRACK) & ~index.iscrowd
+    tracks = np.stack([video_of_box, index.track_ids], axis=1)[counted]
+    return np.unique(tracks, axis=0, return_counts=True)[1]
+
+
+def statistics_table(index: VideoIndex) -> Table:
+    """Return the statistics of an index as a table for the terminal."""
+    numbers = compute_statistics(index)
+    table = Table("", "", title=index.source, show_header=False)
+    table.add_row("videos", str(numbers.videos))
+    table.add_row("frames", str(numbers.frames))
+    table.add_row("annotated frames", f"{numbers.annotated_frames} ({numbers.empty_frames} empty)")
+    table.add_row("frames per video", _or_none(numbers.video_lengths))
+    sizes = list(numbers.frame_sizes.items())
+    for (height, width), frames in sizes[:SHOWN_SIZES]:
+        table.add_row(f"frames of {width} x {height}", str(frames))
+    if others := sizes[SHOWN_SIZES:]:
+        table.add_row(f"frames of {len(others)} other sizes", str(sum(n for _, n in others)))
+    table.add_section()
+    table.add_row("boxes", str(numbers.boxes))
+    table.add_row("crowds and ignore regions", str(numbers.crowds))
+    table.add_row("box size, pixels", _or_none(numbers.box_sizes))
+    table.add_row("tracks", str(numbers.tracks))
+    table.add_row("boxes per track", _or_none(numbers.track_lengths))
+    table.add_section()
+    for name, boxes in numbers.boxes_per_class.items():
+        table.add_row(f"boxes of {name!r}", str(boxes))
+    table.add_section()
+    for name, videos in numbers.videos_per_attribute.items():
+        table.add_row(f"videos with {name!r}", str(videos))
+    table.caption = "Spreads are minimum / median / maximum."
+    return table
+
+
+def _or_none(spread: Spread | None) -> str:
+    return "none" if spread is None else str(spread)

@@ -1,0 +1,1 @@
+"""Clips for training and chunks of whole videos for evaluation."""

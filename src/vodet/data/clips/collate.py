@@ -1,0 +1,44 @@
+"""Clips to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vodet.data.clips.handover import empty_frames
+from vodet.structures import Clip, ClipBatch, Size
+
+
+def collate_clips(clips: Sequence[Clip], size_divisor: int = 1) -> ClipBatch:
+    """Join clips of equal length, padding pictures with black at the right and the bottom.
+
+    Args:
+        clips: At least one; all with the same number of frames and of memory windows.
+        size_divisor: Height and width of the batch are multiples of it.
+    """
+    heights, widths = zip(*(clip.frames.shape[-2:] for clip in clips), strict=True)
+    size = _round_up(max(heights), size_divisor), _round_up(max(widths), size_divisor)
+    windows = zip(*(clip.memory_windows for clip in clips), strict=True)
+    return ClipBatch(
+        frames=_join(clips, size),
+        infos=tuple(clip.infos for clip in clips),
+        targets=tuple(clip.targets for clip in clips),
+        reference=clips[0].reference,
+        memory_windows=tuple(collate_clips(window, size_divisor) for window in windows),
+    )
+
+
+def _round_up(length: int, divisor: int) -> int:
+    return -(-length // divisor) * divisor
+
+
+def _join(clips: Sequence[Clip], size: Size) -> UInt8[Tensor, "B T 3 H W"]:
+    frames = empty_frames(len(clips), len(clips[0].frames), 3, *size)
+    for pictures, clip in zip(frames, clips, strict=True):
+        height, width = clip.frames.shape[-2:]
+        pictures[..., :height, :width] = clip.frames
+        pictures[..., :height, width:] = 0
+        pictures[..., height:, :] = 0
+    return frames

@@ -1,0 +1,292 @@
+"""The data of an experiment: ST-COCO files and how they become batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from vodet.data.annotations.index import VideoIndex
+from vodet.data.annotations.source import Source, match_classes, read_source
+from vodet.data.clips.collate import collate_clips
+from vodet.data.clips.dataset import ClipDataset
+from vodet.data.clips.mixture import MixedClips
+from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler
+from vodet.data.clips.sampling import TemporalDropout
+from vodet.data.clips.video_chunks import VideoChunkDataset
+from vodet.data.frames.frame_reader import OnBadFrame
+from vodet.data.frames.resize import OriginalSize
+from vodet.data.frames.transforms import ClipTransform
+from vodet.errors import ConfigError
+from vodet.stages import FrameResize
+from vodet.structures import ClipBatch, VideoChunk, Window
+
+_log = logging.getLogger(__name__)
+
+
+class ClipDataModule(LightningDataModule):
+    """Batches of clips for training and chunks of whole videos for evaluation.
+
+    Both are split over the processes of the trainer here, exactly, so the trainer must not do it
+    again: ``use_distributed_sampler=False``.
+
+    Args:
+        train: Data to train on; None where there is no training.
+        extra_train: Further data to train on, each a `Source` by any name. Classes are joined by
+            their names.
+        balance_classes: Whether clips of rare classes are drawn more often, see `MixedClips`.
+        val: Data to evaluate on; None where there is no evaluation. Its classes are matched by
+            name with ``class_names``.
+        class_names: Classes of a trained detector; None takes those of ``train``, or of ``val``
+            where there is no ``train``.
+        window: The frames that the detector sees around the reference frame.
+        batch_size: Clips of a training batch, per process.
+        num_workers: Processes that read, per loader; 0 reads in the main one.
+        resize: How frames are brought to the size at which they are evaluated.
+        train_resize: The same for training, before the augmentations; None means ``resize``.
+        train_transforms: Augmentations: transforms of albumentations or in its manner.
+        min_visible: Least share of a box that must remain visible in a transform.
+        temporal_dropout: Random choice of support frames in training; None keeps all.
+        memory_windows: Further windows of the same video with each training clip.
+        clips_per_video: The most training clips of a video, evenly spaced; None for all.
+        require_complete_tubelets: Leave out training clips in which tracks come or go.
+        chunk_size: The most frames of an evaluation chunk.
+        size_divisor: Training batches are padded to multiples of it.
+        on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
+            ``skip`` leaves it out and logs, at the end of the epoch, how many there were.
+        seed: Decides the order of clips and all that is drawn for them.
+        protocols: How detections on these data are evaluated, see `vodet.metrics.protocols`.
+        best_by: The number of an evaluation that tells the best training.
+        pin_memory: Whether batches are pinned; None means where there is a CUDA device.
+        multiprocessing_context: How workers are started: ``fork``, ``spawn`` or ``forkserver``;
+            None leaves it to the platform.
+
+    Raises:
+        ConfigError: If a number is too small.
+    """
+
+    def __init__(
+        self,
+        *,
+        train: Source | None = None,
+        extra_train: Mapping[str, Any] | None = None,
+        balance_classes: bool = False,
+        val: Source | None = None,
+        class_names: Sequence[str] | None = None,
+        window: Window | None = None,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        resize: FrameResize | None = None,
+        train_resize: FrameResize | None = None,
+        train_transforms: Sequence[Any] = (),
+        min_visible: float = 0.3,
+        temporal_dropout: TemporalDropout | None = None,
+        memory_windows: int = 0,
+        clips_per_video: int | None = None,
+        require_complete_tubelets: bool = False,
+        chunk_size: int = 16,
+        size_divisor: int = 32,
+        on_bad_frame: OnBadFrame = "raise",
+        seed: int = 0,
+        protocols: str | Sequence[str] = ("coco",),
+        best_by: str = "map",
+        pin_memory: bool | None = None,
+        multiprocessing_context: str | None = None,
+    ) -> None:
+        super().__init__()
+        numbers = {
+            "batch_size": batch_size,
+            "chunk_size": chunk_size,
+            "clips_per_video": clips_per_video,
+        }
+        for name, number in numbers.items():
+            _require(name, number, least=1)
+        _require("num_workers", num_workers, least=0)
+        self.train = train
+        self.extra_train = dict(extra_train or {})
+        self.balance_classes = balance_classes
+        self.val = val
+        self._class_names = class_names
+        self.window = window or Window()
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.resize = resize or OriginalSize()
+        self.train_resize = train_resize or self.resize
+        self.transform = ClipTransform(train_transforms, min_visible)
+        self.temporal_dropout = temporal_dropout
+        self.memory_windows = memory_windows
+        self.clips_per_video = clips_per_video
+        self.require_complete_tubelets = require_complete_tubelets
+        self.chunk_size = chunk_size
+        self.size_divisor = size_divisor
+        self.on_bad_frame = on_bad_frame
+        self.seed = seed
+        self.protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
+        self.best_by = best_by
+        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self.multiprocessing_context = multiprocessing_context
+
+    @cached_property
+    def _train_indexes(self) -> list[VideoIndex]:
+        """The data to train on, read once, each with its own labels."""
+        return [read_source(source, name) for name, source in self._train_sources.items()]
+
+    @property
+    def _train_sources(self) -> dict[str, Source]:
+        for name, source in self.extra_train.items():
+            if not isinstance(source, Source):
+                msg = (
+                    f"data.extra_train.{name}: expected a source, with _target_="
+                    f"{Source.__module__}.Source, annotations and images; found {source}."
+                )
+                raise ConfigError(msg)
+        extra = {f"extra_train.{name}": source for name, source in self.extra_train.items()}
+        return {"train": self._source("train"), **extra}
+
+    @cached_property
+    def train_indexes(self) -> list[VideoIndex]:
+        """The data to train on, those of ``train`` first, with the same labels.
+
+        Raises:
+            ConfigError: If no ``train`` is set.
+            DataError: If something is not there or not right, or has a class that is not known.
+        """
+        for name, index in zip(self._train_sources, self._train_indexes, strict=True):
+            if lacking := [known for known in self.class_names if known not in index.class_names]:
+                message = "data.%s has no class %s: where it shows one, that is background."
+                _log.warning(message, name, ", ".join(lacking))
+        return [match_classes(index, self.class_names) for index in self._train_indexes]
+
+    @cached_property
+    def val_index(self) -> VideoIndex:
+        """The data to evaluate on, read once, with the labels of the training data.
+
+        Raises:
+            ConfigError: If no ``val`` is set.
+            DataError: If it is not there or not right, or has a class that is not known.
+        """
+        index = read_source(self._source("val"), "val")
+        if self._class_names is None and self.train is None:
+            return index
+        return match_classes(index, self.class_names)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the labels: as given, else those of all training data as they first occur."""
+        if self._class_names is not None:
+            return tuple(self._class_names)
+        if self.train is None:
+            return self.val_index.class_names
+        return tuple(dict.fromkeys(n for index in self._train_indexes for n in index.class_names))
+
+    def train_dataloader(self) -> DataLoader[ClipBatch]:
+        """Return batches of clips, shuffled anew in each epoch."""
+        sources = self._train_sources.values()
+        dataset = MixedClips(
+            [
+                self._clips(index, source.images)
+                for index, source in zip(self.train_indexes, sources, strict=True)
+            ]
+        )
+        weights = dataset.weights([source.share for source in sources], self.balance_classes)
+        rank, world_size = self._rank_and_world_size()
+        sampler = ClipSampler(
+            len(dataset), weights=weights, rank=rank, world_size=world_size, seed=self.seed
+        )
+        collate = partial(collate_clips, size_divisor=self.size_divisor)
+        return self._loader(dataset, sampler, batch_size=self.batch_size, collate_fn=collate)
+
+    def _clips(self, index: VideoIndex, images: str) -> ClipDataset:
+        return ClipDataset(
+            index,
+            images,
+            self.window,
+            resize=self.train_resize,
+            transform=self.transform,
+            temporal_dropout=self.temporal_dropout,
+            memory_windows=self.memory_windows,
+            clips_per_video=self.clips_per_video,
+            require_complete_tubelets=self.require_complete_tubelets,
+            on_bad_frame=self.on_bad_frame,
+            seed=self.seed,
+        )
+
+    def val_dataloader(self) -> DataLoader[VideoChunk]:
+        """Return chunks of consecutive frames of whole videos, in order."""
+        index = self.val_index
+        dataset = VideoChunkDataset(
+            index,
+            self._source("val").images,
+            resize=self.resize,
+            chunk_size=self.chunk_size,
+            on_bad_frame=self.on_bad_frame,
+        )
+        rank, world_size = self._rank_and_world_size()
+        lengths = np.diff(index.video_starts).tolist()
+        sampler = WholeVideoSampler(
+            lengths, dataset.chunks_of_video, rank=rank, world_size=world_size
+        )
+        return self._loader(dataset, sampler, batch_size=None)
+
+    def transfer_batch_to_device(
+        self, batch: ClipBatch | VideoChunk, device: torch.device, dataloader_idx: int
+    ) -> ClipBatch | VideoChunk:
+        """Move clips to the device, and no chunks: a stream moves the frames that it looks at."""
+        return batch if isinstance(batch, VideoChunk) else batch.to(device)
+
+    def _source(self, name: Literal["train", "val"]) -> Source:
+        source: Source | None = getattr(self, name)
+        if source is None:
+            msg = f"data.{name} is not set: set data.{name}.annotations and data.{name}.images."
+            raise ConfigError(msg)
+        return source
+
+    def _rank_and_world_size(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    def _loader(self, dataset: Any, sampler: Any, **options: Any) -> DataLoader[Any]:
+        if self.num_workers > 0:
+            options |= {
+                "persistent_workers": True,
+                "multiprocessing_context": self.multiprocessing_context,
+                "worker_init_fn": _use_one_thread,
+            }
+        return _ReportingLoader(
+            dataset,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            **options,
+        )
+
+
+class _ReportingLoader(DataLoader[Any]):
+    """A loader that logs at the end of an epoch which frames were skipped in it."""
+
+    dataset: MixedClips | VideoChunkDataset
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its private class
+        try:
+            yield from super().__iter__()
+        finally:  # also where the epoch is cut short
+            self.dataset.report_bad_frames()
+
+
+def _require(name: str, number: int | None, least: int) -> None:
+    if number is not None and number < least:
+        msg = f"data.{name} must be at least {least}, found {number}."
+        raise ConfigError(msg)
+
+
+def _use_one_thread(worker: int) -> None:
+    """Keep OpenCV in a worker to its own core."""
+    del worker
+    cv2.setNumThreads(0)

@@ -1,0 +1,206 @@
+"""Clips to train on, read from an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
+from vodet.data.clips.handover import stack_frames
+from vodet.data.clips.sampling import (
+    ClipDraw,
+    TemporalDropout,
+    clip_generator,
+    memory_references,
+    reference_frames,
+    window_positions,
+)
+from vodet.data.frames.frame_reader import FrameReader, OnBadFrame
+from vodet.data.frames.resize import OriginalSize
+from vodet.data.frames.transforms import ClipTransform
+from vodet.errors import DataError
+from vodet.stages import FrameResize
+from vodet.structures import Clip, FrameInfo, Target, Window
+
+# So many bad clips in a row are not a few bad files: the images are not there.
+MAX_SKIPPED_IN_A_ROW = 100
+
+
+class ClipDataset(Dataset[Clip]):
+    """Clips to train on; a `ClipDraw` gives the same clip wherever and whenever it is made.
+
+    With ``on_bad_frame=skip`` the next clip whose frames are good stands in for one with a bad
+    frame.
+
+    Args:
+        index: The data set.
+        images: Folder or fsspec URL of the images.
+        window: The frames around a reference frame.
+        resize: Applied to frames before the transform.
+        transform: Augmentation; one draw for a clip and its memory windows.
+        temporal_dropout: Random choice of support frames in each window; None keeps all.
+        memory_windows: Number of further windows of the same video.
+        clips_per_video: The most reference frames of a video, evenly spaced; None takes all.
+        require_complete_tubelets: Leave out clips in whose window tracks come or go: the next clip
+            stands in.
+        on_bad_frame: ``raise`` or ``skip``.
+        seed: Decides, with the epoch, all that is drawn.
+
+    Raises:
+        ConfigError: If the temporal dropout does not fit the window.
+        DataError: If no frame is annotated.
+    """
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        images: str,
+        window: Window,
+        *,
+        resize: FrameResize | None = None,
+        transform: ClipTransform | None = None,
+        temporal_dropout: TemporalDropout | None = None,
+        memory_windows: int = 0,
+        clips_per_video: int | None = None,
+        require_complete_tubelets: bool = False,
+        on_bad_frame: OnBadFrame = "raise",
+        seed: int = 0,
+    ) -> None:
+        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
+        self.window = window
+        self.transform = transform or ClipTransform()
+        self.temporal_dropout = temporal_dropout
+        self.memory_windows = memory_windows
+        self.seed = seed
+        if temporal_dropout is not None:
+            temporal_dropout.check(window)
+        rows = reference_frames(index.video_starts, index.is_annotated, clips_per_video)
+        self.references = rows.astype(np.int32)  # workers that are spawned get a copy
+        if not len(rows):
+            msg = f"{index.source} has no annotated frame, so there is no clip to train on."
+            raise DataError(msg)
+        self.require_complete_tubelets = require_complete_tubelets
+        if require_complete_tubelets and (unknown := _unknown_tracks(index)):
+            msg = (
+                "data.require_complete_tubelets needs the id_track of every annotation, but "
+                f"for still images; {unknown} of {index.num_boxes} in {index.source} have none."
+            )
+            raise DataError(msg)
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __getitem__(self, item: ClipDraw | int) -> Clip:
+        """Return a clip.
+
+        Args:
+            item: What to draw; the number of the clip alone stands for epoch 0.
+
+        Raises:
+            FrameError: If a frame is bad and such are not skipped.
+            DataError: If so many are bad that the images cannot be there.
+        """
+        draw = ClipDraw(0, item) if isinstance(item, int) else item
+        for clip in range(draw.clip, draw.clip + MAX_SKIPPED_IN_A_ROW):
+            made = self._make(draw._replace(clip=clip % len(self)))
+            if made is not None:
+                return made
+        if self.require_complete_tubelets:
+            msg = (
+                f"No clip with the same tracks in all frames among {MAX_SKIPPED_IN_A_ROW} in a row "
+                f"from {self.reader.index.source}. Make the window shorter, or set "
+                "data.require_complete_tubelets=false."
+            )
+            raise DataError(msg)
+        msg = (
+            f"No clip without a bad frame among {MAX_SKIPPED_IN_A_ROW} in a row from "
+            f"{self.reader.index.source}. Are the images below {self.reader.images}?"
+        )
+        raise DataError(msg)
+
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return pairs of a clip and the class of an object in its reference frame, two ``[P]``."""
+        index = self.reader.index
+        lengths = np.diff(index.box_starts)[self.references]
+        firsts = np.cumsum(lengths) - lengths
+        within = np.arange(lengths.sum()) - np.repeat(firsts, lengths)
+        boxes = np.repeat(index.box_starts[self.references], lengths) + within
+        clips = np.repeat(np.arange(len(self)), lengths)
+        is_object = ~index.iscrowd[boxes]
+        return clips[is_object], index.labels[boxes][is_object]
+
+    def report_bad_frames(self) -> None:
+        """Log which frames were skipped since the last report."""
+        self.reader.report_bad_frames()
+
+    def _make(self, draw: ClipDraw) -> Clip | None:
+        generator = clip_generator(self.seed, draw)
+        windows, reference = self._windows(draw.clip, generator)
+        if self.require_complete_tubelets and not self._is_complete(windows[0]):
+            return None
+        # A frame that occurs several times, as at the borders, is read and transformed once.
+        rows = sorted({row for window in windows for row in window})
+        frames = [self.reader.read_or_record(row) for row in rows]
+        good = [frame for frame in frames if frame is not None]
+        if len(good) < len(frames):
+            return None
+        targets = [self.reader.target(row) for row in rows]
+        images, targets_left = self.transform(good, targets, generator)
+        size = images[0].shape[:2]
+        pictures = stack_frames(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
+        infos = [self.reader.info(row, size) for row in rows]
+        first, *others = (
+            _pick(pictures, infos, targets_left, [rows.index(row) for row in window], reference)
+            for window in windows
+        )
+        return Clip(first.frames, first.infos, first.targets, reference, tuple(others))
+
+    def _is_complete(self, window: list[int]) -> bool:
+        index = self.reader.index
+        tracks = {frozenset(index.track_ids[index.boxes_of(row)].tolist()) for row in window}
+        return len(tracks) == 1
+
+    def _windows(self, clip: int, generator: np.random.Generator) -> tuple[list[list[int]], int]:
+        """Draw the rows of the clip's window and of its memory windows, and the reference."""
+        row = int(self.references[clip])
+        video = self.reader.index.frames_of(self.reader.index.video_of(row))
+        position = row - video.start
+        references = [position]
+        if self.memory_windows:
+            references += memory_references(
+                self.memory_windows, position, len(video), self.window, generator
+            )
+        dropout, window = self.temporal_dropout, self.window
+        windows = []
+        for reference in references:
+            offsets = dropout.offsets(window, generator) if dropout else window.offsets
+            positions = window_positions(reference, len(video), offsets)
+            windows.append([video[position] for position in positions])
+        return windows, dropout.past if dropout else window.reference
+
+
+def _unknown_tracks(index: VideoIndex) -> int:
+    """Count the boxes without a track id; those of a video of one frame need none."""
+    is_still = np.diff(index.video_starts) == 1
+    lengths = np.diff(index.box_starts)
+    needed = np.repeat(np.repeat(~is_still, np.diff(index.video_starts)), lengths)
+    return int(((index.track_ids == UNKNOWN_TRACK) & needed).sum())
+
+
+def _pick(
+    frames: Tensor,
+    infos: Sequence[FrameInfo],
+    targets: Sequence[Target],
+    positions: list[int],
+    reference: int,
+) -> Clip:
+    return Clip(
+        frames=frames if positions == list(range(len(frames))) else frames[positions],
+        infos=tuple(infos[position] for position in positions),
+        targets=tuple(targets[position] for position in positions),
+        reference=reference,
+    )

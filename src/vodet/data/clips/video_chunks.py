@@ -1,0 +1,100 @@
+"""Chunks of whole videos to evaluate on, read from an index."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from vodet.data.annotations.index import VideoIndex
+from vodet.data.clips.handover import empty_frames, stack_frames
+from vodet.data.frames.frame_reader import FrameReader, OnBadFrame
+from vodet.data.frames.resize import OriginalSize
+from vodet.errors import FrameError
+from vodet.stages import FrameResize
+from vodet.structures import VideoChunk
+
+NO_VIDEO = -1
+
+
+class VideoChunkDataset(Dataset[VideoChunk]):
+    """Whole videos in chunks of consecutive frames, for evaluation; item -1 is an empty chunk.
+
+    With ``on_bad_frame=skip`` the last good frame of the video stands in for a bad one (black,
+    where there is none), so that the stream keeps its time. Such a frame counts as not annotated
+    in its ``FrameInfo``: what is detected in it is not evaluated, and its objects are missed.
+
+    Args:
+        index: The data set.
+        images: Folder or fsspec URL of the images.
+        resize: How frames are brought to the size at which they are evaluated.
+        chunk_size: The most frames of a chunk.
+        on_bad_frame: ``raise`` or ``skip``.
+    """
+
+    def __init__(
+        self,
+        index: VideoIndex,
+        images: str,
+        *,
+        resize: FrameResize | None = None,
+        chunk_size: int = 16,
+        on_bad_frame: OnBadFrame = "raise",
+    ) -> None:
+        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
+        self.chunks: list[range] = []
+        self.chunks_of_video: list[range] = []
+        for video in range(index.num_videos):
+            frames = index.frames_of(video)
+            first = len(self.chunks)
+            self.chunks += [
+                frames[start : start + chunk_size] for start in range(0, len(frames), chunk_size)
+            ]
+            self.chunks_of_video.append(range(first, len(self.chunks)))
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, chunk: int) -> VideoChunk:
+        """Return a chunk.
+
+        Raises:
+            FrameError: If a frame is bad and such are not skipped, or if the frames of the video
+                differ in size after resizing.
+        """
+        if chunk == NO_VIDEO:
+            return VideoChunk(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), (), True, True)
+        rows = self.chunks[chunk]
+        video = self.reader.index.frames_of(self.reader.index.video_of(rows.start))
+        frames: list[np.ndarray] = []
+        infos = []
+        for row in rows:
+            frame = self.reader.read_or_record(row)
+            infos.append(self.reader.info(row, is_known=frame is not None))
+            if frame is None:
+                frame = frames[-1] if frames else self._stand_in(range(video.start, row))
+            frames.append(frame)
+        if len({frame.shape for frame in frames}) > 1:
+            msg = (
+                f"Video {infos[0].video!r}: frames must have one size, found several: "
+                f"{sorted({info.original_size for info in infos})}. A letterbox makes them one."
+            )
+            raise FrameError(msg)
+        return VideoChunk(
+            frames=stack_frames(frames, empty_frames(len(frames), 3, *frames[0].shape[:2])),
+            infos=tuple(infos),
+            is_first=rows.start == video.start,
+            is_last=rows.stop == video.stop,
+        )
+
+    def report_bad_frames(self) -> None:
+        """Log which frames were skipped since the last report."""
+        self.reader.report_bad_frames()
+
+    def _stand_in(self, earlier: range) -> np.ndarray:
+        """Return the last good one of some frames, or a black one."""
+        for row in reversed(earlier):
+            frame = self.reader.read_or_record(row)
+            if frame is not None:
+                return frame
+        return self.reader.resize(np.zeros((*self.reader.size(earlier.stop), 3), np.uint8))

@@ -1,0 +1,129 @@
+"""Frames of an index, read and resized; bad ones raise or are recorded."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from vodet.boxes import rescale_boxes
+from vodet.data.annotations.index import VideoIndex
+from vodet.data.frames.images import image_path, read_frame, reduction_for
+from vodet.errors import ConfigError, FrameError
+from vodet.stages import FrameResize
+from vodet.structures import FrameInfo, Size, Target
+
+logger = logging.getLogger(__name__)
+
+OnBadFrame = Literal["raise", "skip"]
+
+
+class FrameReader:
+    """Frames of an index, read at the size of a resize, and the record of those that are bad.
+
+    Args:
+        index: The data set.
+        images: Folder or fsspec URL of the images.
+        resize: How frames are brought to size.
+        on_bad_frame: ``raise`` lets the error of a bad frame stop everything; ``skip`` records it.
+
+    Raises:
+        ConfigError: If ``on_bad_frame`` is neither.
+    """
+
+    def __init__(
+        self, index: VideoIndex, images: str, resize: FrameResize, on_bad_frame: OnBadFrame
+    ) -> None:
+        if on_bad_frame not in get_args(OnBadFrame):
+            msg = f"on_bad_frame must be one of raise, skip; found {on_bad_frame!r}."
+            raise ConfigError(msg)
+        self.index = index
+        self.images = images
+        self.resize = resize
+        self.on_bad_frame = on_bad_frame
+        # In shared memory, for workers to write to: one flag a frame is safe without a lock.
+        # Loaders of an evaluation are made in inference mode, and its tensors are read-only later.
+        with torch.inference_mode(mode=False):
+            self._is_bad = torch.zeros(index.num_frames, dtype=torch.bool)
+        self._is_bad.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
+
+    def size(self, row: int) -> Size:
+        """Return the size of the image file of a frame, as annotated."""
+        height, width = self.index.sizes[row].tolist()
+        return height, width
+
+    def read(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Read a frame at the size of the resize.
+
+        Raises:
+            FrameError: If the image is bad.
+        """
+        size = self.size(row)
+        path = image_path(self.images, self.index.file_name(row))
+        reduction = reduction_for(size, self.resize)
+        return self.resize(read_frame(path, int(self.index.image_ids[row]), size, reduction))
+
+    def read_or_record(self, row: int) -> UInt8[np.ndarray, "height width 3"] | None:
+        """Read a frame; where it is bad and bad ones are skipped, record that and return None.
+
+        Raises:
+            FrameError: If the image is bad and ``on_bad_frame`` is ``raise``.
+        """
+        try:
+            return self.read(row)
+        except FrameError:
+            if self.on_bad_frame == "raise":
+                raise
+            self._is_bad[row] = True
+            return None
+
+    def target(self, row: int) -> Target:
+        """Return the objects of a frame in pixels of the resized picture.
+
+        In a video of one frame each is an object of its own, so that it has a track there.
+        """
+        size = self.size(row)
+        target = self.index.target(row)
+        if len(self.index.frames_of(self.index.video_of(row))) == 1:
+            target["track_ids"] = torch.arange(len(target["boxes"]))
+        target["boxes"] = rescale_boxes(target["boxes"], size, self.resize.target_size(size))
+        return target
+
+    def info(self, row: int, size: Size | None = None, is_known: bool = True) -> FrameInfo:
+        """Describe a frame.
+
+        Args:
+            row: The frame.
+            size: Size of the picture in the input where the resize did not decide it.
+            is_known: Whether the picture is that of the frame.
+        """
+        original_size = self.size(row)
+        return FrameInfo(
+            video=self.index.video_name(self.index.video_of(row)),
+            frame_number=int(self.index.frame_numbers[row]),
+            image_id=int(self.index.image_ids[row]),
+            original_size=original_size,
+            size=size or self.resize.target_size(original_size),
+            is_annotated=bool(self.index.is_annotated[row]) and is_known,
+        )
+
+    def report_bad_frames(self) -> None:
+        """Log how many frames were skipped since the last report, with the first three errors."""
+        rows = self._is_bad.nonzero()[:, 0].tolist()
+        self._is_bad.zero_()
+        if not rows:
+            return
+        message = "%d bad frames of %s were skipped. The first of them:\n%s"
+        texts = "\n".join(self._why_bad(row) for row in rows[:3])
+        logger.warning(message, len(rows), self.index.source, texts)
+
+    def _why_bad(self, row: int) -> str:
+        """Say what is wrong with a frame; reading it again needs no messages between processes."""
+        try:
+            self.read(row)
+        except FrameError as error:
+            return str(error)
+        return f"{self.index.file_name(row)}: bad at first, readable by now."

@@ -1,0 +1,288 @@
+"""The generated set: videos in which a single frame is often not enough to recognise the objects.
+
+A part of the frames, never two in a row, is degraded so that textures and borders are gone
+(``degradations``), while objects move a few pixels from frame to frame (``scenes``): what one frame
+hides, its neighbours show. A folder of the set holds::
+
+    images/{train,val}/{video}/{frame:06d}.jpg
+    train.json, val.json      ST-COCO, file names relative to the folder
+    config.json               the settings it was made with
+
+Images carry one more field, ``degradations``: the names of what was done to them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vodet.data.generated.degradations import degrade
+from vodet.data.generated.scenes import CLASS_NAMES, ObjectBox, Scene, draw_scene
+from vodet.errors import ConfigError, DataError
+
+SPLITS = ("train", "val")
+
+_GENERATOR = "vodet-data generate"
+_VERSION = 2  # to raise whenever the same settings give other bytes
+_CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """Settings of a generated set; the same settings give the same bytes.
+
+    Args:
+        train_videos: Number of videos of the training split.
+        val_videos: Number of videos of the validation split.
+        frames_per_video: Length of each video.
+        size: Side of the square pictures in pixels.
+        min_objects: Smallest number of objects of a video.
+        max_objects: Largest number of objects of a video.
+        degradation_rate: Expected share of degraded frames, of which no two are neighbours.
+        jpeg_quality: 1 to 100.
+        seed: Decides all that is random.
+
+    Raises:
+        ConfigError: If a number is out of its range.
+    """
+
+    train_videos: int = 60
+    val_videos: int = 12
+    frames_per_video: int = 16
+    size: int = 128
+    min_objects: int = 3
+    max_objects: int = 5
+    degradation_rate: float = 0.45
+    jpeg_quality: int = 90
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        ranges: dict[str, tuple[float, float]] = {
+            "train_videos": (1, 100_000),
+            "val_videos": (1, 100_000),
+            "frames_per_video": (1, 1_000_000),
+            "size": (64, 4096),
+            "min_objects": (0, self.max_objects),
+            "max_objects": (1, 1000),
+            "degradation_rate": (0, 0.5),
+            "jpeg_quality": (1, 100),
+            "seed": (0, 2**63),
+        }
+        faults = [
+            f"{name} must lie in {low:g} to {high:g}, found {getattr(self, name)}"
+            for name, (low, high) in ranges.items()
+            if not low <= getattr(self, name) <= high
+        ]
+        if faults:
+            msg = f"A generated set cannot have these settings: {'; '.join(faults)}."
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True)
+class RenderedFrame:
+    """What is annotated of a frame: its degradations (none: it is clean) and its objects."""
+
+    degradations: tuple[str, ...]
+    boxes: list[ObjectBox]
+
+
+def generate(
+    root: str | Path,
+    config: SyntheticConfig = SyntheticConfig(),
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Make a generated set in the folder ``root``.
+
+    All is written to a temporary folder beside it and renamed at the end: an interrupted
+    generation leaves no half set.
+
+    Args:
+        root: The folder to make.
+        config: What to generate.
+        workers: Number of videos rendered at a time; by default one per processor. The bytes do
+            not depend on it.
+        overwrite: Whether a generated set that is there already is replaced.
+
+    Raises:
+        DataError: If ``root`` exists, unless it is a generated set and ``overwrite`` is given.
+    """
+    root = Path(root).resolve()
+    _refuse_existing(root, overwrite)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as temporary:
+        folder = Path(temporary) / root.name
+        for split in SPLITS:
+            _write_split(folder, split, config, workers)
+        (folder / _CONFIG_FILE).write_text(json.dumps(_settings(config), indent=2) + "\n")
+        if root.exists():
+            shutil.rmtree(root)
+        folder.rename(root)
+
+
+def ensure_generated(root: str | Path, config: SyntheticConfig = SyntheticConfig()) -> None:
+    """Make the generated set in ``root`` unless it is there already.
+
+    Raises:
+        DataError: If ``root`` is something else, or a set made with other settings.
+    """
+    root = Path(root)
+    if not root.exists():
+        generate(root, config)
+        return
+    found, expected = _read_settings(root), _settings(config)
+    names = [name for name in expected | found if found.get(name) != expected.get(name)]
+    if names:
+        differences = ", ".join(
+            f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in names
+        )
+        msg = (
+            f"The generated set in {root} was made with other settings ({differences}). Generate "
+            f"it again with overwrite, or choose another folder."
+        )
+        raise DataError(msg)
+
+
+def video_scene(config: SyntheticConfig, split: str, video: int) -> Scene:
+    """Draw the scene of one video of a split, before degradation."""
+    scene_rng, _ = _generators(config, split, video)
+    num_objects = int(scene_rng.integers(config.min_objects, config.max_objects + 1))
+    return draw_scene(
+        scene_rng, size=config.size, num_frames=config.frames_per_video, num_objects=num_objects
+    )
+
+
+def _generators(
+    config: SyntheticConfig, split: str, video: int
+) -> tuple[np.random.Generator, np.random.Generator]:
+    """Random numbers of a video's scene and of its degradations, depending on nothing else."""
+    seeds = np.random.SeedSequence([config.seed, SPLITS.index(split), video]).spawn(2)
+    return np.random.default_rng(seeds[0]), np.random.default_rng(seeds[1])
+
+
+def _write_split(folder: Path, split: str, config: SyntheticConfig, workers: int | None) -> None:
+    def render(video: int) -> list[RenderedFrame]:
+        return _write_video(folder, split, config, video)
+
+    num_videos = config.train_videos if split == "train" else config.val_videos
+    # Threads suffice, since OpenCV renders outside the interpreter lock, and unlike processes they
+    # start at once and need no guarded main module.
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        videos = list(pool.map(render, range(num_videos)))
+    document = _st_coco(split, config.size, videos)
+    (folder / f"{split}.json").write_text(json.dumps(document, separators=(",", ":")))
+
+
+def _write_video(
+    folder: Path, split: str, config: SyntheticConfig, video: int
+) -> list[RenderedFrame]:
+    """Write the pictures of a video and return their annotations."""
+    scene = video_scene(config, split, video)
+    _, rng = _generators(config, split, video)
+    frames: list[RenderedFrame] = []
+    for frame in range(config.frames_per_video):
+        picture = scene.picture(frame)
+        degradations: tuple[str, ...] = ()
+        if rng.random() < _degradation_probability(config.degradation_rate, frames):
+            picture, degradations = degrade(picture, rng)
+        _write_jpeg(folder / _file_name(split, video, frame), picture, config.jpeg_quality)
+        frames.append(RenderedFrame(degradations, scene.boxes(frame)))
+    return frames
+
+
+def _degradation_probability(rate: float, earlier: list[RenderedFrame]) -> float:
+    """Return the probability that keeps each frame at ``rate`` though no two are neighbours."""
+    if not earlier:
+        return rate
+    return 0.0 if earlier[-1].degradations else rate / (1 - rate)
+
+
+def _write_jpeg(path: Path, picture: np.ndarray, quality: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    path.write_bytes(encoded.tobytes())
+
+
+def _st_coco(split: str, size: int, videos: Iterable[list[RenderedFrame]]) -> dict[str, Any]:
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for video, frames in enumerate(videos):
+        for frame_number, frame in enumerate(frames):
+            image_id = len(images)
+            image = {
+                "id": image_id,
+                "file_name": _file_name(split, video, frame_number),
+                "video": _video_name(split, video),
+                "frame_number": frame_number,
+                "height": size,
+                "width": size,
+                "degradations": frame.degradations,
+            }
+            images.append(image)
+            for box in frame.boxes:
+                annotations.append(_annotation(len(annotations), image_id, box))
+    categories = [{"id": label, "name": name} for label, name in enumerate(CLASS_NAMES)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _annotation(annotation_id: int, image_id: int, box: ObjectBox) -> dict[str, Any]:
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": box.label,
+        "id_track": box.track_id,
+        "bbox": box.bbox,
+        "area": box.area,
+        "iscrowd": 0,
+    }
+
+
+def _video_name(split: str, video: int) -> str:
+    return f"{split}_{video:03d}"
+
+
+def _file_name(split: str, video: int, frame: int) -> str:
+    return f"images/{split}/{_video_name(split, video)}/{frame:06d}.jpg"
+
+
+def _settings(config: SyntheticConfig) -> dict[str, Any]:
+    return {"generator": _GENERATOR, "version": _VERSION, **asdict(config)}
+
+
+def _read_settings(root: Path) -> dict[str, Any]:
+    path = root / _CONFIG_FILE
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise _not_generated(root, f"{path} cannot be read ({error})") from error
+    if not isinstance(settings, dict) or settings.get("generator") != _GENERATOR:
+        raise _not_generated(root, f"{path} was not written by `{_GENERATOR}`")
+    return settings
+
+
+def _not_generated(root: Path, reason: str) -> DataError:
+    return DataError(
+        f"{root} exists, but is not a generated set: {reason}. Choose another folder, or remove "
+        "this one by hand."
+    )
+
+
+def _refuse_existing(root: Path, overwrite: bool) -> None:
+    if not root.exists():
+        return
+    if not overwrite:
+        msg = f"{root} exists already. Choose another folder, or replace it with overwrite."
+        raise DataError(msg)
+    _read_settings(root)  # never removes a folder that holds anything but a generated set

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler, deal_videos
+from vodet.errors import DataError
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 4, 10])
+def test_each_process_gets_as_many_clips_and_none_twice(world_size):
+    samplers = [ClipSampler(10, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for epoch in range(3):
+        for sampler in samplers:
+            sampler.set_epoch(epoch)
+        hands = [list(sampler) for sampler in samplers]
+        dealt = [item for hand in hands for item in hand]
+
+        assert {len(hand) for hand in hands} == {10 // world_size} == {len(samplers[0])}
+        assert len(set(dealt)) == len(dealt)
+        assert {draw.epoch for draw in dealt} == {epoch}
+        assert {draw.clip for draw in dealt} <= set(range(10))
+
+
+def test_the_order_depends_on_seed_and_epoch():
+    def order(seed, epoch):
+        sampler = ClipSampler(50, seed=seed)
+        sampler.set_epoch(epoch)
+        return [draw.clip for draw in sampler]
+
+    assert sorted(order(0, 0)) == list(range(50))
+    assert order(0, 1) == order(0, 1)
+    assert len({tuple(order(seed, epoch)) for seed in range(2) for epoch in range(2)}) == 4
+
+
+def test_the_rest_is_another_one_in_each_epoch():
+    left_out = set()
+    for epoch in range(20):
+        dealt = set()
+        for rank in range(3):
+            sampler = ClipSampler(11, rank=rank, world_size=3)
+            sampler.set_epoch(epoch)
+            dealt |= {draw.clip for draw in sampler}
+        left_out |= set(range(11)) - dealt
+
+    assert len(left_out) > 5
+
+
+def test_fewer_clips_than_processes():
+    with pytest.raises(DataError, match=r"3 processes needs at least as many clips, found 2"):
+        ClipSampler(2, world_size=3)
+
+
+def test_videos_are_dealt_longest_first_to_the_least_loaded():
+    assert deal_videos([3, 9, 4, 4, 2], 2) == [[1, 4], [0, 2, 3]]
+    assert deal_videos([5, 5, 5], 1) == [[0, 1, 2]]
+    assert deal_videos([5, 7], 4) == [[1], [0], [], []]
+    assert deal_videos([], 2) == [[], []]
+
+
+def test_videos_are_dealt_whole_once_and_nearly_evenly():
+    generator = np.random.default_rng(0)
+    for world_size in (2, 3, 4):
+        lengths = generator.integers(1, 40, 7).tolist()
+        hands = deal_videos(lengths, world_size)
+        best = min(
+            max(
+                sum(length for length, r in zip(lengths, ranks, strict=True) if r == rank)
+                for rank in range(world_size)
+            )
+            for ranks in itertools.product(range(world_size), repeat=len(lengths))
+        )
+
+        assert sorted(video for hand in hands for video in hand) == list(range(7))
+        assert max(sum(lengths[v] for v in hand) for hand in hands) <= 4 / 3 * best
+
+
+def test_chunks_of_a_process_are_those_of_its_videos_in_order():
+    chunks = [range(3), range(3, 5), range(5, 6)]
+    samplers = [
+        WholeVideoSampler([30, 20, 10], chunks, rank=rank, world_size=4) for rank in range(4)
+    ]
+
+    assert [list(sampler) for sampler in samplers] == [[0, 1, 2], [3, 4], [5], [-1]]
+    assert [len(sampler) for sampler in samplers] == [3, 2, 1, 1]
+    assert list(WholeVideoSampler([30, 20, 10], chunks)) == [0, 1, 2, 3, 4, 5]
