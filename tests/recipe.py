@@ -1,13 +1,16 @@
-"""The weights of the references that are too large to lie beside them."""
+"""Reference values computed by the methods' own programs, and weights too large to keep there."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+REFERENCE = Path(__file__).parent / "reference"
 
 
 def recipe_weight(shape: Sequence[int], seed: int, scale: float) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recipe import recipe_weight
+from recipe import REFERENCE, recipe_weight
 from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
 from vodet.fusion.long_term_attention import LongTermAttention
@@ -64,17 +64,17 @@ def their_name(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def reference(shared) -> dict[str, Tensor]:
+def reference() -> dict[str, Tensor]:
     values = {}
     for part in ("inputs", "two_stages"):
-        with np.load(shared / "reference" / f"long_term_{part}.npz") as file:
+        with np.load(REFERENCE / f"long_term_{part}.npz") as file:
             values |= {name: torch.as_tensor(file[name]) for name in file.files}
     return values
 
 
 @pytest.fixture(scope="module")
-def reference_module(shared) -> LongTermAttention:
-    recipe = json.loads((shared / "reference" / "long_term_weights_recipe.json").read_text())
+def reference_module() -> LongTermAttention:
+    recipe = json.loads((REFERENCE / "long_term_weights_recipe.json").read_text())
     module = LongTermAttention(RoISpec(8, 3), keys_per_frame=8)
     for name, weight in module.named_parameters():
         entry = recipe["tensors"][their_name(name)]

@@ -2,24 +2,23 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from recipe import recipe_weight
+from recipe import REFERENCE, recipe_weight
 from vodet.fusion.relation import RelationAttention, geometry_embedding, relative_geometry
 
 
-def load(shared: Path, name: str) -> dict[str, Tensor]:
-    with np.load(shared / "reference" / f"{name}.npz") as file:
+def load(name: str) -> dict[str, Tensor]:
+    with np.load(REFERENCE / f"{name}.npz") as file:
         return {key: torch.as_tensor(file[key]) for key in file.files}
 
 
-def reference_attention(shared: Path, number: int, *, geometry: bool) -> RelationAttention:
-    recipe = json.loads((shared / "reference" / "long_term_weights_recipe.json").read_text())
+def reference_attention(number: int, *, geometry: bool) -> RelationAttention:
+    recipe = json.loads((REFERENCE / "long_term_weights_recipe.json").read_text())
     module = RelationAttention(geometry=geometry)
     names = {"query": "Wqs", "key": "Wks", "value": "Wvs", "geometry": "Wgs"}
     for name, weight in module.named_parameters():
@@ -35,8 +34,8 @@ def all_keys(count: int, clips: int = 1) -> Tensor:
     return torch.ones(clips, count, dtype=torch.bool)
 
 
-def test_geometry_agrees_with_the_reference(shared):
-    values = load(shared, "attention_geometry")
+def test_geometry_agrees_with_the_reference():
+    values = load("attention_geometry")
     geometry = relative_geometry(values["rois1"], values["rois2"])
     torch.testing.assert_close(geometry, values["position_matrix"], rtol=1e-5, atol=1e-5)
     embedding = geometry_embedding(values["position_matrix"], 64)
@@ -47,9 +46,9 @@ def test_geometry_agrees_with_the_reference(shared):
 @pytest.mark.parametrize(
     ("name", "geometry", "tolerance"), [("geo", True, 1e-3), ("nogeo", False, 1e-5)]
 )
-def test_attention_agrees_with_the_reference(shared, number, name, geometry, tolerance):
-    values = load(shared, "attention_block")
-    module = reference_attention(shared, number, geometry=geometry)
+def test_attention_agrees_with_the_reference(number, name, geometry, tolerance):
+    values = load("attention_block")
+    module = reference_attention(number, geometry=geometry)
     relative = relative_geometry(values["rois"], values["ref_rois"])
     embedding = geometry_embedding(relative, 64)[None] if geometry else None
     bias = module.bias(embedding, all_keys(5))

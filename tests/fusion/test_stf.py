@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from recipe import REFERENCE
 from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
 from vodet.fusion.stf import (
@@ -18,9 +17,9 @@ from vodet.fusion.stf import (
 )
 
 
-def load(shared: Path, part: str, module: nn.Module) -> dict[str, Tensor]:
+def load(part: str, module: nn.Module) -> dict[str, Tensor]:
     """Fill the module with the weights of a reference, and return its other values."""
-    with np.load(shared / "reference" / f"stf_{part}.npz") as file:
+    with np.load(REFERENCE / f"stf_{part}.npz") as file:
         values = {name: torch.as_tensor(file[name]) for name in file.files}
     weights = {n.removeprefix("sd::"): v for n, v in values.items() if n.startswith("sd::")}
     module.load_state_dict(weights)
@@ -32,21 +31,21 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
     assert error < 1e-5, f"relative error {error:.1e}"
 
 
-def test_multi_frame_attention_agrees_with_the_reference(shared):
+def test_multi_frame_attention_agrees_with_the_reference():
     module = MultiFrameAttention(8)
-    values = load(shared, "multi_frame_attention", module)
+    values = load("multi_frame_attention", module)
     assert_same(module(values["x_t"], values["x_prev"].unsqueeze(1)), values["out"])
 
 
-def test_single_frame_attention_agrees_with_the_reference(shared):
+def test_single_frame_attention_agrees_with_the_reference():
     module = SingleFrameAttention(8)
-    values = load(shared, "single_frame_attention", module)
+    values = load("single_frame_attention", module)
     assert_same(module(values["x"]), values["out"])
 
 
-def test_dual_frame_fusion_agrees_with_the_reference(shared):
+def test_dual_frame_fusion_agrees_with_the_reference():
     module = DualFrameFusion(8, merge="concat").eval()
-    values = load(shared, "dual_frame_fusion", module)
+    values = load("dual_frame_fusion", module)
     assert_same(module(values["x_mfa"], values["x_sfa"]), values["out_eval"])
     module.train()
     assert_same(module(values["x_mfa"], values["x_sfa"]), values["out_train"])

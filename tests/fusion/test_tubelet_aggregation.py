@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from recipe import REFERENCE
 from vodet.encodings import RoIs, RoISpec, TemporalMemory
 from vodet.errors import ConfigError
 from vodet.fusion.tubelet_aggregation import MODES, TubeletAggregation
@@ -32,8 +33,8 @@ def aggregate(mode: str, features: torch.Tensor, reference: int) -> torch.Tensor
 
 
 @pytest.mark.parametrize(("mode", "name"), [("max", "maxpool"), ("adaptive", "adaptive")])
-def test_aggregation_agrees_with_the_reference(shared, mode, name):
-    with np.load(shared / "reference" / "tubelet_window3_reference1.npz") as file:
+def test_aggregation_agrees_with_the_reference(mode, name):
+    with np.load(REFERENCE / "tubelet_window3_reference1.npz") as file:
         x, expected = torch.as_tensor(file["x"]), torch.as_tensor(file[f"out_{name}"])
     found = aggregate(mode, x.unsqueeze(0), 1)[0, 0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

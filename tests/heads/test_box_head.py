@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from recipe import REFERENCE
 from vodet.boxes import clip_boxes
 from vodet.heads.box_head import BoxHead, class_boxes, class_loss, detections_of, joined_scores
 
 
 @pytest.fixture(scope="module")
-def reference(shared) -> dict[str, torch.Tensor]:
-    with np.load(shared / "reference" / "double_head.npz") as file:
+def reference() -> dict[str, torch.Tensor]:
+    with np.load(REFERENCE / "double_head.npz") as file:
         return {name: torch.as_tensor(file[name]) for name in file.files}
 
 

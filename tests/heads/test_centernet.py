@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from recipe import REFERENCE
 from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import ConfigError
 from vodet.heads.centernet import CenterNetHead
@@ -40,8 +41,8 @@ def target(boxes, labels, iscrowd=None) -> Target:
 
 
 @pytest.fixture(scope="module")
-def reference(shared) -> dict[str, Tensor]:
-    with np.load(shared / "reference" / "centernet.npz") as file:
+def reference() -> dict[str, Tensor]:
+    with np.load(REFERENCE / "centernet.npz") as file:
         return {name: torch.as_tensor(file[name]) for name in file.files}
 
 
@@ -96,8 +97,8 @@ def test_decoding_agrees_with_the_reference(reference, predictions):
         assert torch.equal(found["labels"], reference["decoded_labels"][image][is_peak])
 
 
-def test_radius_agrees_with_the_reference_table(shared):
-    with np.load(shared / "reference" / "centernet_gaussian_radius.npz") as table:
+def test_radius_agrees_with_the_reference_table():
+    with np.load(REFERENCE / "centernet_gaussian_radius.npz") as table:
         sizes = torch.as_tensor(table["hw"]).flip(1)
         for overlap, name in ((0.3, "r03"), (0.7, "r07")):
             expected = torch.as_tensor(table[name]).long()
@@ -105,8 +106,8 @@ def test_radius_agrees_with_the_reference_table(shared):
 
 
 @pytest.mark.parametrize(("radius", "side"), [(1, 10.0), (2, 20.0), (5, 44.0)])
-def test_gaussian_agrees_with_the_reference_kernel(shared, radius, side):
-    with np.load(shared / "reference" / "centernet_gaussian_radius.npz") as table:
+def test_gaussian_agrees_with_the_reference_kernel(radius, side):
+    with np.load(REFERENCE / "centernet_gaussian_radius.npz") as table:
         kernel = torch.as_tensor(table[f"kernel_r{radius}"])
     size = torch.tensor([[side, side]])
     overlap = next(o / 100 for o in range(5, 100) if gaussian_radius(size, o / 100) == radius)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from recipe import REFERENCE
 from vodet.heads.linking import ProposalLimits, link_anchors
 
 NAN, INF = math.nan, math.inf
@@ -28,8 +29,8 @@ def row_of_boxes(frames: int, count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["linking_window3_reference1", "linking_window1"])
-def test_linking_agrees_with_the_reference(shared, name):
-    folder = shared / "reference"
+def test_linking_agrees_with_the_reference(name):
+    folder = REFERENCE
     settings = json.loads((folder / f"{name}.json").read_text())
     with np.load(folder / f"{name}.npz") as file:
         values = {key: torch.as_tensor(file[key]) for key in file.files}

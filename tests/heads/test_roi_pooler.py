@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from recipe import REFERENCE
 from vodet.encodings import FeatureMaps
 from vodet.heads.roi_pooler import RoIPooler
 
@@ -21,8 +22,8 @@ def numbered_maps(frames: int = 1) -> FeatureMaps:
     )
 
 
-def test_levels_and_features_agree_with_the_reference(shared):
-    with np.load(shared / "reference" / "roi_pooler.npz") as file:
+def test_levels_and_features_agree_with_the_reference():
+    with np.load(REFERENCE / "roi_pooler.npz") as file:
         values = {name: torch.as_tensor(file[name]) for name in file.files}
     pooler = RoIPooler((8, 16, 32), 3)
     maps = FeatureMaps(tuple(values[f"map_stride{s}"][None] for s in (8, 16, 32)))
