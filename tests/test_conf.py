@@ -13,6 +13,7 @@ from vodet.cli.app import config_dir
 from vodet.cli.train import begin, build, build_trainer
 from vodet.data.generated.synthetic import SyntheticConfig, generate
 from vodet.errors import ConfigError
+from vodet.stages import PlainMapFusion
 from vodet.structures import Window
 
 COMMANDS = ("train", "eval", "predict")
@@ -83,7 +84,7 @@ def test_choice_builds(group: str, option: str, compose) -> None:
         pytest.skip("needs a GPU; the trainer's YAML differs from default in two values")
     further = {
         "trainer": ["trainer.accelerator=cpu"],
-        "model/head/roi_fusion": ["model/head=two_stage"],
+        "model/head/fusion": ["model/head=two_stage"],
         "stage": ["model/head=two_stage", "window=symmetric"],
     }
     config = compose(*further.get(group, []), f"{group}={option}")
@@ -93,16 +94,16 @@ def test_choice_builds(group: str, option: str, compose) -> None:
     assert task.detector.window == data.window
     assert data.class_names == task.detector.class_names
     assert trainer.max_epochs == config.trainer.max_epochs
-    if group == "model/head/roi_fusion":
-        st_head = task.detector.head.st_head
-        fusions = st_head.fusions if st_head is not None else {}
-        named = [fusion._target_ for fusion in (config.model.head.roi_fusion or {}).values()]
+    if group == "model/head/fusion":
+        fusions = task.detector.head.fusion.members
+        named = [fusion._target_ for fusion in (config.model.head.fusion or {}).values()]
         assert [name.rpartition(".")[2] for name in named] == [
             type(fusion).__name__ for fusion in fusions.values()
         ]
         assert len(fusions) == (option != "none") + (option == "sltnet")
     elif group.startswith("model/"):
         part = getattr(task.detector, group.removeprefix("model/"))
+        part = part.net if isinstance(part, PlainMapFusion) else part
         target = OmegaConf.load(config_dir() / group / f"{option}.yaml").get("_target_")
         assert target is None or target.endswith(f".{type(part).__name__}")
 
@@ -182,6 +183,7 @@ def test_second_stages_freeze_their_first(compose) -> None:
         detector = instantiate(config.model, class_names=["a"])
         learning = {n for n, weight in detector.named_parameters() if weight.requires_grad}
         assert {".".join(n.split(".")[:2]) for n in learning} == {
+            "head.fusion",
             "head.st_head",
         }
         assert (config.window.past, config.window.future) == (3, 3)

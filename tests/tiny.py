@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from vodet.cli.app import config_dir
 from vodet.data.frames.resize import OriginalSize
@@ -35,39 +35,57 @@ def fusion_names() -> list[str]:
     return sorted(path.stem for path in (config_dir() / "model" / "fusion").glob("*.yaml"))
 
 
-def roi_fusion_names() -> list[str]:
-    folder = config_dir() / "model" / "head" / "roi_fusion"
+def candidate_fusion_names() -> list[str]:
+    folder = config_dir() / "model" / "head" / "fusion"
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
-# Settings of attention that are small, and remember something within a few frames.
-_SMALL_ATTENTION = (
-    "model.head.roi_fusion.attention.group_width=8",
-    "model.head.roi_fusion.attention.keys_per_frame=6",
-    "model.head.roi_fusion.attention.key_frame_interval=2",
-    "model.head.roi_fusion.attention.num_key_frames=3",
-)
+# Settings that are small, and remember something within a few frames, where a fusion has them.
+_SMALL = {
+    "group_width": 8,
+    "heads": 2,
+    "keys_per_frame": 6,
+    "key_frame_interval": 2,
+    "num_key_frames": 3,
+}
 
 
-def roi_fusions_of(name: str, *overrides: str) -> dict[str, Callable[..., Any]]:
-    """The factories that conf/model/head/roi_fusion/NAME.yaml describes, small; by name."""
-    small = _SMALL_ATTENTION if name in ("long_term", "sltnet", "selsa") else ()
-    choices = ("model/head=two_stage", f"model/head/roi_fusion={name}", "model.head.width=16")
+def head_config_of(name: str, *overrides: str) -> DictConfig:
+    """The config of a two-stage head with conf/model/head/fusion/NAME.yaml, small."""
+    choices = ("model/head=two_stage", f"model/head/fusion={name}", "model.head.width=16")
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("train", [*choices, "run_dir=unused"])
+        small = [
+            f"model.head.fusion.{fusion}.{key}={_SMALL[key]}"
+            for fusion, options in (config.model.head.fusion or {}).items()
+            for key in options
+            if key in _SMALL
+        ]
         config = hydra.compose("train", [*choices, *small, *overrides, "run_dir=unused"])
-    return dict(instantiate(config.model.head.get("roi_fusion") or {}))
+    return config.model.head
+
+
+def candidate_fusions_of(name: str, *overrides: str) -> dict[str, Callable[..., Any]]:
+    """The factories that conf/model/head/fusion/NAME.yaml describes, small; by name."""
+    return dict(instantiate(head_config_of(name, *overrides).fusion or {}))
 
 
 def tiny_two_stage(
-    roi_fusion: dict[str, Callable[..., Any]],
+    candidate_fusions: str | dict[str, Callable[..., Any]],
     window: Window,
     fusion: Callable[..., Any] = NoFusion,
     class_names: Sequence[str] = ("car", "dog", "kite"),
     seed: int = 0,
     **head: Any,
 ) -> VideoDetector:
-    """A two-stage detector of some ten thousand weights, in eval mode, with lively outputs."""
+    """A two-stage detector of some ten thousand weights, in eval mode, with lively outputs.
+
+    Its candidate fusions are given by name, of conf/model/head/fusion, or as factories.
+    """
     torch.manual_seed(seed)
+    if isinstance(candidate_fusions, str):
+        head = {"refine": head_config_of(candidate_fusions).refine} | head
+        candidate_fusions = candidate_fusions_of(candidate_fusions)
     limits = ProposalLimits(per_level=30, total=20)
     settings = {
         "train_limits": limits,
@@ -82,7 +100,7 @@ def tiny_two_stage(
         TimmBackbone("test_resnet", strides=(4, 8)),
         pyramid=partial(FPN, channels=8),
         fusion=fusion,
-        head=partial(TwoStageHead, roi_fusion=roi_fusion, **(settings | head)),
+        head=partial(TwoStageHead, fusion=candidate_fusions, **(settings | head)),
         window=window,
         class_names=class_names,
         resize=OriginalSize(),
@@ -115,7 +133,7 @@ def tiny_detector(
     )
     for name, weight in detector.named_parameters():
         if "bn" not in name and weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=0.2)
+            torch.nn.init.normal_(weight, std=min(0.2, weight[0].numel() ** -0.5))
     with torch.no_grad():
         detector.head.size.out.weight.mul_(0.1)
         detector.head.size.out.bias.fill_(4)  # boxes of some cells

@@ -1,7 +1,7 @@
 """What temporal fusion is worth: fusions trained alike on the generated set, several seeds each.
 
     python scripts/benchmarks/fusion_gain.py                          map fusions before CenterNet
-    python scripts/benchmarks/fusion_gain.py --detector two-stage     RoI fusions, SLTnet
+    python scripts/benchmarks/fusion_gain.py --detector two-stage     candidate fusions, SLTnet
 
 Runs of one table differ in their fusion and seed alone. With CenterNet each is one training. With
 the two-stage detector the baseline of each seed is trained once, and each fusion is a second stage
@@ -45,27 +45,48 @@ class Row:
     is_second_stage: bool = False
 
 
-def second_stage(name: str, roi_fusion: str, *overrides: str) -> Row:
-    """Return a row of SLTnet's second stage with a RoI fusion, evaluated in two windows."""
-    chosen = ("experiment=demo_sltnet", f"model/head/roi_fusion={roi_fusion}", *overrides)
+def second_stage(name: str, candidate_fusion: str, *overrides: str) -> Row:
+    """Return a row of SLTnet's second stage with a candidate fusion, evaluated in two windows."""
+    chosen = ("experiment=demo_sltnet", f"model/head/fusion={candidate_fusion}", *overrides)
     return Row(name, chosen, ("causal", "symmetric"), is_second_stage=True)
 
 
-OFTEN = "model.head.roi_fusion.attention.key_frame_interval=4"  # videos have 16 frames
-NO_MEMORY = "data.memory_windows=0"
+OFTEN = "model.head.fusion.attention.key_frame_interval=4"  # videos have 16 frames
+NO_HISTORY = "data.history.windows=0"
+# Clips of six frames, all with a loss, of every fourth frame: about as many frames in a step as
+# the other rows have, and as many steps.
+RECURRENT = (
+    "window=single",
+    "data.history.windows=5",
+    "data.history.policy=previous",
+    "data.losses_on=all",
+    "data.clips_per_video=4",
+    "data.batch_size=4",
+)
 TABLES = {
     "centernet": [
         Row("none", ("experiment=demo", "model/fusion=none", "window=single"), ("single",)),
         Row("mean", ("experiment=demo", "model/fusion=mean"), ("previous",)),
         Row("stf", ("experiment=demo", "model/fusion=stf"), ("previous",)),
+        Row(
+            "fgfa",
+            (
+                "experiment=demo",
+                "model/fusion=fgfa",
+                "model.fusion.embedding_width=48",
+                "model.fusion.flow_updates=3",
+            ),
+            ("previous",),
+        ),
+        Row("conv_gru", ("experiment=demo", "model/fusion=conv_gru", *RECURRENT), ("single",)),
     ],
     "two-stage": [
         Row("baseline", ("experiment=demo_baseline",), ("single",)),
-        second_stage("linking, max", "max", NO_MEMORY),
-        second_stage("linking, adaptive", "adaptive", NO_MEMORY),
+        second_stage("linking, max", "max", NO_HISTORY),
+        second_stage("linking, adaptive", "adaptive", NO_HISTORY),
         second_stage("long-term attention", "long_term", OFTEN),
         second_stage("SLTnet: max + long-term", "sltnet", OFTEN),
-        second_stage("SELSA", "selsa", NO_MEMORY),
+        second_stage("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
     ],
 }
 

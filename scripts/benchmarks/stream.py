@@ -27,7 +27,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn
 
 from vodet import StreamingDetector, TimmBackbone, VideoDetector
 from vodet.cli.app import config_dir
-from vodet.structures import ClipBatch, FrameInfo
+from vodet.structures import ClipBatch, ClipLayout, FrameInfo
 
 CLASSES = [f"class {number}" for number in range(8)]
 STAGES = ("encode", "map fusion", "head", "decode and rest")
@@ -45,8 +45,8 @@ TABLES = {
         "SLTnet": [
             "window=symmetric",
             *_TWO_STAGE,
-            "model/head/roi_fusion=sltnet",
-            "model.head.roi_fusion.attention.key_frame_interval=1",
+            "model/head/fusion=sltnet",
+            "model.head.fusion.attention.key_frame_interval=1",
         ],
     },
 }
@@ -97,6 +97,7 @@ def backbone_run(detector: VideoDetector) -> Run:
 def clip_run(detector: VideoDetector) -> Run:
     """Return a detector that gets the whole window of every frame, and encodes it again."""
     length = len(detector.window.offsets)
+    layout = ClipLayout.of_window(length, detector.window.reference)
 
     @torch.inference_mode()
     def run(frames: np.ndarray, is_last: bool) -> Any:
@@ -106,7 +107,7 @@ def clip_run(detector: VideoDetector) -> Run:
         info = FrameInfo("video", 0, 0, size, size)
         clips = images.unsqueeze(1).expand(-1, length, -1, -1, -1)
         infos = ((info,) * length,) * len(frames)
-        return detector(ClipBatch(clips, infos, (), detector.window.reference))
+        return detector(ClipBatch(clips, infos, (), layout))
 
     return run
 

@@ -2,8 +2,8 @@
 
     python scripts/benchmarks/train_step.py --backbone resnet50 --size 320 576 --clips 2
 
-Both steps see the same random clips, with the same memory windows, one after the other in each
-round. Peak memory is that of a process of its own for each. Weights are random.
+Both steps see the same random clips, with the same history, one after the other in each round. Peak
+memory is that of a process of its own for each. Weights are random.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.table import Table
 
 from vodet import VideoDetector
 from vodet.cli.app import config_dir
-from vodet.structures import ClipBatch, FrameInfo, Target
+from vodet.structures import ClipBatch, ClipLayout, FrameInfo, Target
 
 STEPS = {
     "frozen first stage": [],
@@ -48,8 +48,11 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
     return detector.to(options.device).train()
 
 
-def batch_of(options: argparse.Namespace, memory_windows: int = 2) -> ClipBatch:
-    """Make clips of three frames, as temporal dropout leaves them, with objects and memory."""
+def batch_of(options: argparse.Namespace) -> ClipBatch:
+    """Make clips of three windows of three frames, as temporal dropout leaves them, with objects.
+
+    The last two windows are the history.
+    """
     height, width = options.size
     info = FrameInfo("video", 0, 0, (height, width), (height, width))
     corner = torch.rand(5, 2) * torch.tensor([width / 2, height / 2])
@@ -59,13 +62,14 @@ def batch_of(options: argparse.Namespace, memory_windows: int = 2) -> ClipBatch:
         track_ids=torch.arange(5),
         iscrowd=torch.zeros(5, dtype=torch.bool),
     )
-    shape = (options.clips, 3, 3, height, width)
+    window, *history = ((start, start + 1, start + 2) for start in (0, 3, 6))
+    layout = ClipLayout((window,), reference=1, reference_frame=1, history=tuple(history))
+    shape = (options.clips, 9, 3, height, width)
     batch = ClipBatch(
         frames=torch.randint(0, 256, shape, dtype=torch.uint8),
-        infos=((info,) * 3,) * options.clips,
-        targets=((target,) * 3,) * options.clips,
-        reference=1,
-        memory_windows=tuple(batch_of(options, 0) for _ in range(memory_windows)),
+        infos=((info,) * 9,) * options.clips,
+        targets=((target,) * 9,) * options.clips,
+        layout=layout,
     )
     return batch.to(options.device)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from vodet.boxes import mirror_boxes
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
+from vodet.inference.postprocess import above
 from vodet.inference.view_fusion import fuse_views
 from vodet.streaming import StreamingDetector, frames_as_arrays
 from vodet.structures import Detections, FrameDetections, Size
@@ -109,7 +110,7 @@ class AugmentedStream:
                     for answer, (_, is_mirrored) in zip(of_views, self._views, strict=True)
                 ]
             )
-            fused.append(replace(of_views[0], detections=_above(found, self.score_threshold)))
+            fused.append(replace(of_views[0], detections=above(found, self.score_threshold)))
         return fused
 
 
@@ -133,13 +134,4 @@ def _mirrored(detections: Detections, width: int) -> Detections:
         boxes=mirror_boxes(detections["boxes"], width),
         scores=detections["scores"],
         labels=detections["labels"],
-    )
-
-
-def _above(detections: Detections, threshold: float) -> Detections:
-    kept = detections["scores"] >= threshold
-    return Detections(
-        boxes=detections["boxes"][kept],
-        scores=detections["scores"][kept],
-        labels=detections["labels"][kept],
     )

@@ -10,11 +10,11 @@ from vodet.structures import Size
 
 
 def clip_boxes(
-    boxes: Float[Tensor, "*n 4"], size: Size | Int[Tensor, " 2"]
+    boxes: Float[Tensor, "*n 4"], size: Size | Int[Tensor, "*m 2"]
 ) -> Float[Tensor, "*n 4"]:
-    """Clip boxes to a picture of the given size."""
+    """Clip boxes to a picture of the given size, or each to its own: sizes broadcast to boxes."""
     sides = size.to(boxes) if isinstance(size, Tensor) else boxes.new_tensor(size)
-    return boxes.clamp(min=0).minimum(sides.flip(0).repeat(2))
+    return boxes.clamp(min=0).minimum(torch.cat((sides.flip(-1), sides.flip(-1)), dim=-1))
 
 
 def rescale_boxes(

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vodet.encodings import Encodings, TemporalMemory, Windows
+from vodet.encodings import EncodedFrames, FeatureMaps, Memory, State, WindowBatch, prefixed
 from vodet.errors import ConfigError
 from vodet.freezing import find_modules, freeze
-from vodet.fusion.none import NoFusion
 from vodet.inference.postprocess import to_original
-from vodet.stages import Backbone, FrameResize, HeadFactory, MapFusionFactory, PyramidFactory
-from vodet.structures import ClipBatch, Detections, Window
+from vodet.stages import (
+    Backbone,
+    FrameResize,
+    HeadFactory,
+    MapFusion,
+    MapFusionFactory,
+    PlainMapFusion,
+    PyramidFactory,
+    Targets,
+)
+from vodet.structures import ClipBatch, Detections, Size, Window
 
 
 class VideoDetector(nn.Module):
@@ -29,7 +36,8 @@ class VideoDetector(nn.Module):
     Args:
         backbone: Frames to feature maps.
         pyramid: Builds the per-frame stage behind the backbone from the backbone's levels.
-        fusion: Builds the map fusion from the pyramid's levels.
+        fusion: Builds the map fusion from the pyramid's levels: a `MapFusion`, or a plain module
+            with ``forward(window, reference)``.
         head: Builds the head from the pyramid's levels and the number of classes.
         window: The frames that are joined.
         class_names: Names of the labels.
@@ -39,8 +47,8 @@ class VideoDetector(nn.Module):
             without gradient.
 
     Raises:
-        ConfigError: If there is no class, a class name is there twice, or there is no part of a
-            name in ``frozen``.
+        ConfigError: If there is no class, a class name is there twice, there is no part of a name
+            in ``frozen``, or the head needs pixels and gets fused maps.
     """
 
     def __init__(
@@ -64,8 +72,15 @@ class VideoDetector(nn.Module):
         self.resize = resize
         self.backbone = backbone
         self.pyramid = pyramid(backbone.spec)
-        self.fusion = fusion(self.pyramid.spec)
+        joined = fusion(self.pyramid.spec)
+        self.fusion = joined if isinstance(joined, MapFusion) else PlainMapFusion(joined)
         self.head = head(self.pyramid.spec, len(self.class_names))
+        if self.head.needs_pixels and self.fusion.changes_maps:
+            msg = (
+                f"{type(self.head).__name__} looks at the frames themselves, so no map fusion can "
+                f"come before it: expected model/fusion=none, found {type(joined).__name__}."
+            )
+            raise ConfigError(msg)
         self.frozen = tuple(frozen)
         # Convolutions are faster so, by a tenth on a CPU; what the maps look like to others stays.
         self.to(memory_format=torch.channels_last)
@@ -82,9 +97,14 @@ class VideoDetector(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
+    @property
+    def remembers(self) -> bool:
+        """Whether predictions depend on earlier ones, so that frames must come in order."""
+        return self.fusion.remembers or self.head.remembers
+
     def encode(
         self, frames: UInt8[Tensor, "F 3 H W"], sizes: Int[Tensor, "F 2"] | None = None
-    ) -> Encodings:
+    ) -> EncodedFrames:
         """Encode frames, each by itself.
 
         Args:
@@ -97,53 +117,142 @@ class VideoDetector(nn.Module):
             sizes = torch.tensor(frames.shape[-2:], device=frames.device).expand(len(frames), 2)
         divisor = self.backbone.size_divisor
         bottom, right = (-side % divisor for side in frames.shape[-2:])
-        maps = self.pyramid(self.backbone(F.pad(frames, (0, right, 0, bottom))))
-        return Encodings(maps, sizes, self.head.encode(maps))
+        pixels = F.pad(frames, (0, right, 0, bottom))
+        maps = self.pyramid(self.backbone(pixels))
+        extras = prefixed("fusion", self.fusion.encode(pixels, sizes, maps))
+        extras |= prefixed("head", self.head.encode(pixels, sizes, maps))
+        return EncodedFrames(maps, sizes, extras)
 
-    def step(
-        self, windows: Windows, memories: Sequence[TemporalMemory]
-    ) -> tuple[dict[str, Tensor], list[TemporalMemory]]:
+    def _encode_fused(self, maps: FeatureMaps, sizes: Tensor) -> EncodedFrames:
+        """Encode fused maps of reference frames for the head."""
+        return EncodedFrames(maps, sizes, prefixed("head", self.head.encode(None, sizes, maps)))
+
+    def begin(self, videos: int, frames: EncodedFrames) -> Memory:
+        """Return the memory of videos of which nothing has been seen.
+
+        Args:
+            videos: Number of videos.
+            frames: Encoded frames of the size of theirs.
+        """
+        stages = {"fusion": self.fusion, "head": self.head}
+        return Memory({name: stage.begin(videos, frames) for name, stage in stages.items()})
+
+    def step(self, windows: WindowBatch, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
         """Join the frames of windows into predictions for their reference frames.
 
         Args:
-            windows: Windows of encoded frames, ``B`` of them.
-            memories: What each window's video has left behind, ``[B]``.
+            windows: Windows of encoded frames of ``B`` videos.
+            memory: What these videos have left behind, see `begin`.
 
         Returns:
-            The head's raw predictions and the memories after these answers.
+            The head's raw predictions, and the memory to use for the next frames.
         """
-        predictions, after = self.head(self._fused(windows), memories)
-        return predictions, [memory.after_answer() for memory in after]
+        windows, fusion_state = self._fuse(windows, memory)
+        predictions, head_state = self.head(windows.seen_by("head"), memory.states["head"])
+        return predictions, Memory({"fusion": fusion_state, "head": head_state})
 
-    def _fused(self, windows: Windows) -> Windows:
-        if isinstance(self.fusion, NoFusion):  # it would only copy the maps
-            return windows
-        return replace(windows, fused=self.fusion(windows.maps, windows.reference))
+    def _fuse(self, windows: WindowBatch, memory: Memory) -> tuple[WindowBatch, State]:
+        return self.fusion.fuse(windows, memory.states["fusion"], self._encode_fused)
 
-    def _windows(self, batch: ClipBatch) -> Windows:
-        """Encode all frames of a batch of clips."""
-        device = batch.frames.device
-        sizes = [info.size for infos in batch.infos for info in infos]
-        encodings = self.encode(batch.frames.flatten(0, 1), torch.tensor(sizes, device=device))
-        return Windows.of_clips(encodings, batch.frames.shape[1], batch.reference)
+    def decode(
+        self, predictions: dict[str, Tensor], sizes: Sequence[tuple[Size, Size]]
+    ) -> list[Detections]:
+        """Turn raw predictions into detections in pixels of the original images.
 
-    def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
-        """Return the named loss terms of a batch of clips; their sum is the training loss."""
-        windows = self._fused(self._windows(batch))
-        memory_windows = batch.memory_windows if self.head.remembers else ()
-        with torch.no_grad():
-            memory = [(self._fused(self._windows(w)), w.known_targets) for w in memory_windows]
-        return self.head.losses(windows, batch.known_targets, memory)
+        Args:
+            predictions: What `step` returned.
+            sizes: Of each reference frame, the size of the picture in the input and the size of
+                the original image.
+        """
+        return [
+            to_original(found, *size)
+            for found, size in zip(self.head.decode(predictions), sizes, strict=True)
+        ]
 
     def forward(self, batch: ClipBatch) -> list[Detections]:
         """Detect the objects of the reference frames of clips, in pixels of the original images.
 
         Each clip counts as the beginning of a video: nothing is in its memory.
         """
-        predictions, _ = self.step(self._windows(batch), [TemporalMemory()] * len(batch.frames))
-        return [
-            to_original(found, info.size, info.original_size)
-            for found, info in zip(
-                self.head.decode(predictions), batch.reference_infos, strict=True
+        frames = self._encode_clips(batch)
+        windows = _windows(frames, batch, [batch.layout.reference_window])
+        predictions, _ = self.step(windows, self.begin(len(windows), frames))
+        sizes = [(info.size, info.original_size) for info in batch.reference_infos]
+        return self.decode(predictions, sizes)
+
+    def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
+        """Return the named loss terms of a batch of clips; their sum is the training loss.
+
+        Raises:
+            ConfigError: If a stage remembers and the clips bring nothing to remember.
+        """
+        frames = self._encode_clips(batch)
+        memory = self._recall(frames, batch)
+        terms, counts = [], []
+        for windows, targets in self._trained(frames, batch):
+            fused, fusion_state = self._fuse(windows, memory)
+            losses, head_state = self.head.losses(
+                fused.seen_by("head"), targets, memory.states["head"]
             )
-        ]
+            memory = Memory({"fusion": fusion_state, "head": head_state})
+            terms.append(losses)
+            counts.append(sum(clip[windows.reference] is not None for clip in targets))
+        shares = [count / max(sum(counts), 1) for count in counts]
+        return {
+            name: torch.stack([s * t[name] for s, t in zip(shares, terms, strict=True)]).sum()
+            for name in terms[0]
+        }
+
+    def _encode_clips(self, batch: ClipBatch) -> EncodedFrames:
+        """Encode all frames of all clips in one call."""
+        sizes = [info.size for infos in batch.infos for info in infos]
+        return self.encode(
+            batch.frames.flatten(0, 1), torch.tensor(sizes, device=batch.frames.device)
+        )
+
+    def _trained(
+        self, frames: EncodedFrames, batch: ClipBatch
+    ) -> Iterator[tuple[WindowBatch, Targets]]:
+        """Yield the windows to train on: one after the other where a stage remembers, else all."""
+        windows = batch.layout.windows
+        for some in [[window] for window in windows] if self.remembers else [windows]:
+            yield _windows(frames, batch, some), _targets(batch, some)
+
+    def _recall(self, frames: EncodedFrames, batch: ClipBatch) -> Memory:
+        """Return the memory with which clips are trained, from their histories."""
+        memory = self.begin(len(batch.frames), frames)
+        if not self.remembers:
+            return memory
+        layout = batch.layout
+        if len(layout.windows) + len(layout.history) == 1:
+            msg = (
+                "A part of this detector remembers earlier frames, so it trains on clips with a "
+                "history, found none: set data.history.windows, to 2 for long-term attention, or "
+                "to 7 with data.history.policy=previous for a recurrent fusion."
+            )
+            raise ConfigError(msg)
+        states, history, targets = dict(memory.states), [], []
+        for window in layout.history:
+            windows = _windows(frames, batch, [window])
+            fused, states["fusion"] = self._fuse(windows, Memory(states))
+            history.append(fused.seen_by("head"))
+            targets.append(_targets(batch, [window]))
+        now = _targets(batch, [layout.reference_window])
+        states["head"] = self.head.recall(states["head"], history, targets, now)
+        return Memory(states)
+
+
+def _windows(
+    frames: EncodedFrames, batch: ClipBatch, windows: Sequence[Sequence[int]]
+) -> WindowBatch:
+    """Return some windows of each clip, those of the first window of all clips first."""
+    clips, length = batch.frames.shape[:2]
+    rows = torch.tensor([[clip * length + n for n in w] for w in windows for clip in range(clips)])
+    index = rows.to(batch.frames.device, non_blocking=True)
+    return WindowBatch.of(frames, index, batch.layout.reference)
+
+
+def _targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:
+    """Return the objects of the frames of these windows."""
+    known = batch.known_targets
+    return [[clip[position] for position in window] for window in windows for clip in known]

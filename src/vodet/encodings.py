@@ -1,13 +1,12 @@
-"""What the stages of a detector hand to each other: from single frames to what is remembered.
+"""What the stages of a detector hand to each other: encoded frames, windows, candidates, memory.
 
-Shape letters: ``F`` frames, ``B`` clips, ``T`` frames of a clip, ``C H W`` channels, height and
-width, ``N`` RoIs of the reference frame, ``M`` RoIs of the memory. Boxes are ``xyxy`` float32 in
-pixels of the input.
+Shape letters: ``F`` frames, ``B`` windows, ``T`` frames of a window, ``C H W`` channels, height and
+width, ``N`` candidates of a frame. Boxes are ``xyxy`` float32 in pixels of the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,20 +61,39 @@ class FeatureMaps:
         return self.map(lambda level: level[index])
 
 
+State = Mapping[str, Tensor]
+"""What one stage remembers of ``B`` videos: named tensors ``[B, ...]`` of fixed shapes.
+
+A stage takes its state and returns a new one; nobody writes into the tensors of a state.
+"""
+
+
+def prefixed(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put the name of a stage before the names of its tensors: ``logits`` is ``head.logits``."""
+    return {f"{stage}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def of_stage(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of one stage by their own names: the inverse of `prefixed`."""
+    start = f"{stage}."
+    return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
+
+
 @dataclass(frozen=True)
-class Encodings:
-    """What is known of frames by themselves.
+class EncodedFrames:
+    """Frames as the stages have encoded them, each frame by itself.
 
     Args:
         maps: Feature maps ``[F, C, h, w]`` per level.
         sizes: ``(height, width)`` of the picture in the upper left corner of each frame, ``[F, 2]``
             int64.
-        extras: What the head has found in each frame alone, by name, ``[F, ...]``.
+        extras: What stages have found in each frame alone, ``[F, ...]``, under names that begin
+            with the name of the stage: ``head.logits``.
     """
 
     maps: FeatureMaps
     sizes: Tensor
-    extras: dict[str, Tensor]
+    extras: Mapping[str, Tensor]
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -84,140 +102,200 @@ class Encodings:
         """Return all tensors, in a fixed order."""
         return [*self.maps.levels, self.sizes, *self.extras.values()]
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Encodings:
+    def map(self, function: Callable[[Tensor], Tensor]) -> EncodedFrames:
         """Apply ``function`` to each tensor."""
         extras = {name: function(extra) for name, extra in self.extras.items()}
-        return Encodings(self.maps.map(function), function(self.sizes), extras)
+        return EncodedFrames(self.maps.map(function), function(self.sizes), extras)
+
+    def seen_by(self, stage: str) -> EncodedFrames:
+        """Return the same frames with the extras of one stage alone, under its own names."""
+        return replace(self, extras=of_stage(stage, self.extras))
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Windows of frames that are joined, one for each answer.
+class Selection:
+    """One of some frames for each window, by index: a tensor is copied when it is asked for.
 
     Args:
-        frames: The frames, each once.
-        index: Which of them is at each place of each window, ``[B, T]`` int64.
-        reference: Place of the reference frame in each window.
-        fused: Maps of the reference frames ``[B, C, h, w]`` after a map fusion; None without one.
-        is_in_order: Whether the windows are the frames one after the other, so that no map need be
-            copied to make windows of them.
+        frames: The frames to choose from.
+        rows: Which of them is chosen for each window, ``[B]`` int64.
     """
 
-    frames: Encodings
+    frames: EncodedFrames
+    rows: Tensor
+
+    @property
+    def maps(self) -> FeatureMaps:
+        """Maps ``[B, C, h, w]``."""
+        return self.frames.maps[self.rows]
+
+    @property
+    def sizes(self) -> Tensor:
+        """Sizes of the pictures, ``[B, 2]``."""
+        return self.frames.sizes[self.rows]
+
+    def extra(self, name: str) -> Tensor:
+        """Return an extra of the chosen frames, ``[B, ...]``."""
+        return self.frames.extras[name][self.rows]
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows of encoded frames, one for each reference frame that is to be predicted.
+
+    Args:
+        frames: The frames of all windows, each once.
+        index: Which frame is at each place of each window, ``[B, T]`` int64.
+        reference: Place of the reference frame in each window.
+        current: The reference frames as the stages before have left them: those of ``frames``, or
+            others after a map fusion.
+    """
+
+    frames: EncodedFrames
     index: Tensor
     reference: int
-    fused: FeatureMaps | None = None
-    is_in_order: bool = False
+    current: Selection
+
+    @staticmethod
+    def of(frames: EncodedFrames, index: Tensor, reference: int) -> WindowBatch:
+        """Return windows whose reference frames are as encoded."""
+        return WindowBatch(frames, index, reference, Selection(frames, index[:, reference]))
+
+    @staticmethod
+    def of_clips(frames: EncodedFrames, length: int, reference: int) -> WindowBatch:
+        """Return the windows of clips of ``length`` frames that lie one after the other."""
+        index = torch.arange(len(frames), device=frames.sizes.device).view(-1, length)
+        return WindowBatch.of(frames, index, reference)
 
     def __len__(self) -> int:
         return len(self.index)
 
-    @staticmethod
-    def of_clips(frames: Encodings, length: int, reference: int) -> Windows:
-        """Return the windows of clips of ``length`` frames that lie one after the other."""
-        index = torch.arange(len(frames), device=frames.sizes.device).view(-1, length)
-        return Windows(frames, index, reference, is_in_order=True)
-
-    @property
-    def references(self) -> Tensor:
-        """Which frames are the reference frames, ``[B]``."""
-        return self.index[:, self.reference]
-
     @property
     def sizes(self) -> Tensor:
         """Sizes of the pictures of the reference frames, ``[B, 2]``."""
-        return self.frames.sizes[self.references]
+        return self.current.sizes
 
     @property
     def maps(self) -> FeatureMaps:
-        """Maps of the whole windows, ``[B, T, C, h, w]``."""
+        """Maps of the whole windows as encoded, ``[B, T, C, h, w]``."""
         shape = tuple(self.index.shape)
-        if self.is_in_order:
-            return self.frames.maps.map(lambda level: level.view(*shape, *level.shape[1:]))
-        return self.frames.maps.map(lambda level: level[self.index])
+        rows = self.index.flatten()
+        return self.frames.maps.map(
+            lambda level: level.index_select(0, rows).unflatten(0, shape)  # type: ignore[no-untyped-call]  # torch gives it no types
+        )
 
     @property
     def reference_maps(self) -> FeatureMaps:
-        """Maps of the reference frames, after the fusion where there is one, ``[B, C, h, w]``."""
-        if self.fused is not None:
-            return self.fused
-        if self.is_in_order:
-            return self.maps[:, self.reference]
-        return self.frames.maps[self.references]
+        """Maps of the reference frames, after a map fusion where there is one, ``[B, C, h, w]``."""
+        return self.current.maps
+
+    def extra(self, name: str) -> Tensor:
+        """Return an extra of the whole windows as encoded, ``[B, T, ...]``."""
+        return self.frames.extras[name][self.index]
+
+    def at(self, place: int) -> Selection:
+        """Return the frames at one place of the windows."""
+        if place == self.reference:
+            return self.current
+        return Selection(self.frames, self.index[:, place])
+
+    def fused(self, references: EncodedFrames) -> WindowBatch:
+        """Return the same windows with other reference frames, ``B`` of them."""
+        rows = torch.arange(len(references), device=references.sizes.device)
+        return replace(self, current=Selection(references, rows))
+
+    def seen_by(self, stage: str) -> WindowBatch:
+        """Return the same windows with the extras of one stage alone, under its own names."""
+        current = replace(self.current, frames=self.current.frames.seen_by(stage))
+        return replace(self, frames=self.frames.seen_by(stage), current=current)
 
 
 @dataclass(frozen=True)
-class RoISpec:
-    """What the features of a RoI look like: ``channels`` on a grid of ``resolution`` squared."""
+class CandidateSpec:
+    """What the features of a candidate look like: ``channels`` on a grid of ``resolution`` squared.
+
+    A proposal has the grid of its RoI features, a cell or a query a single feature vector.
+    """
 
     channels: int
-    resolution: int
+    resolution: int = 1
 
     @property
     def width(self) -> int:
-        """Number of features of a RoI."""
+        """Number of features of a candidate."""
         return self.channels * self.resolution**2
 
 
 @dataclass(frozen=True)
-class RoIs:
-    """Regions of interest of windows, the same object's in each frame of a window.
+class Candidates:
+    """Possible objects of windows, each with features: proposals, cells or queries.
+
+    The number of candidates is fixed; ``is_valid`` says which of them are there. In each frame the
+    best come first.
 
     Args:
-        features: Of each of the ``T`` frames, ``[B, N, C, s, s]``.
-        boxes: In pixels of the input, ``[B, T, N, 4]``.
-        objectness: Logits of the reference frame, ``[B, N]``.
-        is_valid: ``[B, N]``; the others fill up windows with fewer RoIs.
+        features: For each of the ``T`` frames, ``[B, N, C, s, s]``.
+        boxes: ``[B, T, N, 4]``.
+        scores: Logits, ``[B, T, N]``.
+        is_valid: ``[B, T, N]`` bool.
         sizes: ``(height, width)`` of the pictures, ``[B, 2]``.
         reference: Place of the reference frame among the ``T``.
+        linked: Whether candidate ``n`` is the same object in all frames.
+        extras: What a candidate fusion has encoded of each frame of the windows, ``[B, T', ...]``
+            with all the frames of the window, also where ``T`` is 1.
     """
 
     features: tuple[Tensor, ...]
     boxes: Tensor
-    objectness: Tensor
+    scores: Tensor
     is_valid: Tensor
     sizes: Tensor
     reference: int
+    linked: bool
+    extras: Mapping[str, Tensor]
 
-    def fused(self, features: Tensor) -> RoIs:
-        """Return the RoIs of the reference frame alone, with features ``[B, N, C, s, s]``."""
-        boxes = self.boxes[:, self.reference].unsqueeze(1)
-        return replace(self, features=(features,), boxes=boxes, reference=0)
+    @property
+    def current(self) -> Candidates:
+        """The candidates of the reference frames alone."""
+        one = slice(self.reference, self.reference + 1)
+        return replace(
+            self,
+            features=self.features[one],
+            boxes=self.boxes[:, one],
+            scores=self.scores[:, one],
+            is_valid=self.is_valid[:, one],
+            reference=0,
+        )
+
+    def best(self, count: int) -> Candidates:
+        """Return the first ``count`` candidates of each frame."""
+        return replace(
+            self,
+            features=tuple(frame[:, :count] for frame in self.features),
+            boxes=self.boxes[:, :, :count],
+            scores=self.scores[:, :, :count],
+            is_valid=self.is_valid[:, :, :count],
+        )
+
+    def fused(self, features: Tensor) -> Candidates:
+        """Return the candidates of the reference frames with new features ``[B, N, C, s, s]``."""
+        return replace(self.current, features=(features,))
+
+    def seen_by(self, stage: str) -> Candidates:
+        """Return the same candidates with the extras of one fusion alone, under its own names."""
+        return replace(self, extras=of_stage(stage, self.extras))
 
 
 @dataclass(frozen=True)
-class KeyFrame:
-    """RoIs that are remembered of a frame.
+class Memory:
+    """What ``B`` videos have left behind beyond their windows: a value that a step renews.
 
     Args:
-        features: ``[M, D]``.
-        boxes: In pixels, ``[M, 4]``.
-        projected: What the layers of an attention make of the features, ``[M, P]``, so that it is
-            not computed in every answer anew; None where it has not been yet.
+        states: The state of each stage, by its name.
     """
 
-    features: Tensor
-    boxes: Tensor
-    projected: Tensor | None = None
-
-    def __getitem__(self, rows: Any) -> KeyFrame:
-        """Choose some of the RoIs."""
-        projected = None if self.projected is None else self.projected[rows]
-        return KeyFrame(self.features[rows], self.boxes[rows], projected)
+    states: Mapping[str, State]
 
 
-@dataclass(frozen=True)
-class TemporalMemory:
-    """What a video has left behind beyond the window: a value that a step takes and returns anew.
-
-    Args:
-        answered: Number of frames of the video answered so far.
-        key_frames: What is remembered of some of them, oldest first; boundedly many.
-    """
-
-    answered: int = 0
-    key_frames: tuple[KeyFrame, ...] = ()
-
-    def after_answer(self) -> TemporalMemory:
-        """Return the memory one answered frame later."""
-        return replace(self, answered=self.answered + 1)
+for _value in (FeatureMaps, EncodedFrames, Selection, WindowBatch, Memory):
+    torch.export.register_dataclass(_value)  # so that a step is exported with its memory

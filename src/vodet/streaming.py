@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -11,11 +10,11 @@ import torch
 from torch import Tensor
 
 from vodet.detector import VideoDetector
-from vodet.encodings import Encodings, TemporalMemory, Windows
+from vodet.encodings import EncodedFrames, Memory, WindowBatch
 from vodet.errors import ConfigError
-from vodet.inference.postprocess import to_original
+from vodet.inference.postprocess import above
 from vodet.stages import FrameResize
-from vodet.structures import FrameDetections, Size
+from vodet.structures import FrameDetections, Size, Window
 
 
 @runtime_checkable
@@ -41,14 +40,14 @@ StreamFactory = Callable[[VideoDetector], VideoStream]
 
 
 class StreamingDetector:
-    """The holder of one video's state: push frames, get the answers that have become known.
+    """The holder of one video's memory: push frames, get the detections that have become known.
 
-    A frame is answered as soon as the later frames of its window have been seen
-    (`Window.lookahead`), and the same as it would be as part of a clip. What is held does not
+    The detections of a frame are known as soon as the later frames of its window have been seen
+    (`Window.lookahead`), and they are those of the frame as part of a clip. What is held does not
     grow with the video.
 
     Args:
-        detector: The detector; it may serve any number of streams.
+        detector: The detector, in evaluation mode; it may serve any number of streams.
         score_threshold: Detections with lower scores are left out.
         resize: How `push` brings frames to size; as the detector says by default.
 
@@ -69,27 +68,29 @@ class StreamingDetector:
         score_threshold: float = 0.0,
         resize: FrameResize | None = None,
     ) -> None:
-        self.detector = detector.eval()
+        self.detector = detector
         self.resize = resize or detector.resize
         self.score_threshold = score_threshold
         self.reset()
 
     def reset(self) -> None:
         """Forget the video; the next frame is the first of another one."""
-        self._memory = TemporalMemory()
+        self._ring: _Ring | None = None
+        self._memory: Memory | None = None
         self._arrived = 0
-        self._ring: Encodings | None = None
-        self._sizes: dict[int, tuple[Size, Size]] = {}
+        self._processed = 0
+        self._sizes: dict[int, tuple[Size, Size]] = {}  # of the frames that are not processed yet
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
-        """Take the next frame or frames and return the answers that have become known.
+        """Take the next frame or frames and return the detections that have become known.
 
         Args:
             frames: uint8 RGB of any size: an array ``[H, W, 3]`` or ``[n, H, W, 3]``, or a tensor
                 ``[3, H, W]`` or ``[n, 3, H, W]``.
 
         Raises:
-            ConfigError: If ``frames`` is none of these, or of another size than those before.
+            ConfigError: If ``frames`` is none of these or empty, if the frames are not of the size
+                of those before, or if the detector is in training mode.
         """
         arrays = frames_as_arrays(frames)
         resized = [torch.from_numpy(self.resize(frame)).permute(2, 0, 1) for frame in arrays]
@@ -103,89 +104,115 @@ class StreamingDetector:
         """Like `push`, for frames that are at the size of evaluation.
 
         Args:
-            frames: ``[n, 3, H, W]`` uint8 RGB.
+            frames: ``[n, 3, H, W]`` uint8 RGB, at least one.
             original_size: Size that the detections refer to.
             size: Size of the picture in the upper left corner of ``frames``.
         """
+        self._check(frames)
         sizes = torch.tensor(size, device=self.detector.device).expand(len(frames), 2)
         frames = frames.to(self.detector.device, non_blocking=True)
-        self._keep(self.detector.encode(frames, sizes))
-        for _ in range(len(frames)):
-            self._sizes[self._arrived] = (size, original_size)
-            self._arrived += 1
-        return self._answer(self._arrived - self.detector.window.lookahead)
+        encoded = self.detector.encode(frames, sizes)
+        if self._ring is None or self._memory is None:
+            self._ring = _Ring(encoded, frames.shape[-2:], self.detector.window)
+            self._memory = self.detector.begin(1, encoded)
+        first_needed = self._processed - self.detector.window.lookback
+        self._ring.put(encoded, self._arrived, first_needed)
+        for number in range(self._arrived, self._arrived + len(frames)):
+            self._sizes[number] = (size, original_size)
+        self._arrived += len(frames)
+        return self._process(self._arrived - self.detector.window.lookahead)
 
     @torch.inference_mode()
     def flush(self) -> list[FrameDetections]:
-        """Answer the frames that still wait for later ones: the video has ended. Then `reset`."""
-        answers = self._answer(self._arrived)
+        """Process the frames that still wait for later ones: the video has ended. Then `reset`."""
+        found = self._process(self._arrived)
         self.reset()
-        return answers
+        return found
 
-    def _answer(self, end: int) -> list[FrameDetections]:
-        """Answer all frames before ``end`` that have not been answered."""
-        ready = range(self._memory.answered, end)
-        if not ready:
-            return []
-        # What an answer leaves in the memory, the next one needs; without that, all go at once.
-        at_once = 1 if self.detector.head.remembers else len(ready)
-        answers = []
-        for start in range(0, len(ready), at_once):
-            answers += self._step(ready[start : start + at_once])
-        return answers
-
-    def _step(self, indices: range) -> list[FrameDetections]:
-        memories = [replace(self._memory, answered=index) for index in indices]
-        predictions, memories = self.detector.step(self._windows(indices), memories)
-        self._memory = memories[-1]
-        detections = self.detector.head.decode(predictions)
-        return [
-            FrameDetections(
-                index, to_original(found, *self._sizes.pop(index), self.score_threshold)
+    def _check(self, frames: Tensor) -> None:
+        if self.detector.training:
+            msg = "Expected a detector in evaluation mode, found training mode: call eval() on it."
+            raise ConfigError(msg)
+        if not len(frames):
+            msg = f"Expected at least one frame, found a tensor {list(frames.shape)}."
+            raise ConfigError(msg)
+        if self._ring is not None and frames.shape[-2:] != self._ring.frame_size:
+            (height, width), (new_height, new_width) = self._ring.frame_size, frames.shape[-2:]
+            msg = (
+                f"The frames of a video must have one size: expected {height} x {width} after "
+                f"resizing, as the first ones, found {new_height} x {new_width}. Call reset() "
+                "before another video."
             )
-            for index, found in zip(indices, detections, strict=True)
+            raise ConfigError(msg)
+
+    def _process(self, end: int) -> list[FrameDetections]:
+        """Return the detections of all frames before ``end`` that have not been processed."""
+        ready = range(self._processed, end)
+        # What a step leaves in the memory, the next one needs; without that, all go at once.
+        at_once = 1 if self.detector.remembers else max(len(ready), 1)
+        found = []
+        for start in range(0, len(ready), at_once):
+            found += self._step(ready[start : start + at_once])
+        return found
+
+    def _step(self, numbers: range) -> list[FrameDetections]:
+        ring, memory = cast("_Ring", self._ring), cast("Memory", self._memory)
+        windows = ring.windows(numbers, self._arrived)
+        predictions, self._memory = self.detector.step(windows, memory)
+        sizes = [self._sizes.pop(number) for number in numbers]
+        self._processed = numbers.stop
+        return [
+            FrameDetections(number, above(found, self.score_threshold))
+            for number, found in zip(numbers, self.detector.decode(predictions, sizes), strict=True)
         ]
 
-    def _windows(self, indices: range) -> Windows:
-        """Return the windows around frames, repeating the borders of the video."""
-        window, ring = self.detector.window, cast("Encodings", self._ring)
-        last = self._arrived - 1
-        frames = [
-            [min(max(index + offset, 0), last) % len(ring) for offset in window.offsets]
-            for index in indices
-        ]
-        return Windows(ring, torch.tensor(frames, device=self.detector.device), window.reference)
 
-    def _keep(self, encodings: Encodings) -> None:
-        """Put new frames into the ring: frame ``i`` has the place ``i`` modulo its length.
+class _Ring:
+    """The last encoded frames of a video: frame ``i`` has the place ``i`` modulo the length.
 
-        The ring is as long as what can still be asked for: the window and the new frames.
+    It is as long as what can still be asked for: the window and the new frames.
+
+    Args:
+        like: Encoded frames, for the shapes.
+        frame_size: Height and width of the frames.
+        window: The window around a reference frame.
+    """
+
+    def __init__(self, like: EncodedFrames, frame_size: Sequence[int], window: Window) -> None:
+        self.frame_size = tuple(frame_size)
+        self._window = window
+        self._frames = _empty(like, window.lookback + window.lookahead + len(like))
+
+    def put(self, encoded: EncodedFrames, number: int, first_needed: int) -> None:
+        """Keep new frames.
+
+        Args:
+            encoded: The frames.
+            number: Number of the first of them in the video.
+            first_needed: The first frame that is still needed.
         """
-        window = self.detector.window
-        held = range(max(0, self._memory.answered - window.lookback), self._arrived)
-        needed = len(held) + len(encodings)
-        if self._ring is None or needed > len(self._ring):
-            length = max(needed, window.lookback + window.lookahead + len(encodings))
-            self._ring = _ring_of(encodings, length, self._ring, held)
-        places = [(self._arrived + number) % len(self._ring) for number in range(len(encodings))]
-        for kept, new in zip(self._ring.tensors(), encodings.tensors(), strict=True):
-            if kept.shape[1:] != new.shape[1:]:
-                msg = (
-                    "The frames of a video must have one size: maps of the first frames are "
-                    f"{list(kept.shape[1:])}, found {list(new.shape[1:])}. Call reset() before "
-                    "another video."
-                )
-                raise ConfigError(msg)
+        needed = range(max(first_needed, 0), number)
+        if len(needed) + len(encoded) > len(self._frames):
+            before = self._frames
+            self._frames = _empty(encoded, len(needed) + len(encoded))
+            rows = [i % len(before) for i in needed]
+            self._write(needed, before.map(lambda tensor: tensor[rows]))
+        self._write(range(number, number + len(encoded)), encoded)
+
+    def _write(self, numbers: range, frames: EncodedFrames) -> None:
+        places = [number % len(self._frames) for number in numbers]
+        for kept, new in zip(self._frames.tensors(), frames.tensors(), strict=True):
             kept[places] = new
 
+    def windows(self, numbers: range, arrived: int) -> WindowBatch:
+        """Return the windows around frames, of which ``arrived`` are known."""
+        index = torch.tensor([self._window.positions(number, arrived) for number in numbers])
+        places = (index % len(self._frames)).to(self._frames.sizes.device)
+        return WindowBatch.of(self._frames, places, self._window.reference)
 
-def _ring_of(like: Encodings, length: int, old: Encodings | None, held: range) -> Encodings:
-    """Return a ring of ``length`` frames with those of another that are still held."""
-    ring = like.map(lambda new: torch.empty_like(new[:1].expand(length, *new.shape[1:])))
-    if old is not None:
-        for kept, before in zip(ring.tensors(), old.tensors(), strict=True):
-            kept[[i % length for i in held]] = before[[i % len(old) for i in held]]
-    return ring
+
+def _empty(like: EncodedFrames, length: int) -> EncodedFrames:
+    return like.map(lambda new: torch.empty_like(new[:1].expand(length, *new.shape[1:])))
 
 
 def frames_as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
@@ -195,11 +222,12 @@ def frames_as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
         ConfigError: If they are not as `StreamingDetector.push` expects them.
     """
     channels = -3 if isinstance(frames, Tensor) else -1
-    if frames.ndim not in (3, 4) or frames.shape[channels] != 3 or "uint8" not in str(frames.dtype):
+    is_right = frames.ndim in (3, 4) and frames.shape[channels] == 3 and 0 not in frames.shape
+    if not is_right or "uint8" not in str(frames.dtype):
         msg = (
-            "Expected uint8 RGB frames, an array [H, W, 3] or [n, H, W, 3] or a tensor [3, H, W] "
-            f"or [n, 3, H, W]; found a {type(frames).__name__} {tuple(frames.shape)} of "
-            f"{frames.dtype}."
+            "Expected uint8 RGB frames, at least one: an array [H, W, 3] or [n, H, W, 3], or a "
+            f"tensor [3, H, W] or [n, 3, H, W]; found a {type(frames).__name__} "
+            f"{tuple(frames.shape)} of {frames.dtype}."
         )
         raise ConfigError(msg)
     if isinstance(frames, Tensor):

@@ -7,7 +7,7 @@ pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
@@ -47,6 +47,11 @@ class Detections(TypedDict):
     labels: Tensor
 
 
+def clamped(reference: int, offsets: Sequence[int], length: int) -> list[int]:
+    """Return positions at offsets from a frame; beyond the borders of the video the nearest."""
+    return [min(max(reference + offset, 0), length - 1) for offset in offsets]
+
+
 @dataclass(frozen=True)
 class Window:
     """The frames that a detector sees around the reference frame.
@@ -79,8 +84,17 @@ class Window:
 
     @property
     def reference(self) -> int:
-        """Position of the reference frame in the window."""
+        """Place of the reference frame in the window."""
         return self.past
+
+    def positions(self, reference: int, length: int) -> list[int]:
+        """Return the frames of the window around a frame; beyond the borders the nearest repeats.
+
+        Args:
+            reference: Position of the reference frame in its video.
+            length: Number of frames of the video that are known.
+        """
+        return clamped(reference, self.offsets, length)
 
     @property
     def lookahead(self) -> int:
@@ -118,41 +132,65 @@ class FrameInfo:
 
 
 @dataclass(frozen=True)
+class ClipLayout:
+    """Which frames of a clip make which windows; the same for all clips of a training.
+
+    Args:
+        windows: The windows that are trained on, in order of time: positions of their frames in the
+            clip. That of the clip's own reference frame is among them.
+        reference: Place of the reference frame in each window.
+        reference_frame: Position in the clip of its own reference frame.
+        history: Further windows of the same video, from which stages recall their states.
+    """
+
+    windows: tuple[tuple[int, ...], ...]
+    reference: int
+    reference_frame: int
+    history: tuple[tuple[int, ...], ...] = ()
+
+    @staticmethod
+    def of_window(length: int, reference: int) -> ClipLayout:
+        """Return the layout of clips that are one window."""
+        return ClipLayout((tuple(range(length)),), reference, reference)
+
+    @property
+    def reference_window(self) -> tuple[int, ...]:
+        """The window of the clip's own reference frame."""
+        return next(w for w in self.windows if w[self.reference] == self.reference_frame)
+
+
+@dataclass(frozen=True)
 class Clip:
-    """Ordered frames of one video: the reference frame and its support frames.
+    """Frames of one video: a reference frame, its support frames, and those of further windows.
 
     Args:
         frames: ``[T, 3, H, W]`` uint8 RGB.
         infos: One per frame.
         targets: One per frame, in pixels of ``frames``.
-        reference: Position of the reference frame.
-        memory_windows: Further windows of the same video, for long-term memory.
+        layout: Which frames make which windows.
     """
 
     frames: Tensor
     infos: tuple[FrameInfo, ...]
     targets: tuple[Target, ...]
-    reference: int
-    memory_windows: tuple[Clip, ...] = ()
+    layout: ClipLayout
 
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips of equal length, padded with black at the right and the bottom to a common size.
+    """Clips of one layout, padded with black at the right and the bottom to a common size.
 
     Args:
         frames: ``[B, T, 3, H, W]`` uint8 RGB.
         infos: ``[B][T]``.
         targets: ``[B][T]``, in pixels of ``frames``.
-        reference: Position of the reference frame in each clip.
-        memory_windows: Further windows of the same videos, each a batch in the same order of clips.
+        layout: Which frames make which windows.
     """
 
     frames: Tensor
     infos: tuple[tuple[FrameInfo, ...], ...]
     targets: tuple[tuple[Target, ...], ...]
-    reference: int
-    memory_windows: tuple[ClipBatch, ...] = ()
+    layout: ClipLayout
 
     @property
     def known_targets(self) -> list[list[Target | None]]:
@@ -168,7 +206,7 @@ class ClipBatch:
     @property
     def reference_infos(self) -> list[FrameInfo]:
         """Infos of the reference frames, ``[B]``."""
-        return [infos[self.reference] for infos in self.infos]
+        return [infos[self.layout.reference_frame] for infos in self.infos]
 
     def _apply(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
         return replace(
@@ -177,7 +215,6 @@ class ClipBatch:
             targets=tuple(
                 tuple(_apply_to_target(t, function) for t in clip) for clip in self.targets
             ),
-            memory_windows=tuple(window._apply(function) for window in self.memory_windows),
         )
 
     def to(self, device: torch.device | str) -> ClipBatch:

@@ -1,4 +1,4 @@
-"""A map fusion and a RoI fusion of a user's own package, outside this repository."""
+"""Map fusions and candidate fusions of a user's own package, outside this repository."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODULE = '''
 import torch
 from torch import nn
 
-from vodet import FeatureMaps, FeatureSpec, RoISpec
+from vodet import CandidateFusion, Candidates, CandidateSpec, FeatureMaps, FeatureSpec, State
 
 
 class PowerMean(nn.Module):
@@ -36,18 +36,19 @@ class PowerMean(nn.Module):
         return FeatureMaps(tuple(w * x.mean(dim=1) for w, x in zip(self.weights, window.levels)))
 
 
-class TubeletMean(nn.Module):
+class TubeletMean(CandidateFusion):
     """Mean of an object's features over the frames of the window, scaled."""
 
-    joins_frames = True
+    needs_links = True
 
-    def __init__(self, spec: RoISpec, scale: float = 1.0) -> None:
+    def __init__(self, spec: CandidateSpec, scale: float = 1.0) -> None:
         super().__init__()
         self.spec = spec
         self.scale = scale
 
-    def forward(self, rois, memories):
-        return rois.fused(self.scale * sum(rois.features) / len(rois.features)), list(memories)
+    def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
+        features = candidates.features
+        return candidates.fused(self.scale * sum(features) / len(features)), state
 '''
 
 YAML = """
@@ -71,9 +72,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     group = tmp_path / "conf" / "model" / "fusion"
     group.mkdir(parents=True)
     (group / "power_mean.yaml").write_text(YAML)
-    roi_group = tmp_path / "conf" / "model" / "head" / "roi_fusion"
-    roi_group.mkdir(parents=True)
-    (roi_group / "tubelet_mean.yaml").write_text(ROI_YAML)
+    fusion_group = tmp_path / "conf" / "model" / "head" / "fusion"
+    fusion_group.mkdir(parents=True)
+    (fusion_group / "tubelet_mean.yaml").write_text(ROI_YAML)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "own_fusion", raising=False)
     return tmp_path
@@ -120,8 +121,8 @@ def test_works_from_the_command_line(own: Path, inside: Path, command: Command) 
     with pytest.raises(CheckpointError, match=r"names 'own_fusion.PowerMean'.*trusted="):
         vodet.load(checkpoint)
     detector = vodet.load(checkpoint, trusted=["own_fusion"])
-    assert type(detector.fusion).__name__ == "PowerMean"
-    assert detector.fusion.weights.tolist() == pytest.approx([0.5, 0.5], abs=0.1)
+    assert type(detector.fusion.net).__name__ == "PowerMean"
+    assert detector.fusion.net.weights.tolist() == pytest.approx([0.5, 0.5], abs=0.1)
     command(
         "eval",
         f"ckpt={checkpoint}",
@@ -132,7 +133,7 @@ def test_works_from_the_command_line(own: Path, inside: Path, command: Command) 
     )
 
 
-def test_a_roi_fusion_works_from_a_notebook(own: Path) -> None:
+def test_a_candidate_fusion_works_from_a_notebook(own: Path) -> None:
     from own_fusion import TubeletMean
 
     frames = random_frames(4)
@@ -146,7 +147,7 @@ def test_a_roi_fusion_works_from_a_notebook(own: Path) -> None:
     assert (scores[0] - scores[1]).abs().max() > 1e-3
 
 
-def test_a_roi_fusion_works_from_the_command_line(
+def test_a_candidate_fusion_works_from_the_command_line(
     own: Path, inside: Path, command: Command
 ) -> None:
     command(
@@ -156,12 +157,12 @@ def test_a_roi_fusion_works_from_the_command_line(
         "experiment=demo_baseline",
         *TINY_TWO_STAGE,
         "window=previous",
-        "model/head/roi_fusion=tubelet_mean",
+        "model/head/fusion=tubelet_mean",
         "run_dir=runs/own_roi",
     )
     checkpoint = inside / "runs/own_roi/last.ckpt"
     with pytest.raises(CheckpointError, match=r"names 'own_fusion.TubeletMean'.*trusted="):
         vodet.load(checkpoint)
     detector = vodet.load(checkpoint, trusted=["own_fusion"])
-    assert detector.head.st_head.fusions["mean"].scale == 0.5
+    assert detector.head.fusion.members["mean"].scale == 0.5
     assert len(vodet.StreamingDetector(detector).push(random_frames(3))) == 3

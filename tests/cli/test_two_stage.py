@@ -22,8 +22,8 @@ TINY_TWO_STAGE = (
 )
 # Attention whose memory fills within a few frames.
 ATTENTION = (
-    "model.head.roi_fusion.attention.group_width=16",
-    "model.head.roi_fusion.attention.key_frame_interval=2",
+    "model.head.fusion.attention.group_width=16",
+    "model.head.fusion.attention.key_frame_interval=2",
 )
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from vodet.encodings import KeyFrame, RoIs, TemporalMemory
-from vodet.fusion.propagation import CANDIDATES, propagated
+from vodet.encodings import Candidates, State
+from vodet.fusion.long_term_attention import PROPAGATED_FROM, propagated
 
 
 def boxes_of(count: int, start: float = 0.0, side: float = 4.0) -> Tensor:
@@ -17,28 +17,46 @@ def boxes_of(count: int, start: float = 0.0, side: float = 4.0) -> Tensor:
     return torch.stack((left, left * 0, left + side, left * 0 + side), dim=1)
 
 
-def current(boxes: Tensor, objectness=None, lengths=None) -> RoIs:
-    """RoIs of clips ``[B, N, 4]`` in the second of two frames."""
+def current(boxes: Tensor, objectness=None, lengths=None) -> Candidates:
+    """Candidates of clips ``[B, N, 4]`` in the second of two frames."""
     clips, count = boxes.shape[:2]
     logits = torch.zeros(clips, count) if objectness is None else torch.tensor([objectness])
     is_valid = torch.arange(count) < torch.tensor(lengths or [count] * clips).unsqueeze(1)
     both = torch.stack((torch.full_like(boxes, -1), boxes), dim=1)
     features = torch.zeros(clips, 2, count, 1, 1, 1)
-    return RoIs(features.unbind(1), both, logits, is_valid, torch.tensor([[100, 100]] * clips), 1)
+    return Candidates(
+        features=features.unbind(1),
+        boxes=both,
+        scores=torch.stack((9 * torch.rand(clips, count), logits), dim=1),
+        is_valid=torch.stack((torch.ones_like(is_valid), is_valid), dim=1),
+        sizes=torch.tensor([[100, 100]] * clips),
+        reference=1,
+        linked=True,
+        extras={},
+    )
 
 
-def memory_of(*frames: Tensor) -> TemporalMemory:
-    keys = [KeyFrame(torch.arange(len(boxes) * 1.0).view(-1, 1), boxes) for boxes in frames]
-    return TemporalMemory(5, tuple(keys))
+def memory_of(*frames: Tensor) -> State:
+    """Key frames of a video, of as many candidates as there are, and one that is not there."""
+    lengths = torch.tensor([len(boxes) for boxes in (*frames, [])])
+    is_valid = torch.arange(int(lengths.max()) + 1) < lengths.unsqueeze(1)
+    boxes = torch.full((*is_valid.shape, 4), -7.0)
+    boxes[is_valid] = torch.cat((*frames, torch.zeros(0, 4)))
+    return {"boxes": boxes[None], "is_valid": is_valid[None]}
 
 
-def moved(memory: TemporalMemory, weights, rois: RoIs, *, to_center: bool = False) -> list[list]:
-    weights = torch.as_tensor(weights, dtype=torch.float32).unsqueeze(0)
-    (after,) = propagated([memory], weights, rois, to_center=to_center)
-    assert after.answered == memory.answered
-    for frame, old in zip(after.key_frames, memory.key_frames, strict=True):
-        assert torch.equal(frame.features, old.features)
-    return [frame.boxes.tolist() for frame in after.key_frames]
+def moved(memory: State, weights, now: Candidates, *, to_center: bool = False) -> list[list]:
+    """Boxes of each key frame afterwards; weights are of the candidates that are there."""
+    weights = torch.as_tensor(weights, dtype=torch.float32)
+    is_valid = memory["is_valid"][0]
+    count = int(is_valid.sum())
+    padded = torch.full((len(weights), is_valid.numel()), 9.0)
+    padded[:, is_valid.flatten()] = weights[:, :count]
+    padded = torch.cat((padded, weights[:, count:]), dim=1)
+    (after,) = propagated(memory, padded[None], now.current, to_center=to_center)
+    assert (after[~is_valid] == -7).all()
+    kept = [boxes[valid].tolist() for boxes, valid in zip(after, is_valid, strict=True)]
+    return kept[:-1]
 
 
 def test_replace_takes_the_box_assigned():
@@ -55,12 +73,12 @@ def test_center_moves_to_the_centre_of_the_box_assigned():
 
 def test_the_sum_counts_not_the_best_alone():
     now = boxes_of(2, start=50)
-    # e^0.9 + e^0 < e^0.8 + e^0.7: RoI 0 likes key 0 best, and yet takes key 1.
+    # e^0.9 + e^0 < e^0.8 + e^0.7: candidate 0 likes key 0 best, and yet takes key 1.
     found = moved(memory_of(boxes_of(2)), [[0.9, 0.8], [0.7, 0.0]], current(now[None]))
     assert found == [now[[1, 0]].tolist()]
 
 
-def test_certain_rois_count_more():
+def test_certain_candidates_count_more():
     now = boxes_of(2, start=50)
     weights = [[0.3], [0.5]]
     memory = memory_of(boxes_of(1))
@@ -94,7 +112,7 @@ def test_the_assignment_is_the_best_of_all(remembered, seed):
     assert found == [expected.tolist()]
 
 
-def test_with_fewer_current_rois_the_others_stay():
+def test_with_fewer_current_candidates_the_others_stay():
     now, old = boxes_of(1, start=50), boxes_of(3)
     found = moved(memory_of(old), [[0.1, 0.9, 0.5]], current(now[None]))
     assert found == [[old[0].tolist(), now[0].tolist(), old[2].tolist()]]
@@ -114,16 +132,16 @@ def test_weights_behind_those_of_the_memory_are_of_others():
 
 
 @pytest.mark.parametrize("to_center", [False, True])
-def test_without_current_rois_boxes_stay(to_center):
+def test_without_current_candidates_boxes_stay(to_center):
     old = boxes_of(2)
-    rois = current(boxes_of(3, start=50)[None], lengths=[0])
-    found = moved(memory_of(old), torch.ones(3, 2), rois, to_center=to_center)
+    candidates = current(boxes_of(3, start=50)[None], lengths=[0])
+    found = moved(memory_of(old), torch.ones(3, 2), candidates, to_center=to_center)
     assert found == [old.tolist()]
     none = current(torch.zeros(1, 0, 4))
     assert moved(memory_of(old), torch.ones(0, 2), none, to_center=to_center) == [old.tolist()]
 
 
-def test_a_key_frame_without_rois_stays_so():
+def test_a_key_frame_without_candidates_stays_so():
     now = boxes_of(1, start=50)
     found = moved(memory_of(boxes_of(0), boxes_of(1)), [[0.5]], current(now[None]))
     assert found == [[], now.tolist()]
@@ -132,20 +150,18 @@ def test_a_key_frame_without_rois_stays_so():
 
 def test_padding_is_not_assigned_and_clips_do_not_meet():
     now = torch.stack((boxes_of(2, start=50), boxes_of(2, start=70)))
-    rois = current(now, lengths=[1, 2])
+    candidates = current(now, lengths=[1, 2])
     weights = torch.tensor([[[0.1], [0.9]], [[0.1], [0.9]]])
-    memories = [memory_of(boxes_of(1)), memory_of(boxes_of(1))]
-    after = propagated(memories, weights, rois, to_center=False)
-    assert [m.key_frames[0].boxes.tolist() for m in after] == [
-        now[0, :1].tolist(),
-        now[1, 1:].tolist(),
-    ]
+    one = {"boxes": boxes_of(1)[None, None], "is_valid": torch.ones(1, 1, 1, dtype=torch.bool)}
+    state = {name: torch.cat((value, value)) for name, value in one.items()}
+    after = propagated(state, weights, candidates.current, to_center=False)
+    assert after[:, 0].tolist() == [now[0, :1].tolist(), now[1, 1:].tolist()]
 
 
-def test_only_the_best_rois_are_candidates():
-    count = CANDIDATES + 10
+def test_boxes_follow_the_best_candidates_alone():
+    count = PROPAGATED_FROM + 10
     now, weights = boxes_of(count, start=50), torch.zeros(count, 1)
-    weights[CANDIDATES - 1], weights[CANDIDATES] = 1, math.e
-    found = moved(memory_of(boxes_of(1)), weights, current(now[None]))
-    assert CANDIDATES == 150
-    assert found == [now[CANDIDATES - 1 : CANDIDATES].tolist()]
+    weights[PROPAGATED_FROM - 1], weights[PROPAGATED_FROM] = 1, math.e
+    found = moved(memory_of(boxes_of(1)), weights[:PROPAGATED_FROM], current(now[None]))
+    assert PROPAGATED_FROM == 150
+    assert found == [now[PROPAGATED_FROM - 1 : PROPAGATED_FROM].tolist()]

@@ -7,20 +7,27 @@ import pytest
 import torch
 
 from recipe import REFERENCE
-from vodet.encodings import RoIs, RoISpec, TemporalMemory
+from vodet.encodings import Candidates, CandidateSpec
 from vodet.errors import ConfigError
 from vodet.fusion.tubelet_aggregation import MODES, TubeletAggregation
 
-SPEC = RoISpec(6, 3)
+SPEC = CandidateSpec(6, 3)
 
 
-def rois_of(features: torch.Tensor, reference: int) -> RoIs:
-    """RoIs with boxes that differ in every frame, of features ``[B, T, N, C, s, s]``."""
+def candidates_of(features: torch.Tensor, reference: int) -> Candidates:
+    """Candidates with boxes that differ in every frame, of features ``[B, T, N, C, s, s]``."""
     clips, frames, count = features.shape[:3]
     boxes = torch.arange(clips * frames * count * 4.0).view(clips, frames, count, 4)
-    is_valid = torch.ones(clips, count, dtype=torch.bool)
-    sizes = torch.tensor([[90, 90]]).expand(clips, 2)
-    return RoIs(features.unbind(1), boxes, torch.zeros(clips, count), is_valid, sizes, reference)
+    return Candidates(
+        features=features.unbind(1),
+        boxes=boxes,
+        scores=-boxes[..., 0],
+        is_valid=boxes[..., 0] != 16,
+        sizes=torch.tensor([[90, 90]]).expand(clips, 2),
+        reference=reference,
+        linked=True,
+        extras={},
+    )
 
 
 def random_features(frames: int) -> torch.Tensor:
@@ -28,8 +35,8 @@ def random_features(frames: int) -> torch.Tensor:
 
 
 def aggregate(mode: str, features: torch.Tensor, reference: int) -> torch.Tensor:
-    rois, _ = TubeletAggregation(SPEC, mode)(rois_of(features, reference), [])
-    return torch.stack(rois.features, dim=1)
+    candidates, _ = TubeletAggregation(SPEC, mode)(candidates_of(features, reference), {})
+    return torch.stack(candidates.features, dim=1)
 
 
 @pytest.mark.parametrize(("mode", "name"), [("max", "maxpool"), ("adaptive", "adaptive")])
@@ -78,21 +85,21 @@ def test_a_single_frame_stays_as_it_is(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_rois_and_memories_stay_but_for_the_features(mode):
-    rois = rois_of(random_features(3), 1)
-    memories = [TemporalMemory(answered=3), TemporalMemory()]
-    found, after = TubeletAggregation(SPEC, mode)(rois, memories)
-    assert after == memories
-    assert torch.equal(found.boxes, rois.boxes[:, 1:2])
+def test_candidates_and_state_stay_but_for_the_features(mode):
+    candidates, state = candidates_of(random_features(3), 1), {"number": torch.tensor([3, 0])}
+    found, after = TubeletAggregation(SPEC, mode)(candidates, state)
+    assert after is state
+    assert torch.equal(found.boxes, candidates.boxes[:, 1:2])
     assert found.reference == 0
-    assert found.objectness is rois.objectness
-    assert found.is_valid is rois.is_valid
+    assert torch.equal(found.scores, candidates.scores[:, 1:2])
+    assert torch.equal(found.is_valid, candidates.is_valid[:, 1:2])
+    assert found.is_valid.tolist() == [[[False, True, True, True]], [[True] * 4]]
 
 
 @pytest.mark.parametrize(("mode", "joins"), [("max", True), ("adaptive", True), ("none", False)])
 def test_support_frames_are_looked_at_but_by_none(mode, joins):
     module, features = TubeletAggregation(SPEC, mode), random_features(3)
-    assert module.joins_frames == joins
+    assert module.joins_frames == module.needs_links == joins
     assert module.spec == SPEC
     changed = features.clone()
     changed[:, 0] += 1
@@ -101,7 +108,7 @@ def test_support_frames_are_looked_at_but_by_none(mode, joins):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_rois_that_are_all_zero_in_a_frame_have_finite_gradients(mode):
+def test_candidates_that_are_all_zero_in_a_frame_have_finite_gradients(mode):
     features = random_features(2)
     features[0, 0, 0] = 0
     features[0, :, 1] = 0

@@ -9,7 +9,19 @@ from torch.nn import functional as F
 
 from recipe import REFERENCE
 from vodet.boxes import clip_boxes
-from vodet.heads.box_head import BoxHead, class_boxes, class_loss, detections_of, joined_scores
+from vodet.encodings import CandidateSpec
+from vodet.heads import box_head
+from vodet.heads.box_head import BoxHead, class_boxes, class_loss, joined_scores
+from vodet.structures import Detections
+
+SPEC = CandidateSpec(2, 3)
+
+
+def detections_of(scores: torch.Tensor, boxes: torch.Tensor, *limits: float) -> Detections:
+    """Those of a single frame, all of whose candidates are there."""
+    is_valid = torch.ones(1, len(scores), dtype=torch.bool)
+    (found,) = box_head.detections_of(scores[None], boxes[None], is_valid, *limits)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,7 @@ def test_joined_scores_are_those_of_either_head_being_right():
 
 
 def test_the_head_is_two_layers_with_relu_and_two_outputs():
-    head, features = BoxHead(2 * 9, num_classes=3, width=8), torch.randn(2, 5, 2, 3, 3)
+    head, features = BoxHead(SPEC, num_classes=3, width=8), torch.randn(2, 5, 2, 3, 3)
     x = features.view(2, 5, 18)
     for layer in (head.encoder[0], head.encoder[2]):
         x = (x @ layer.weight.T + layer.bias).clamp(min=0)
@@ -55,7 +67,7 @@ def test_the_head_is_two_layers_with_relu_and_two_outputs():
 
 def test_the_head_answers_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, deltas = BoxHead(18, 3, width=8)(torch.randn(5, 2, 3, 3))
+        logits, deltas = BoxHead(SPEC, 3, width=8)(torch.randn(5, 2, 3, 3))
     assert logits.dtype == deltas.dtype == torch.float32
 
 
@@ -85,7 +97,7 @@ def test_only_the_deltas_of_the_class_of_an_object_learn():
 
 
 def test_without_rois_losses_are_zero_with_gradients():
-    head = BoxHead(18, 3, width=8)
+    head = BoxHead(SPEC, 3, width=8)
     logits, deltas = head(torch.zeros(0, 2, 3, 3))
     labels = torch.zeros(0, dtype=torch.int64)
     losses = head.losses(logits, deltas, torch.zeros(0, 4), labels, torch.zeros(0, 4))
@@ -95,7 +107,7 @@ def test_without_rois_losses_are_zero_with_gradients():
 
 
 def test_without_objects_the_box_loss_is_zero_with_gradients():
-    head = BoxHead(18, 3, width=8)
+    head = BoxHead(SPEC, 3, width=8)
     logits, deltas = head(torch.randn(4, 2, 3, 3))
     labels, boxes = torch.full((4,), 3), torch.tensor([[0.0, 0, 9, 9]]).expand(4, 4)
     losses = head.losses(logits, deltas, boxes, labels, torch.zeros(4, 4))
@@ -140,3 +152,24 @@ def test_scores_of_the_threshold_and_boxes_without_extent_are_no_detections():
 def test_no_rois_are_no_detections():
     found = detections_of(torch.zeros(0, 3), torch.zeros(0, 3, 4), 0.05, 0.5, 9)
     assert found["boxes"].shape == (0, 4)
+
+
+def test_a_feature_vector_passes_to_both_outputs_unchanged():
+    head, features = BoxHead(CandidateSpec(5), num_classes=3, width=8), torch.randn(2, 4, 5, 1, 1)
+    x = features.view(2, 4, 5)
+    logits, deltas = head(features)
+    torch.testing.assert_close(logits, x @ head.classifier.weight.T + head.classifier.bias)
+    expected = x @ head.regressor.weight.T + head.regressor.bias
+    torch.testing.assert_close(deltas, expected.view(2, 4, 3, 4))
+
+
+def test_frames_of_a_batch_do_not_meet_and_candidates_that_are_not_there_do_not_count():
+    box, far = [0.0, 0, 10, 10], [50.0, 50, 60, 60]
+    boxes = torch.tensor([[[box], [box], [far]], [[box], [box], [far]]])
+    scores = torch.tensor([[[0.9], [0.6], [0.3]], [[0.8], [0.7], [0.4]]])
+    is_valid = torch.tensor([[True, True, False], [False, True, True]])
+    first, second = box_head.detections_of(scores, boxes, is_valid, 0.05, 0.5, 9)
+    torch.testing.assert_close(first["scores"], torch.tensor([0.9]))
+    assert first["boxes"].tolist() == [box]
+    torch.testing.assert_close(second["scores"], torch.tensor([0.7, 0.4]))
+    assert second["boxes"].tolist() == [box, far]

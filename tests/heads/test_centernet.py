@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recipe import REFERENCE
-from vodet.encodings import FeatureMaps, FeatureSpec
+from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, WindowBatch
 from vodet.errors import ConfigError
 from vodet.heads.centernet import CenterNetHead
 from vodet.heads.centernet_targets import center_targets, gaussian_radius
@@ -180,6 +180,20 @@ def maps() -> FeatureMaps:
             torch.randn(2, 16, 4, 3, generator=generator),
         )
     )
+
+
+def test_reference_frames_that_are_not_annotated_give_no_loss():
+    head = make_head(2)
+    windows = WindowBatch.of_clips(EncodedFrames(maps(), torch.full((2, 2), 24), {}), 1, 0)
+    objects = target([[0.0, 0, 8, 8]], [1])
+    found, state = head.losses(windows, [[None], [objects]], {})
+    alone = head.criterion(head.predict(maps()[1:]), [objects])
+    torch.testing.assert_close(found, alone)
+    assert state == {}
+    nothing, _ = head.losses(windows, [[None], [None]], {})
+    assert nothing == {"heatmap": 0, "size": 0, "offset": 0}
+    sum(nothing.values()).backward()
+    assert all(not p.grad.any() for p in head.parameters())
 
 
 def test_predictions_have_the_shapes_and_the_initial_score_promised():

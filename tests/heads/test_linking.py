@@ -8,16 +8,29 @@ import pytest
 import torch
 
 from recipe import REFERENCE
-from vodet.heads.linking import ProposalLimits, link_anchors
+from vodet.heads.linking import ProposalLimits, link_anchors, top_anchors
 
 NAN, INF = math.nan, math.inf
 SIZE = torch.tensor([40, 100])  # height, width
 
 
+def link_window(boxes, logits, counts, size, reference, limits):
+    """Which anchors of a single window are kept, and their boxes ``[T, K, 4]``."""
+    anchors, levels = top_anchors(logits[None], counts, limits.per_level)
+    chosen, own = boxes[None, :, anchors[0]], logits[None].gather(1, anchors)
+    found, columns = link_anchors(chosen, own, levels, size[None], reference, limits)
+    (is_valid,) = found.is_valid
+    kept = anchors[0, columns[0, is_valid]]
+    assert torch.equal(found.scores[0, is_valid], logits[kept])
+    assert not found.boxes[0, :, ~is_valid].any()
+    assert not found.scores[0, ~is_valid].any()
+    return kept, found.boxes[0, :, is_valid]
+
+
 def link(boxes, logits, counts=None, reference=0, **limits):
     limits = ProposalLimits(**({"per_level": 100, "total": 100} | limits))
     counts = counts or [len(logits)]
-    return link_anchors(boxes, torch.tensor(logits), counts, SIZE, reference, limits)
+    return link_window(boxes, torch.tensor(logits), counts, SIZE, reference, limits)
 
 
 def row_of_boxes(frames: int, count: int) -> torch.Tensor:
@@ -37,7 +50,7 @@ def test_linking_agrees_with_the_reference(name):
     counts, reference = settings["counts"], settings["reference_frame_idx"]
     levels = range(len(counts))
     logits = torch.cat([values[f"in_logits_l{i}"] for i in levels], dim=1)[reference]
-    kept, boxes = link_anchors(
+    kept, boxes = link_window(
         torch.cat([values[f"in_proposals_l{i}"] for i in levels], dim=1),
         logits,
         counts,
@@ -192,6 +205,37 @@ def test_linking_agrees_with_a_slow_implementation(frames, seed):
     boxes, logits = torch.cat((corner, corner + side), 2), torch.randn(90, generator=generator)
     counts, limits = [60, 20, 10], ProposalLimits(per_level=40, total=25, nms_iou=0.3)
     reference = frames // 2
-    kept, _ = link_anchors(boxes, logits, counts, SIZE, reference, limits)
+    kept, _ = link_window(boxes, logits, counts, SIZE, reference, limits)
     assert kept.tolist() == slowly_linked(boxes, logits.tolist(), counts, reference, limits)
     assert len(kept) == 25
+
+
+def test_windows_of_a_batch_are_linked_each_in_its_own_picture():
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(3, 2, 30, 2, generator=generator) * torch.tensor([110.0, 50]) - 10
+    boxes = torch.cat((corner, corner + 5 + 25 * torch.rand(3, 2, 30, 2, generator=generator)), -1)
+    logits = torch.randn(3, 30, generator=generator)
+    sizes = torch.tensor([[40, 100], [20, 50], [60, 30]])
+    limits, counts = ProposalLimits(per_level=9, total=12, nms_iou=0.3), [20, 10]
+    anchors, levels = top_anchors(logits, counts, limits.per_level)
+    assert levels.tolist() == [0] * 9 + [1] * 9
+    chosen = torch.stack([own[:, rows] for own, rows in zip(boxes, anchors, strict=True)])
+    found, columns = link_anchors(chosen, logits.gather(1, anchors), levels, sizes, 1, limits)
+    assert found.boxes.shape == (3, 2, 12, 4)
+    for item in range(3):
+        kept, own = link_window(boxes[item], logits[item], counts, sizes[item], 1, limits)
+        is_valid = found.is_valid[item]
+        assert is_valid.tolist() == [True] * len(kept) + [False] * (12 - len(kept))
+        assert torch.equal(anchors[item, columns[item, is_valid]], kept)
+        assert torch.equal(found.boxes[item, :, is_valid], own)
+
+
+def test_proposals_are_cut_to_a_number_or_filled_up():
+    boxes, logits = row_of_boxes(2, 3)[None], torch.tensor([[3.0, 2, 1]])
+    levels, limits = torch.zeros(3, dtype=torch.int64), ProposalLimits(9, 9)
+    found, _ = link_anchors(boxes, logits, levels, SIZE[None], 0, limits)
+    assert found.resized(2).scores.tolist() == [[3, 2]]
+    assert torch.equal(found.resized(2).boxes, boxes[:, :, :2])
+    assert found.resized(5).is_valid.tolist() == [[True] * 3 + [False] * 2]
+    assert found.resized(5).boxes.shape == (1, 2, 5, 4)
+    assert not found.resized(5).boxes[:, :, 3:].any()

@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from vodet.heads.linking import Tubelets
 from vodet.heads.matching import Assigner
-from vodet.heads.proposals import draw_sample, key_proposals, padded
+from vodet.heads.proposals import Tubelets, complete_tubelets, draw_sample, key_proposals, padded
 from vodet.structures import Target
 
 ROI = Assigner(0.5, 0.5, samples=512, positive_share=0.25)
@@ -56,7 +55,7 @@ def test_annotated_tubelets_are_sampled_in_all_frames():
     assert torch.equal(sample.tubelets.boxes[0, 1:], target(2, 1)["boxes"])
     assert torch.equal(sample.tubelets.boxes[1, 1:], later["boxes"])
     assert torch.equal(sample.objects[1:], later["boxes"])
-    assert sample.tubelets.objectness.tolist() == [0, INF, INF]
+    assert sample.tubelets.scores.tolist() == [0, INF, INF]
 
 
 def test_a_track_that_comes_or_goes_has_no_tubelet_but_labels_proposals():
@@ -87,7 +86,7 @@ def test_objects_without_track_ids_are_tubelets_of_a_single_frame_only(frames, e
 def test_proposals_in_a_crowd_are_not_sampled_nor_is_the_crowd():
     sample = draw(proposals([OBJECTS[2], OBJECTS[1], FAR]), [target(2, 1, crowds=[2])])
     assert sample.labels.tolist() == [1, BACKGROUND, 1]
-    assert sample.tubelets.objectness.tolist() == [-1, -2, INF]
+    assert sample.tubelets.scores.tolist() == [-1, -2, INF]
 
 
 def test_a_frame_of_unknown_objects_leaves_the_reference_frame_its_labels():
@@ -97,9 +96,13 @@ def test_a_frame_of_unknown_objects_leaves_the_reference_frame_its_labels():
     assert sample.labels.tolist() == [1, BACKGROUND]
 
 
-def test_unknown_objects_of_the_reference_frame_are_an_error():
-    with pytest.raises(ValueError, match="objects of the reference frame are not known"):
-        draw(proposals([FAR], 2), [target(1), None], reference=1)
+def test_where_the_objects_of_the_reference_frame_are_not_known_nothing_is_drawn():
+    sample = draw(proposals([OBJECTS[1], FAR], 2), [target(1), None], reference=1)
+    assert sample.labels.tolist() == []
+    assert sample.labels.dtype == torch.int64
+    assert sample.tubelets.boxes.shape == (2, 0, 4)
+    assert sample.tubelets.scores.shape == (0,)
+    assert sample.objects.shape == (0, 4)
 
 
 @pytest.mark.parametrize("frames", [1, 3])
@@ -123,7 +126,7 @@ def test_without_proposals_and_complete_tracks_nothing_is_sampled():
 def test_key_proposals_end_with_annotated_tubelets():
     tubelets, targets = proposals([FAR] * 8, frames=2), [target(1, 2), target(2, 3, 1)]
     found = key_proposals(tubelets, targets, 0, 5)
-    assert found.objectness.tolist() == [0, -1, -2, INF, INF]
+    assert found.scores.tolist() == [0, -1, -2, INF, INF]
     assert torch.equal(found.boxes[:, :3], tubelets.boxes[:, :3])
     assert torch.equal(found.boxes[:, 3:], target(1, 2)["boxes"].expand(2, 2, 4))
 
@@ -134,28 +137,97 @@ def test_key_proposals_end_with_annotated_tubelets():
 )
 def test_key_proposals_are_no_more_than_asked_for(count, expected):
     found = key_proposals(proposals([FAR] * 2), [target(1, 2, 3)], 0, count)
-    assert found.objectness.tolist() == expected
+    assert found.scores.tolist() == expected
 
 
 @pytest.mark.parametrize("targets", [[None, None], [target(1), None], [target(1), target(2)]])
 def test_key_proposals_without_annotated_tubelets_are_the_best(targets):
     found = key_proposals(proposals([FAR] * 8, frames=2), targets, 0, 3)
-    assert found.objectness.tolist() == [0, -1, -2]
+    assert found.scores.tolist() == [0, -1, -2]
 
 
 def test_tubelets_are_padded_to_one_number():
     items = [proposals([FAR], 2), proposals([FAR, OBJECTS[1], OBJECTS[2]], 2), proposals([], 2)]
-    boxes, objectness, is_valid = padded(items)
+    found = padded(items)
+    boxes, scores, is_valid = found.boxes, found.scores, found.is_valid
     assert is_valid.tolist() == [[True, False, False], [True] * 3, [False] * 3]
     assert boxes.shape == (3, 2, 3, 4)
-    for item, own, logits, valid in zip(items, boxes, objectness, is_valid, strict=True):
+    for item, own, logits, valid in zip(items, boxes, scores, is_valid, strict=True):
         assert torch.equal(own[:, valid], item.boxes)
-        assert torch.equal(logits[valid], item.objectness)
+        assert torch.equal(logits[valid], item.scores)
         assert not own[:, ~valid].any()
         assert not logits[~valid].any()
 
 
 def test_no_tubelets_at_all_are_padded_to_one():
-    boxes, objectness, is_valid = padded([proposals([], 2)] * 2)
-    assert (boxes.shape, objectness.shape) == ((2, 2, 1, 4), (2, 1))
-    assert is_valid.tolist() == [[False], [False]]
+    found = padded([proposals([], 2)] * 2)
+    assert (found.boxes.shape, found.scores.shape) == ((2, 2, 1, 4), (2, 1))
+    assert found.is_valid.tolist() == [[False], [False]]
+
+
+def test_padded_tubelets_are_found_again():
+    items = [proposals([FAR], 2), proposals([FAR, OBJECTS[1], OBJECTS[2]], 2), proposals([], 2)]
+    for found, item in zip(Tubelets.of(padded(items)), items, strict=True):
+        assert torch.equal(found.boxes, item.boxes)
+        assert torch.equal(found.scores, item.scores)
+
+
+def tracked(tracks, crowds=()) -> Target:
+    """Objects by track; object t lies at (t, t, t + 10, t + 10)."""
+    boxes = [[t, t, t + 10, t + 10] for t in tracks]
+    return Target(
+        boxes=torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+        labels=torch.zeros(len(tracks), dtype=torch.int64),
+        track_ids=torch.tensor(tracks, dtype=torch.int64),
+        iscrowd=torch.tensor([row in crowds for row in range(len(tracks))], dtype=torch.bool),
+    )
+
+
+def moved(target: Target, pixels: float) -> Target:
+    return target | {"boxes": target["boxes"] + pixels}
+
+
+def lefts(tubelets: torch.Tensor) -> list[list[float]]:
+    return tubelets[:, :, 0].tolist()
+
+
+def test_tracks_in_every_frame_are_tubelets_in_the_order_of_the_reference_frame():
+    frames = [tracked([7, 3, 5]), moved(tracked([5, 7]), 0.5), moved(tracked([1, 7, 5, 9]), 0.25)]
+    assert lefts(complete_tubelets(frames, 0)) == [[7, 5], [7.5, 5.5], [7.25, 5.25]]
+    assert lefts(complete_tubelets(frames, 1)) == [[5, 7], [5.5, 7.5], [5.25, 7.25]]
+    whole = complete_tubelets(frames, 2)[:, 1]
+    assert whole.tolist() == [[5, 5, 15, 15], [5.5, 5.5, 15.5, 15.5], [5.25, 5.25, 15.25, 15.25]]
+
+
+def test_objects_without_a_track_are_tubelets_only_of_a_single_frame():
+    frame = tracked([-1, 4, -1])
+    assert lefts(complete_tubelets([frame], 0)) == [[-1, 4, -1]]
+    assert lefts(complete_tubelets([frame, frame], 0)) == [[4], [4]]
+
+
+def test_crowds_are_no_tubelets():
+    frame = tracked([2, 3, 4], crowds=[1])
+    assert lefts(complete_tubelets([frame], 0)) == [[2, 4]]
+    assert lefts(complete_tubelets([frame, tracked([2, 3, 4])], 1)) == [[2, 4], [2, 4]]
+    assert lefts(complete_tubelets([frame, tracked([2, 3, 4])], 0)) == [[2, 4], [2, 4]]
+
+
+@pytest.mark.parametrize("unknown", [0, 1, 2])
+def test_a_window_with_a_frame_of_unknown_objects_has_no_tubelets(unknown):
+    frames = [None if place == unknown else tracked([1, 2]) for place in range(3)]
+    assert complete_tubelets(frames, 1).shape == (3, 0, 4)
+
+
+def test_a_window_of_unknown_frames_has_no_tubelets():
+    assert complete_tubelets([None], 0).shape == (1, 0, 4)
+
+
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_window_without_objects_has_no_tubelets(length):
+    assert complete_tubelets([tracked([])] * length, 0).shape == (length, 0, 4)
+
+
+def test_a_window_with_objects_in_some_frames_only_has_no_tubelets():
+    frames = [tracked([]), tracked([1, 2]), tracked([])]
+    assert complete_tubelets(frames, 0).shape == (3, 0, 4)
+    assert complete_tubelets(frames, 1).shape == (3, 0, 4)

@@ -75,3 +75,10 @@ def test_the_gradient_goes_to_the_level_pooled_from():
     found.sum().backward()
     gradients = [0.0 if m.grad is None else m.grad.sum().item() for m in maps.levels]
     np.testing.assert_allclose(gradients, [18, 0, 18, 0, 0], rtol=1e-5)
+
+
+def test_boxes_of_frames_are_pooled_each_from_its_own():
+    boxes = squares(500, 30, 250, 600, 130, 20).view(2, 3, 4)
+    found = RoIPooler(STRIDES, 3).of_frames(numbered_maps(3), boxes, torch.tensor([2, 0]))
+    expected = torch.tensor([[2032.0, 2004, 2016], [32, 8, 4]])
+    torch.testing.assert_close(found, expected.view(2, 3, 1, 1, 1).expand(-1, -1, 2, 3, 3))

@@ -7,9 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vodet.encodings import Encodings, FeatureMaps, FeatureSpec, Windows
+from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, WindowBatch
 from vodet.errors import ConfigError
 from vodet.heads.linking import ProposalLimits
+from vodet.heads.proposals import Tubelets
 from vodet.heads.rpn import RPN
 from vodet.structures import Target
 
@@ -57,7 +58,7 @@ def test_a_peak_in_a_cell_is_the_answer_for_the_anchor_there(level, ratio, y, x)
     deltas[level][1, 4 * ratio : 4 * ratio + 4, y, x] = shift
     rpn.net = Answers(logits, deltas)
     found = rpn(inputs)
-    ((frame, row),) = found["logits"].nonzero().tolist()
+    ((frame, row),) = found["anchor_logits"].nonzero().tolist()
     assert frame == 1
     stride = SPEC.strides[level]
     width, height = 8 * stride / math.sqrt(RATIOS[ratio]), 8 * stride * math.sqrt(RATIOS[ratio])
@@ -65,11 +66,13 @@ def test_a_peak_in_a_cell_is_the_answer_for_the_anchor_there(level, ratio, y, x)
     center = stride * torch.tensor([x, y])
     anchor = torch.cat(rpn.anchors(inputs))[row]
     torch.testing.assert_close(anchor, torch.cat((center - half, center + half)))
-    assert torch.equal(found["deltas"][1, row], shift)
-    assert int(found["deltas"].count_nonzero()) == 4
+    assert torch.equal(found["anchor_deltas"][1, row], shift)
+    assert int(found["anchor_deltas"].count_nonzero()) == 4
     center, half = center + torch.tensor([0.5 * width, -0.25 * height]), half * torch.tensor([2, 3])
-    torch.testing.assert_close(found["boxes"][1, row], torch.cat((center - half, center + half)))
-    torch.testing.assert_close(found["boxes"][0], torch.cat(rpn.anchors(inputs)))
+    torch.testing.assert_close(
+        found["anchor_boxes"][1, row], torch.cat((center - half, center + half))
+    )
+    torch.testing.assert_close(found["anchor_boxes"][0], torch.cat(rpn.anchors(inputs)))
 
 
 def test_every_level_passes_the_same_convolutions():
@@ -85,21 +88,21 @@ def test_every_level_passes_the_same_convolutions():
             logits.append(cell @ classify.weight[:, :, 0, 0].T + classify.bias)
             deltas.append((cell @ regress.weight[:, :, 0, 0].T + regress.bias).view(-1, 3, 4))
     found = rpn(inputs)
-    torch.testing.assert_close(found["logits"], torch.cat(logits, dim=1))
-    torch.testing.assert_close(found["deltas"], torch.cat(deltas, dim=1))
+    torch.testing.assert_close(found["anchor_logits"], torch.cat(logits, dim=1))
+    torch.testing.assert_close(found["anchor_deltas"], torch.cat(deltas, dim=1))
 
 
 def test_answers_are_float32_under_autocast_and_boxes_need_no_gradient():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = RPN(SPEC)(maps())
     assert {name: tensor.dtype for name, tensor in found.items()} == {
-        "logits": torch.float32,
-        "deltas": torch.float32,
-        "boxes": torch.float32,
+        "anchor_logits": torch.float32,
+        "anchor_deltas": torch.float32,
+        "anchor_boxes": torch.float32,
     }
-    assert found["logits"].requires_grad
-    assert found["deltas"].requires_grad
-    assert not found["boxes"].requires_grad
+    assert found["anchor_logits"].requires_grad
+    assert found["anchor_deltas"].requires_grad
+    assert not found["anchor_boxes"].requires_grad
 
 
 def test_levels_of_several_widths_are_refused():
@@ -203,6 +206,25 @@ def test_no_frame_has_losses_of_zero_with_gradients():
     assert logits.grad.shape == (0, len(anchors))
 
 
+def test_each_known_frame_of_the_windows_counts_once_and_a_reference_frame_as_fused():
+    rpn, logits, deltas, anchors = predictions(6)
+    objects = [target([[1.0, 2, 9, 11]]), target([[8.5, 7.2, 20, 18]]), target([])]
+    extras = {"anchor_logits": logits[:4], "anchor_deltas": deltas[:4]}
+    frames = EncodedFrames(maps(4), torch.full((4, 2), 20), extras)
+    fused = {"anchor_logits": logits[4:], "anchor_deltas": deltas[4:]}
+    windows = WindowBatch.of(frames, torch.tensor([[0, 1], [1, 3]]), reference=1)
+    windows = windows.fused(EncodedFrames(maps(2), torch.full((2, 2), 20), fused))
+
+    found = rpn.window_losses(windows, [[objects[0], objects[1]], [objects[1], objects[2]]])
+    rows = [4, 5, 0]  # frame 1 is a support frame too, but counts as the reference frame
+    expected = rpn.losses(logits[rows], deltas[rows], anchors, [objects[1], objects[2], objects[0]])
+    torch.testing.assert_close(found, expected)
+
+    found = rpn.window_losses(windows, [[None, objects[1]], [objects[1], None]])
+    torch.testing.assert_close(found, rpn.losses(logits[[4]], deltas[[4]], anchors, [objects[1]]))
+    assert rpn.window_losses(windows, [[None, None]] * 2) == {"rpn_class": 0, "rpn_box": 0}
+
+
 def test_proposals_are_linked_from_the_frames_of_each_window_in_its_picture():
     left = torch.tensor([0.0, 20, 40])
     first = torch.stack((left, left * 0, left + 10, left * 0 + 10), dim=1)
@@ -210,16 +232,19 @@ def test_proposals_are_linked_from_the_frames_of_each_window_in_its_picture():
     logits = torch.tensor([[1.0, 2, 3], [3.0, math.nan, math.inf], [2.0, 3, 1], [1.0, 2, 3]])
     sizes = torch.tensor([[305, 325], [9, 9], [205, 300], [9, 9]])  # the reference frames' count
     maps = FeatureMaps((torch.zeros(4, 8, 1, 1),))  # three anchors
-    encodings = Encodings(maps, sizes, {"boxes": boxes, "logits": logits})
-    windows = Windows(encodings, torch.tensor([[1, 2], [3, 0]]), reference=1)
+    frames = EncodedFrames(maps, sizes, {"anchor_boxes": boxes, "anchor_logits": logits})
+    windows = WindowBatch.of(frames, torch.tensor([[1, 2], [3, 0]]), reference=1)
+    places = [windows.at(0), windows.at(1)]
 
-    found = RPN(FeatureSpec((8,), (4,))).proposals(windows, ProposalLimits(3, 2))
+    proposals = RPN(FeatureSpec((8,), (4,))).proposals(places, 1, ProposalLimits(3, 2))
 
-    assert found[0].objectness.tolist() == [3, 2]
+    assert proposals.is_valid.tolist() == [[True, True], [True, True]]
+    found = Tubelets.of(proposals)
+    assert found[0].scores.tolist() == [3, 2]
     expected = torch.stack((boxes[1, [1, 0]], boxes[2, [1, 0]]))
     expected[1, :, 3] = 205
     assert torch.equal(found[0].boxes, expected)
-    assert found[1].objectness.tolist() == [2, 1]  # the best leaves the picture in frame 3
+    assert found[1].scores.tolist() == [2, 1]  # the best leaves the picture in frame 3
     expected = torch.stack((boxes[3, [1, 0]], boxes[0, [1, 0]]))
     expected[0, :, 3] = 305
     expected[0, 0, 2] = 325

@@ -1,18 +1,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from tiny import frame_info, random_frames, roi_fusion_names, roi_fusions_of, tiny_two_stage
+from tiny import (
+    candidate_fusion_names,
+    candidate_fusions_of,
+    frame_info,
+    random_frames,
+    tiny_two_stage,
+)
 from vodet.detector import VideoDetector
-from vodet.encodings import TemporalMemory, Windows
+from vodet.encodings import EncodedFrames, WindowBatch
 from vodet.errors import ConfigError, DataError
 from vodet.fusion.mean import MeanFusion
 from vodet.fusion.none import NoFusion
 from vodet.heads.linking import ProposalLimits
-from vodet.structures import ClipBatch, Target, Window
+from vodet.structures import ClipBatch, ClipLayout, Target, Window
 
 CAUSAL = Window(past=2)
 
@@ -30,29 +37,36 @@ def target(boxes=(), labels=None, tracks=None, iscrowd=None) -> Target:
 OBJECTS = target([[4.0, 8, 40, 48], [20, 20, 30, 36]], [1, 2], [5, 7])
 
 
-def batch_of(
-    targets: list[list[Target]], length: int, memory_windows: int = 0, seed: int = 0
-) -> ClipBatch:
-    """Clips with given targets, the reference frame last, and memory windows with the same."""
-    clips = len(targets)
-    frames = random_frames(clips * length, seed=seed).view(clips, length, 3, 64, 64)
+def batch_of(targets: list[list[Target]], length: int, history: int = 0) -> ClipBatch:
+    """Clips with given targets, the reference frame last, and a history with the same."""
+    clips, count = len(targets), length * (1 + history)
+    frames = random_frames(clips * count).view(clips, count, 3, 64, 64)
     infos = tuple(
-        tuple(frame_info(f"video {clip}", number) for number in range(length))
+        tuple(frame_info(f"video {clip}", number) for number in range(count))
         for clip in range(clips)
     )
-    batch = ClipBatch(frames, infos, tuple(tuple(clip) for clip in targets), length - 1)
-    windows = tuple(batch_of(targets, length, seed=seed + 1 + i) for i in range(memory_windows))
-    return replace(batch, memory_windows=windows)
+    window, *further = (tuple(range(start, start + length)) for start in range(0, count, length))
+    layout = ClipLayout((window,), length - 1, length - 1, history=tuple(further))
+    return ClipBatch(frames, infos, tuple(tuple(clip) * (1 + history) for clip in targets), layout)
+
+
+def predicted(
+    detector: VideoDetector, frames: torch.Tensor, length: int
+) -> dict[str, torch.Tensor]:
+    """What is predicted for the last frame of clips that lie one after the other."""
+    encoded = detector.encode(frames)
+    windows = WindowBatch.of_clips(encoded, length, length - 1)
+    return detector.step(windows, detector.begin(len(windows), encoded))[0]
 
 
 def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(losses.values())).sum()
 
 
-@pytest.mark.parametrize("name", roi_fusion_names())
+@pytest.mark.parametrize("name", candidate_fusion_names())
 def test_every_weight_learns(name: str) -> None:
-    detector = tiny_two_stage(roi_fusions_of(name), CAUSAL).train()
-    losses = detector.losses(batch_of([[OBJECTS] * 3] * 2, 3, memory_windows=2))
+    detector = tiny_two_stage(candidate_fusions_of(name), CAUSAL).train()
+    losses = detector.losses(batch_of([[OBJECTS] * 3] * 2, 3, history=2))
     expected = {"rpn_class", "rpn_box", "class", "box"}
     assert set(losses) == (expected if name == "none" else expected | {"st_class"})
     total(losses).backward()
@@ -74,11 +88,11 @@ CLIPS = {
 
 
 @pytest.mark.parametrize("clips", CLIPS.values(), ids=CLIPS)
-@pytest.mark.parametrize("name", ["none", "max", "selsa", "sltnet"])
+@pytest.mark.parametrize("name", ["none", "max", "sltnet"])
 def test_any_clips_train(name: str, clips: list[list[Target]]) -> None:
-    fusions = roi_fusions_of(name, *_no_propagation(name))
+    fusions = candidate_fusions_of(name, *_no_propagation(name))
     detector = tiny_two_stage(fusions, CAUSAL).train()
-    losses = detector.losses(batch_of(clips, 3, memory_windows=2))
+    losses = detector.losses(batch_of(clips, 3, history=2))
     total(losses).backward()
     assert all(torch.isfinite(loss) for loss in losses.values())
     for parameter_name, weight in detector.named_parameters():
@@ -87,19 +101,19 @@ def test_any_clips_train(name: str, clips: list[list[Target]]) -> None:
 
 
 def _no_propagation(name: str) -> tuple[str, ...]:
-    return ("model.head.roi_fusion.attention.propagate=none",) if name == "sltnet" else ()
+    return ("model.head.fusion.attention.propagate=none",) if name == "sltnet" else ()
 
 
-@pytest.mark.parametrize("name", ["none", "max", "selsa", "sltnet"])
+@pytest.mark.parametrize("name", ["none", "max", "sltnet"])
 def test_clips_without_any_proposal_train_and_evaluate(name: str) -> None:
     nobody = ProposalLimits(per_level=30, total=20, min_size=1000.0)  # no proposal is that large
     detector = tiny_two_stage(
-        roi_fusions_of(name, *_no_propagation(name)),
+        candidate_fusions_of(name, *_no_propagation(name)),
         CAUSAL,
         train_limits=nobody,
         test_limits=nobody,
     )
-    batch = batch_of([[NOTHING] * 3, [target()] * 3], 3, memory_windows=2)
+    batch = batch_of([[NOTHING] * 3, [target()] * 3], 3, history=2)
     losses = detector.train().losses(batch)
     total(losses).backward()
     assert losses["class"] == 0
@@ -112,13 +126,13 @@ def test_clips_without_any_proposal_train_and_evaluate(name: str) -> None:
 
 @torch.inference_mode()
 def test_items_of_a_batch_of_any_sizes_do_not_meet() -> None:
-    detector = tiny_two_stage(roi_fusions_of("sltnet"), CAUSAL)
+    detector = tiny_two_stage(candidate_fusions_of("sltnet"), CAUSAL)
     batch = batch_of([[OBJECTS] * 3] * 2, 3)
     small = tuple(replace(info, size=(40, 48), original_size=(40, 48)) for info in batch.infos[1])
     batch = replace(batch, infos=(batch.infos[0], small))
     together = detector(batch)
     for item in range(2):
-        own = ClipBatch(batch.frames[[item]], (batch.infos[item],), (), batch.reference)
+        own = ClipBatch(batch.frames[[item]], (batch.infos[item],), (), batch.layout)
         (alone,) = detector(own)
         torch.testing.assert_close(alone["scores"], together[item]["scores"], rtol=1e-4, atol=1e-5)
     assert together[1]["boxes"].amax(dim=0).tolist() <= [48, 40, 48, 40]
@@ -128,21 +142,20 @@ def test_items_of_a_batch_of_any_sizes_do_not_meet() -> None:
 def test_a_baseline_is_a_window_of_one_frame_whatever_the_window() -> None:
     frames = random_frames(3)
     wide, single = tiny_two_stage({}, CAUSAL), tiny_two_stage({}, Window())
-    one, _ = single.step(Windows.of_clips(single.encode(frames[2:]), 1, 0), [TemporalMemory()])
-    other, _ = wide.step(Windows.of_clips(wide.encode(frames), 3, 2), [TemporalMemory()])
-    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(predicted(single, frames[2:], 1), predicted(wide, frames, 3))
 
 
 @torch.inference_mode()
 def test_a_map_fusion_changes_what_proposals_and_features_are_made_of() -> None:
     detector = tiny_two_stage({}, CAUSAL, MeanFusion)
-    encodings = detector.encode(random_frames(3))
-    windows = Windows.of_clips(encodings, 3, 2)
-    found, _ = detector.step(windows, [TemporalMemory()])
+    frames = detector.encode(random_frames(3))
+    windows = WindowBatch.of_clips(frames, 3, 2)
+    found, _ = detector.step(windows, detector.begin(1, frames))
     mean = windows.maps.map(lambda level: level.mean(dim=1))
-    alone = replace(encodings, maps=mean, extras=detector.head.encode(mean))
-    alone = replace(alone, sizes=encodings.sizes[:1])
-    expected, _ = detector.head(Windows.of_clips(alone, 1, 0), [TemporalMemory()])
+    alone = EncodedFrames(
+        mean, frames.sizes[:1], detector.head.encode(None, frames.sizes[:1], mean)
+    )
+    expected, _ = detector.head(WindowBatch.of_clips(alone, 1, 0), {})
     torch.testing.assert_close(found, expected)
 
 
@@ -150,28 +163,24 @@ def test_a_map_fusion_changes_what_proposals_and_features_are_made_of() -> None:
 def test_with_a_map_fusion_support_frames_keep_their_own_maps() -> None:
     """The maximum over RoI features of the fused reference and of the support frames."""
     fused, plain = (
-        tiny_two_stage(roi_fusions_of("max"), CAUSAL, fusion) for fusion in (MeanFusion, NoFusion)
+        tiny_two_stage(candidate_fusions_of("max"), CAUSAL, fusion)
+        for fusion in (MeanFusion, NoFusion)
     )
     same = random_frames(1).expand(3, -1, -1, -1)  # the mean of equal frames is each of them
     for detector in (fused, plain):
         detector.eval()
-    (a, _), (b, _) = (
-        detector.step(Windows.of_clips(detector.encode(same), 3, 2), [TemporalMemory()])
-        for detector in (fused, plain)
-    )
-    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(predicted(fused, same, 3), predicted(plain, same, 3))
 
 
 @pytest.mark.parametrize("scores", ["both", "spatial", "spatio_temporal"])
 @torch.inference_mode()
 def test_each_head_alone_and_both(scores: str) -> None:
-    detector = tiny_two_stage(roi_fusions_of("max"), CAUSAL, scores=scores)
-    windows = Windows.of_clips(detector.encode(random_frames(3)), 3, 2)
-    found, _ = detector.step(windows, [TemporalMemory()])
+    detector = tiny_two_stage(candidate_fusions_of("max"), CAUSAL, scores=scores)
+    found = predicted(detector, random_frames(3), 3)
     alone = {}
     for head in ("spatial", "spatio_temporal"):
         detector.head.scores = head
-        alone[head] = detector.step(windows, [TemporalMemory()])[0]["scores"]
+        alone[head] = predicted(detector, random_frames(3), 3)["scores"]
     s, st = alone["spatial"], alone["spatio_temporal"]
     assert (s - st).abs().max() > 1e-2
     expected = {"spatial": s, "spatio_temporal": st, "both": s + st * (1 - s)}[scores]
@@ -179,7 +188,7 @@ def test_each_head_alone_and_both(scores: str) -> None:
 
 
 def frozen_detector(name: str) -> VideoDetector:
-    detector = tiny_two_stage(roi_fusions_of(name), CAUSAL)
+    detector = tiny_two_stage(candidate_fusions_of(name), CAUSAL)
     detector.frozen = ("backbone", "pyramid", "head.rpn", "head.box_head")
     return detector.train()
 
@@ -188,15 +197,16 @@ def test_frozen_parts_run_without_gradient_in_evaluation_mode() -> None:
     detector = frozen_detector("sltnet")
     assert not detector.backbone.training
     assert not detector.head.box_head.training
-    assert detector.head.st_head.fusions.training
+    assert detector.head.st_head.training
+    assert detector.head.fusion.training
     encodings = detector.encode(random_frames(2))
     assert not any(tensor.requires_grad for tensor in encodings.tensors())
     before = {name: value.clone() for name, value in detector.state_dict().items()}
-    losses = detector.losses(batch_of([[OBJECTS] * 3], 3, memory_windows=2))
+    losses = detector.losses(batch_of([[OBJECTS] * 3], 3, history=2))
     assert set(losses) == {"st_class"}
     losses["st_class"].backward()
     for name, weight in detector.named_parameters():
-        is_new = name.startswith("head.st_head")
+        is_new = name.startswith(("head.st_head", "head.fusion"))
         assert (weight.grad is not None) == is_new, name
     after = detector.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -207,42 +217,130 @@ def test_nothing_to_train_is_an_error() -> None:
         frozen_detector("none").losses(batch_of([[OBJECTS] * 3], 3))
 
 
-def test_long_term_attention_needs_memory_windows_to_train() -> None:
-    detector = tiny_two_stage(roi_fusions_of("long_term"), CAUSAL).train()
-    with pytest.raises(ConfigError, match=r"found none: set data\.memory_windows=2"):
+def test_long_term_attention_needs_a_history_to_train() -> None:
+    detector = tiny_two_stage(candidate_fusions_of("long_term"), CAUSAL).train()
+    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows, to 2 for"):
         detector.losses(batch_of([[OBJECTS] * 3], 3))
 
 
+@pytest.mark.parametrize("name", ["long_term", "sltnet"])
+def test_a_fusion_recalls_with_the_objects_of_the_reference_frames(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = tiny_two_stage(name, CAUSAL).train()
+    clips = [[target(), target([[1.0, 1, 9, 9]]), OBJECTS], [OBJECTS, OBJECTS, target()]]
+    batch = batch_of(clips, 3, history=2)
+    seen: dict[str, Any] = {}
+
+    def recall(state, history, targets, now):
+        seen.update(history=history, targets=targets, now=now)
+        return state
+
+    monkeypatch.setattr(detector.head.fusion, "recall", recall)
+    detector.losses(batch)
+    assert [len(past.features) for past in seen["history"]] == [3 if name == "sltnet" else 1] * 2
+    assert all(past.boxes.shape[2] == 6 for past in seen["history"])  # keys_per_frame
+    own = [[clips[0][2]], [clips[1][2]]]
+    for found in (*seen["targets"], seen["now"]):
+        assert [[t["boxes"].tolist() for t in clip] for clip in found] == [
+            [t["boxes"].tolist() for t in clip] for clip in own
+        ]
+
+
 def test_propagation_needs_track_ids() -> None:
-    detector = tiny_two_stage(roi_fusions_of("sltnet"), CAUSAL).train()
+    detector = tiny_two_stage(candidate_fusions_of("sltnet"), CAUSAL).train()
     unknown = target([[4.0, 8, 40, 48]], tracks=[-1])
     with pytest.raises(DataError, match=r"none of \d+ in this batch has an id_track"):
-        detector.losses(batch_of([[unknown] * 3], 3, memory_windows=2))
+        detector.losses(batch_of([[unknown] * 3], 3, history=2))
 
 
 def test_a_memory_of_another_model_is_refused() -> None:
-    detector = tiny_two_stage(roi_fusions_of("long_term"), Window())
-    other = tiny_two_stage(roi_fusions_of("long_term", "model.head.width=32"), Window(), width=32)
+    detector = tiny_two_stage(candidate_fusions_of("long_term"), Window())
+    other = tiny_two_stage(
+        candidate_fusions_of("long_term", "model.head.width=32"), Window(), width=32
+    )
     with torch.inference_mode():
-        encodings = [d.encode(random_frames(1)) for d in (other, detector)]
-        _, memories = other.step(Windows.of_clips(encodings[0], 1, 0), [TemporalMemory()])
+        frames = [d.encode(random_frames(1)) for d in (other, detector)]
+        windows = [WindowBatch.of_clips(own, 1, 0) for own in frames]
+        _, memory = other.step(windows[0], other.begin(1, frames[0]))
         with pytest.raises(ConfigError, match=r"another detector: expected 16 .* found 32"):
-            detector.step(Windows.of_clips(encodings[1], 1, 0), memories)
+            detector.step(windows[1], memory)
 
 
 def test_heads_and_fusions_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="scores must be one of both, spatial, spatio_temporal"):
         tiny_two_stage({}, Window(), scores="temporal")
-    with pytest.raises(ConfigError, match="scores=spatio_temporal needs a RoI fusion"):
+    with pytest.raises(ConfigError, match="scores=spatio_temporal needs a spatio-temporal head"):
         tiny_two_stage({}, Window(), scores="spatio_temporal")
-    twice = {**roi_fusions_of("selsa"), "again": roi_fusions_of("long_term")["attention"]}
-    with pytest.raises(ConfigError, match=r"At most one RoI fusion .* \['attention', 'again'\]"):
-        tiny_two_stage(twice, Window())
+    with pytest.raises(ConfigError, match="needs a spatio-temporal head"):
+        tiny_two_stage(
+            candidate_fusions_of("max"), Window(), scores="spatio_temporal", refine="boxes"
+        )
+    with pytest.raises(ConfigError, match="refine must be one of scores, boxes; found 'both'"):
+        tiny_two_stage({}, Window(), refine="both")
+
+
+@torch.inference_mode()
+def test_two_long_term_attentions_of_a_chain_have_a_state_each() -> None:
+    fusions = {
+        **candidate_fusions_of("long_term"),  # every second frame, three of them
+        "again": candidate_fusions_of(
+            "long_term",
+            "model.head.fusion.attention.key_frame_interval=1",
+            "model.head.fusion.attention.num_key_frames=2",
+        )["attention"],
+    }
+    detector = tiny_two_stage(fusions, Window())
+    frames = detector.encode(random_frames(4))
+    memory = detector.begin(1, frames)
+    kept = []
+    for row in range(4):
+        windows = WindowBatch.of(frames, torch.tensor([[row]]), 0)
+        _, memory = detector.step(windows, memory)
+        state = memory.states["head"]
+        kept.append([int(state[f"{n}.is_valid"].any(dim=2).sum()) for n in ("attention", "again")])
+    assert kept == [[1, 1], [1, 2], [2, 2], [2, 2]]
+    assert state["attention.features"].shape == (1, 3, 6, 16)
+    assert state["again.features"].shape == (1, 2, 6, 16)
+    assert state["attention.processed"].tolist() == state["again.processed"].tolist() == [4]
+
+
+def test_two_long_term_attentions_of_a_chain_learn() -> None:
+    fusions = {
+        **candidate_fusions_of("long_term"),
+        "again": candidate_fusions_of("long_term")["attention"],
+    }
+    detector = tiny_two_stage(fusions, CAUSAL).train()
+    total(detector.losses(batch_of([[OBJECTS] * 3] * 2, 3, history=2))).backward()
+    assert [n for n, weight in detector.named_parameters() if weight.grad is None] == []
+
+
+@pytest.mark.parametrize("name", [name for name in candidate_fusion_names() if name != "none"])
+def test_boxes_can_be_refined_by_fused_features(name: str) -> None:
+    detector = tiny_two_stage(candidate_fusions_of(name), CAUSAL, refine="boxes").train()
+    assert detector.head.st_head is None
+    losses = detector.losses(batch_of([[OBJECTS] * 3] * 2, 3, history=2))
+    assert set(losses) == {"rpn_class", "rpn_box", "class", "box"}
+    total(losses).backward()
+    assert [n for n, weight in detector.named_parameters() if weight.grad is None] == []
+
+
+@torch.inference_mode()
+def test_with_refine_boxes_the_one_head_sees_the_fused_features() -> None:
+    refined = tiny_two_stage(candidate_fusions_of("max"), CAUSAL, refine="boxes")
+    double = tiny_two_stage(candidate_fusions_of("max"), CAUSAL, scores="spatial")
+    double.load_state_dict(refined.state_dict(), strict=False)
+    same = random_frames(1).expand(3, -1, -1, -1)  # the maximum of equal frames is each of them
+    torch.testing.assert_close(predicted(refined, same, 3), predicted(double, same, 3))
+    a, b = (predicted(detector, random_frames(3), 3) for detector in (refined, double))
+    assert torch.equal(a["is_valid"], b["is_valid"])
+    assert (a["scores"] - b["scores"]).abs().max() > 1e-2
+    assert (a["boxes"] - b["boxes"]).abs().max() > 1e-2
 
 
 def test_frames_that_are_not_annotated_are_no_empty_frames() -> None:
     """Support frames of which nothing is known give no RPN loss, and no tubelet is complete."""
-    detector = tiny_two_stage(roi_fusions_of("max"), CAUSAL)
+    detector = tiny_two_stage(candidate_fusions_of("max"), CAUSAL)
     detector.frozen = ("backbone",)  # batch statistics are of all frames
     detector.train()
     batch = batch_of([[NOTHING, NOTHING, OBJECTS]], 3)
@@ -250,6 +348,6 @@ def test_frames_that_are_not_annotated_are_no_empty_frames() -> None:
     torch.manual_seed(0)
     losses = detector.losses(replace(batch, infos=(tuple(infos),)))
     torch.manual_seed(0)
-    encodings = detector.encode(batch.frames[0, 2:])
-    alone = detector.head.rpn.window_losses(Windows.of_clips(encodings, 1, 0), [[OBJECTS]])
+    windows = WindowBatch.of_clips(detector.encode(batch.frames[0, 2:]), 1, 0).seen_by("head")
+    alone = detector.head.rpn.window_losses(windows, [[OBJECTS]])
     torch.testing.assert_close(losses["rpn_class"], alone["rpn_class"])

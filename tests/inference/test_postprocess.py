@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from vodet.inference.postprocess import to_original
+from vodet.inference.postprocess import above, to_original
 from vodet.structures import Detections
 
 
@@ -29,11 +29,17 @@ def test_boxes_outside_or_without_extent_are_dropped() -> None:
     assert result["boxes"][1].tolist() == [0, 49.5, 9, 50]
 
 
-def test_threshold_is_kept_and_the_best_are_taken_after_dropping() -> None:
-    boxes = [[-9, 0, -1, 9]] + [[0, 0, 9, 9]] * 4
-    found = detections(boxes, [0.9, 0.75, 0.5, 0.5, 0.25])
-    assert to_original(found, (50, 50), (50, 50), 0.5)["labels"].tolist() == [1, 2, 3]
-    assert to_original(found, (50, 50), (50, 50), 0.5, 2)["labels"].tolist() == [1, 2]
+def test_scores_of_the_threshold_are_kept() -> None:
+    boxes = [[n, 0, 9, 9] for n in range(5)]
+    found = above(detections(boxes, [0.9, 0.75, 0.5, 0.5, 0.25]), 0.5)
+    assert found["labels"].tolist() == [0, 1, 2, 3]
+    assert found["boxes"].tolist() == boxes[:4]
+    torch.testing.assert_close(found["scores"], torch.tensor([0.9, 0.75, 0.5, 0.5]))
+
+
+def test_all_that_is_left_of_many_is_kept() -> None:
+    found = detections([[-9, 0, -1, 9]] + [[0, 0, 9, 9]] * 150, [0.5] * 151)
+    assert to_original(found, (50, 50), (50, 50))["labels"].tolist() == list(range(1, 151))
 
 
 def test_no_detections() -> None:

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tiny import frame_info, random_frames, tiny_detector
 from vodet.errors import ConfigError, TrainingError
 from vodet.fusion.none import NoFusion
-from vodet.structures import ClipBatch, Target, Window
+from vodet.structures import ClipBatch, ClipLayout, Target, Window
 from vodet.tasks.detection import VideoDetectionTask
 
 
@@ -26,7 +26,7 @@ def batch() -> ClipBatch:
         frames=random_frames(2)[:, None],
         infos=((frame_info("street", 3),), (frame_info("park", 8),)),
         targets=((target,), (target,)),
-        reference=0,
+        layout=ClipLayout.of_window(1, reference=0),
     )
 
 

@@ -64,7 +64,7 @@ def message_of(weights: Weights) -> str:
 
 
 BODY, ST = "backbone.bottom_up", "roi_heads.st_box_head"
-ATTENTION = "head.st_head.fusions.attention"
+ATTENTION = "head.fusion.members.attention"
 PAIRS = {
     f"{BODY}.stem.conv1.weight": "backbone.net.conv1.weight",
     f"{BODY}.stem.conv1.norm.weight": "backbone.net.bn1.weight",
@@ -179,7 +179,7 @@ def test_resnext101() -> None:
     architecture = architecture_of(weights, "a.pth")
     model = model_config(architecture)
     assert model["backbone"]["name"] == "resnext101_32x8d"
-    assert model["head"]["roi_fusion"]["attention"]["group_width"] == 64
+    assert model["head"]["fusion"]["attention"]["group_width"] == 64
 
     with torch.device("meta"):
         detector = instantiate(OmegaConf.create(model), class_names=[str(i) for i in range(30)])
@@ -257,11 +257,11 @@ def test_the_config(baseline: Weights, sltnet: Weights) -> None:
     assert (model["resize"]["short_side"], model["resize"]["long_side"]) == (600, 1000)
     assert (model["window"]["past"], model["window"]["future"]) == (0, 0)
     assert model["fusion"]["_target_"] == "vodet.fusion.none.NoFusion"
-    assert not model["head"].get("roi_fusion")
+    assert not model["head"].get("fusion")
 
     model = converted(sltnet)["vodet"]["config"]["model"]
     assert (model["window"]["past"], model["window"]["future"]) == (3, 3)
-    assert list(model["head"]["roi_fusion"]) == ["aggregation", "attention"]
+    assert list(model["head"]["fusion"]) == ["aggregation", "attention"]
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3])
@@ -376,11 +376,12 @@ def test_the_network_computes_the_same(std: list[float], baseline: Weights) -> N
 
     with torch.no_grad():
         found = detector.encode(frames)
+        found_logits = detector.head.rpn(found.maps)["anchor_logits"]
         maps, logits = written_out(weights, frames, std, stride_in_1x1=std[0] == 1)
 
     torch.testing.assert_close(list(found.maps.levels), maps, rtol=1e-3, atol=1e-3)
     expected = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
-    torch.testing.assert_close(found.extras["logits"], expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found_logits, expected, rtol=1e-3, atol=1e-3)
     rois = torch.randn(5, 16, 7, 7)
     x, head = rois.flatten(1), "roi_heads.box_head"
     for layer in ("fc1", "fc2"):

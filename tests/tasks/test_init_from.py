@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny import roi_fusions_of, tiny_detector, tiny_two_stage
+from tiny import candidate_fusions_of, tiny_detector, tiny_two_stage
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
 from vodet.fusion.none import NoFusion
@@ -30,7 +30,7 @@ def saved(detector: VideoDetector, folder: Path) -> Path:
 
 def test_a_second_stage_takes_the_first_and_says_what_is_new(tmp_path: Path) -> None:
     first = tiny_two_stage({}, Window(), seed=1)
-    second = tiny_two_stage(roi_fusions_of("sltnet"), Window(past=1), seed=2)
+    second = tiny_two_stage(candidate_fusions_of("sltnet"), Window(past=1), seed=2)
     new = {n: v.clone() for n, v in second.state_dict().items() if n not in first.state_dict()}
 
     report = init_from(second, saved(first, tmp_path))
@@ -44,11 +44,14 @@ def test_a_second_stage_takes_the_first_and_says_what_is_new(tmp_path: Path) -> 
     lines = str(report).splitlines()
     assert lines[0].startswith(f"Loaded from {tmp_path}/first.ckpt: {len(report.loaded)} weights: ")
     assert "head.box_head (8)" in lines[0]
-    assert lines[1].startswith(f"New, with their first values: {len(new)} weights: head.st_head (")
+    count = f"{len(new)} weights: head.fusion (20), head.st_head (2)"
+    assert lines[1] == f"New, with their first values: {count}"
 
 
 def test_what_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
-    first = tiny_two_stage(roi_fusions_of("max"), Window(), class_names=("cat", "dog"), seed=1)
+    first = tiny_two_stage(
+        candidate_fusions_of("max"), Window(), class_names=("cat", "dog"), seed=1
+    )
     second = tiny_two_stage({}, Window(), class_names=("cat", "dog", "cow"), seed=2)
     before = second.head.box_head.classifier.weight.clone()
 
@@ -79,7 +82,7 @@ def test_another_architecture_is_an_error(tmp_path: Path) -> None:
 
 def test_frozen_parts_must_be_in_the_checkpoint(tmp_path: Path) -> None:
     path = saved(tiny_detector(NoFusion, Window()), tmp_path)  # CenterNet on the same backbone
-    second = tiny_two_stage(roi_fusions_of("max"), Window())
+    second = tiny_two_stage(candidate_fusions_of("max"), Window())
     second.frozen = ("backbone", "head.rpn")
     before = {name: value.clone() for name, value in second.state_dict().items()}
     with pytest.raises(CheckpointError) as caught:

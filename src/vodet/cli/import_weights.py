@@ -116,10 +116,10 @@ def model_config(architecture: Architecture) -> dict[str, Any]:
     from vodet.cli.app import config_dir
 
     overrides = ["experiment=imagenet_vid_faster_rcnn"]
-    if architecture.roi_fusion != "none":
+    if architecture.candidate_fusion != "none":
         overrides = [
             "experiment=imagenet_vid_sltnet",
-            f"model/head/roi_fusion={architecture.roi_fusion}",
+            f"model/head/fusion={architecture.candidate_fusion}",
         ]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", overrides)
@@ -133,8 +133,8 @@ def _summary(architecture: Architecture) -> str:
     kinds = {"none": "Faster R-CNN", "max": "Faster R-CNN with anchor linking", "sltnet": "SLTnet"}
     attention = "".join(f", {key}={value}" for key, value in architecture.attention.items())
     return (
-        f"{kinds[architecture.roi_fusion]}, {architecture.backbone}, {architecture.num_classes} "
-        f"classes{attention}"
+        f"{kinds[architecture.candidate_fusion]}, {architecture.backbone}, "
+        f"{architecture.num_classes} classes{attention}"
     )
 
 

@@ -1,79 +1,86 @@
-"""Long-term self-guided attention: RoIs look at the RoIs of remembered key frames.
+"""Long-term self-guided attention: candidates look at those of remembered key frames.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021, as in the authors' code.
-With ``keys="window"`` and without geometry it is attention as in H. Wu et al., "Sequence Level
-Semantics Aggregation for Video Object Detection" (arXiv 1907.06390).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import box_iou
 
-from vodet.encodings import KeyFrame, RoIs, RoISpec, TemporalMemory
-from vodet.errors import ConfigError
-from vodet.fusion.propagation import CANDIDATES, propagated
+from vodet.boxes import box_areas, clip_boxes
+from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, State
+from vodet.errors import ConfigError, DataError
 from vodet.fusion.relation import RelationAttention, geometry_embedding, relative_geometry
+from vodet.stages import CandidateFusion, Targets
+from vodet.structures import Target
 
-KEYS = ("memory", "window")
 PROPAGATIONS = ("none", "replace", "center")
+MATCHING_IOU = 0.3  # from which a remembered candidate stands for an annotated object
+PROPAGATED_FROM = 150  # best candidates of the current frame to which remembered ones are assigned
 _BOXES_AT_ONCE = 32
 
 
-class LongTermAttention(nn.Module):
-    """Stages of a fully connected layer and attention to the RoIs of key frames.
+class LongTermAttention(CandidateFusion):
+    """Stages of a fully connected layer and attention to the candidates of key frames.
 
     ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each stage i; the keys have passed
-    through ``fc_0`` alone and are the same in all stages. In evaluation the keys are the memory
-    and the frame's own best RoIs; in training the key frames that were drawn for the clip.
+    through ``fc_0`` alone and are the same in all stages. In evaluation the keys are the state and
+    the frame's own best candidates; in training they come from the history of the clip.
+
+    State of ``B`` videos, with ``K`` key frames of ``M`` candidates: ``features`` ``[B, K, M, D]``
+    before attention, ``projected`` ``[B, K, M, P]``, what the attentions make of them, so that it
+    is not computed for every frame anew, ``boxes`` ``[B, K, M, 4]``, ``is_valid`` ``[B, K, M]`` and
+    ``processed`` ``[B]``, the number of frames so far.
 
     Args:
-        spec: Features of a RoI.
+        spec: Features of a candidate.
         width: Number of features afterwards.
         group_width: Features of each head of the attention: 16 heads for a width of 1024.
         stages: Number of stages.
-        advanced_share: Share of each key frame's RoIs, the best, that first attend to all keys
-            before the RoIs attend to them once more (as in Relation Distillation Networks); 0 is
-            without. 0.2 in the paper's code.
+        advanced_share: Share of each key frame's candidates, the best, that first attend to all
+            keys before the candidates attend to them once more (as in Relation Distillation
+            Networks); 0 is without. 0.2 in the paper's code.
         geometry: Whether attention knows where the boxes lie.
-        keys: ``memory`` or ``window``, see `LongTermFusion`.
-        keys_per_frame: How many RoIs of a key frame are kept, the best.
-        num_key_frames: Most key frames of the memory; the oldest is forgotten.
-        key_frame_interval: A frame is remembered every so many answered frames.
-        propagate: How boxes of the memory follow the objects: ``none``; ``replace``: by the box
-            that they are assigned to in the current frame; ``center``: moved to its centre.
+        keys_per_frame: How many candidates of a key frame are kept, the best.
+        num_key_frames: Most key frames of the state; the oldest is forgotten.
+        key_frame_interval: A frame is remembered every so many frames.
+        propagate: How remembered boxes follow the objects: ``none``; ``replace``: by the box that
+            they are assigned to in the current frame; ``center``: moved to its centre.
 
     Raises:
-        ConfigError: If an option or a number cannot be.
+        ConfigError: If an option is unknown or a number is out of range.
     """
+
+    remembers = True
+    joins_frames = False
 
     def __init__(
         self,
-        spec: RoISpec,
+        spec: CandidateSpec,
         *,
         width: int = 1024,
         group_width: int = 64,
         stages: int = 2,
         advanced_share: float = 0.0,
         geometry: bool = True,
-        keys: str = "memory",
         keys_per_frame: int = 75,
         num_key_frames: int = 5,
         key_frame_interval: int = 10,
         propagate: str = "none",
     ) -> None:
         super().__init__()
-        _require("keys", keys, keys in KEYS, f"one of {', '.join(KEYS)}")
         _require(
             "propagate", propagate, propagate in PROPAGATIONS, f"one of {', '.join(PROPAGATIONS)}"
         )
@@ -90,13 +97,9 @@ class LongTermAttention(nn.Module):
         }
         for name, number in numbers.items():
             _require(name, number, number >= 1, "at least 1")
-        if keys == "window":
-            _require("propagate", propagate, propagate == "none", "none where keys=window")
-        self.spec = RoISpec(width, 1)
-        self.joins_frames = False
+        self.spec = CandidateSpec(width)
         self.stages = stages
         self.advanced_share = advanced_share
-        self.keys = keys
         self.keys_per_frame = keys_per_frame
         self.num_key_frames = num_key_frames
         self.key_frame_interval = key_frame_interval
@@ -114,76 +117,112 @@ class LongTermAttention(nn.Module):
             else:
                 nn.init.kaiming_uniform_(weight, a=1)
 
-    def _embed(self, rois: RoIs) -> Float[Tensor, "B N D"]:
-        """Return ``x0`` of the RoIs of the reference frames."""
-        return F.relu(self.fcs[0](rois.features[rois.reference].flatten(2)))
+    def begin(self, videos: int, frames: EncodedFrames) -> State:
+        """Return the state without key frames."""
+        shape, device = (videos, self.num_key_frames, self.keys_per_frame), frames.sizes.device
+        return {
+            "features": torch.zeros(*shape, self.spec.width, device=device),
+            "projected": torch.zeros(*shape, 2 * self.stages * self.spec.width, device=device),
+            "boxes": torch.zeros(*shape, 4, device=device),
+            "is_valid": torch.zeros(*shape, dtype=torch.bool, device=device),
+            "processed": torch.zeros(videos, dtype=torch.int64, device=device),
+        }
 
-    def _best(self, x: Float[Tensor, "B N D"], rois: RoIs) -> list[KeyFrame]:
-        boxes, count = rois.boxes[:, rois.reference], self.keys_per_frame
-        valid = rois.is_valid[:, :count]
-        return [
-            self._projected(KeyFrame(features[:count][is_valid], own[:count][is_valid]))
-            for features, own, is_valid in zip(x, boxes, valid, strict=True)
-        ]
-
-    def _projected(self, frame: KeyFrame) -> KeyFrame:
-        """Add what the attentions of all stages make of the features.
+    def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
+        """Attend from the candidates of the reference frames to key frames.
 
         Raises:
-            ConfigError: If the key frame comes from a detector of another width.
+            ConfigError: If the state comes from a detector of another width.
         """
-        if frame.features.shape[1] != self.spec.width:
+        if state["features"].shape[3] != self.spec.width:
             msg = (
                 f"The memory comes from another detector: expected {self.spec.width} features of "
-                f"each RoI, found {frame.features.shape[1]}. A new video starts with "
-                "TemporalMemory()."
+                f"each candidate, found {state['features'].shape[3]}. A new video starts with "
+                "VideoDetector.begin."
             )
             raise ConfigError(msg)
-        if frame.projected is not None:
-            return frame
-        stages = [self._attention(stage) for stage in range(self.stages)]
-        projected = torch.cat([attention.project(frame.features) for attention in stages], dim=1)
-        return replace(frame, projected=projected)
+        current = candidates.current
+        x = self._embed(current)
+        if self.training:
+            x, _ = self._attend(x, current.boxes[:, 0], _Keys.of(state))
+            return candidates.fused(x[..., None, None]), state
+        own = self._key_frame(x, current)
+        x, weights = self._attend(x, current.boxes[:, 0], _Keys.of(state, own))
+        if self.propagate != "none":
+            boxes = propagated(state, weights, current, to_center=self.propagate == "center")
+            state = {**state, "boxes": boxes}
+        return candidates.fused(x[..., None, None]), self._push(state, own)
 
-    def key_frames(self, rois: RoIs) -> list[KeyFrame]:
-        """Return what is remembered of each reference frame: its best RoIs, before attention."""
-        return self._best(self._embed(rois), rois)
+    def recall(
+        self, state: State, history: Sequence[Candidates], targets: Sequence[Targets], now: Targets
+    ) -> State:
+        """Return the state with one key frame of each window of the history.
 
-    def forward(
-        self, rois: RoIs, memories: Sequence[TemporalMemory]
-    ) -> tuple[RoIs, list[TemporalMemory]]:
-        """Attend from the RoIs of the reference frames to key frames; ``[B, N, width, 1, 1]``.
+        Remembered boxes follow the objects that they match: see `follow_tracks`.
 
         Raises:
-            ConfigError: If a memory comes from a detector of another width.
+            ConfigError: If there is no history.
+            DataError: If boxes shall follow objects that have no track ids.
         """
-        x = self._embed(rois)
-        best = self._best(x, rois)
-        remembers = self.keys == "memory" and not self.training
-        frames = [
-            (*map(self._projected, memory.key_frames), *([frame] if remembers else []))
-            for memory, frame in zip(memories, best, strict=True)
-        ]
-        keys = _Keys.of(frames, best[0][:0])
-        x, weights = self._attend(x, rois.boxes[:, rois.reference], keys)
-        if remembers:
+        if not history:
+            msg = (
+                "Long-term attention trains on further windows of each clip's video, found none: "
+                "set data.history.windows=2."
+            )
+            raise ConfigError(msg)
+        frames = []
+        for past, then in zip(history, targets, strict=True):
+            current = past.current
+            frame = self._key_frame(self._embed(current), current)
             if self.propagate != "none":
-                memories = propagated(memories, weights, rois, to_center=self.propagate == "center")
-            memories = [self._push(m, frame) for m, frame in zip(memories, best, strict=True)]
-        return rois.fused(x[..., None, None]), list(memories)
+                own_then, own_now = ([clip[0] for clip in clips] for clips in (then, now))
+                frame |= follow_tracks(frame, own_then, own_now, past.sizes)
+            frames.append(frame)
+        recalled = {name: torch.stack([f[name] for f in frames], dim=1) for name in frames[0]}
+        return {**state, **recalled}
+
+    def _embed(self, current: Candidates) -> Float[Tensor, "B N D"]:
+        """Return ``x0`` of the candidates of the reference frames."""
+        return F.relu(self.fcs[0](current.features[0].flatten(2)))
+
+    def _key_frame(self, x: Float[Tensor, "B N D"], current: Candidates) -> dict[str, Tensor]:
+        """Return what is remembered of each reference frame: its best candidates."""
+        count = self.keys_per_frame
+        missing = max(count - x.shape[1], 0)
+        best = F.pad(x[:, :count], (0, 0, 0, missing))
+        stages = [self._attention(stage) for stage in range(self.stages)]
+        return {
+            "features": best.float(),
+            "projected": torch.cat([stage.project(best) for stage in stages], dim=2).float(),
+            "boxes": F.pad(current.boxes[:, 0, :count], (0, 0, 0, missing)),
+            "is_valid": F.pad(current.is_valid[:, 0, :count], (0, missing)),
+        }
+
+    def _push(self, state: State, own: State) -> State:
+        """Remember every few frames the current one, in the place of the oldest."""
+        processed = state["processed"]
+        place = processed // self.key_frame_interval % self.num_key_frames
+        is_here = torch.arange(self.num_key_frames, device=place.device) == place.unsqueeze(1)
+        is_here &= (processed % self.key_frame_interval == 0).unsqueeze(1)
+        pushed = {}
+        for name, new in own.items():
+            is_new = is_here.view(*is_here.shape, *[1] * (new.ndim - 1))
+            pushed[name] = torch.where(is_new, new.unsqueeze(1), state[name])
+        return {**pushed, "processed": processed + 1}
 
     def _attend(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
-    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B K M"]]:
-        """Return the attended RoIs and how the last stage weighs the keys, for the best RoIs."""
+    ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n KM"]]:
+        """Return the attended candidates and how the last stage weighs the keys, for the best."""
         biases = self._biases(boxes, keys, range(self.stages))
         weights = x.new_zeros(len(x), 0, keys.features.shape[1])
-        projected = keys.projected.chunk(self.stages, dim=2)
+        projected = keys.projected.to(x.dtype).chunk(self.stages, dim=2)
         for stage, bias in enumerate(biases):
             if stage > 0:
                 x = F.relu(self.fcs[stage](x))
             attention = self._attention(stage)
-            count = CANDIDATES if stage == self.stages - 1 and self.propagate != "none" else 0
+            is_last = stage == self.stages - 1
+            count = PROPAGATED_FROM if is_last and self.propagate != "none" else 0
             gathered, weights = attention(x, projected[stage], bias, count)
             x = x + keys.is_there * gathered
         if self.advanced_share > 0:
@@ -197,10 +236,11 @@ class LongTermAttention(nn.Module):
         advanced = keys.best(self.advanced_share)
         (bias,) = self._biases(advanced.boxes, keys, [-2])
         attention, last_attention = self._attention(-2), self._attention(-1)
-        gathered, _ = attention(advanced.features, attention.project(keys.features), bias)
+        projected = attention.project(keys.features).to(x.dtype)
+        gathered, _ = attention(advanced.features, projected, bias)
         features = F.relu(self.fcs[-1](advanced.features + gathered))
         (bias,) = self._biases(boxes, advanced, [-1])
-        last, _ = last_attention(x, last_attention.project(features), bias)
+        last, _ = last_attention(x, last_attention.project(features).to(x.dtype), bias)
         attended: Tensor = x + keys.is_there * last
         return attended
 
@@ -224,80 +264,156 @@ class LongTermAttention(nn.Module):
     def _attention(self, number: int) -> RelationAttention:
         return cast("RelationAttention", self.attentions[number])
 
-    def _push(self, memory: TemporalMemory, frame: KeyFrame) -> TemporalMemory:
-        if memory.answered % self.key_frame_interval:
-            return memory
-        return replace(memory, key_frames=(*memory.key_frames, frame)[-self.num_key_frames :])
-
 
 @dataclass(frozen=True)
 class _Keys:
-    """Key frames of a batch, padded to the same number of RoIs.
+    """Candidates of key frames that others attend to.
 
     Args:
-        features: ``[B, M, D]``.
-        boxes: ``[B, M, 4]``.
-        projected: What the attentions of the stages make of the features, ``[B, M, P]``.
-        is_key: Whether it is no padding, ``[B, M]``; where an item has no key, its first padding
-            counts as one, so that no softmax is over nothing.
-        is_there: 1 for items that have keys, else 0, ``[B, 1, 1]``.
-        frame_lengths: Number of RoIs of each key frame of each item.
+        features: ``[B, K * M, D]``.
+        boxes: ``[B, K * M, 4]``.
+        projected: What the attentions of the stages make of the features, ``[B, K * M, P]``.
+        is_valid: Which keys are there, ``[B, K, M]``.
     """
 
-    features: Float[Tensor, "B M D"]
-    boxes: Float[Tensor, "B M 4"]
-    projected: Float[Tensor, "B M P"]
-    is_key: Bool[Tensor, "B M"]
-    is_there: Float[Tensor, "B 1 1"]
-    frame_lengths: list[list[int]]
+    features: Float[Tensor, "B KM D"]
+    boxes: Float[Tensor, "B KM 4"]
+    projected: Float[Tensor, "B KM P"]
+    is_valid: Bool[Tensor, "B K M"]
 
     @staticmethod
-    def of(frames: Sequence[tuple[KeyFrame, ...]], nothing: KeyFrame) -> _Keys:
-        """Join the key frames of each item; ``nothing`` is one without RoIs."""
-        joined = [_joined((nothing, *item)) for item in frames]
-        totals = torch.tensor([len(item.boxes) for item in joined], device=nothing.boxes.device)
-        most = max(1, int(totals.max()))
-        return _Keys(
-            _padded([item.features for item in joined]),
-            _padded([item.boxes for item in joined]),
-            _padded([_projection(item) for item in joined]),
-            torch.arange(most, device=totals.device) < totals.clamp(min=1).unsqueeze(1),
-            (totals > 0).to(nothing.features.dtype).view(-1, 1, 1),
-            [[len(frame.boxes) for frame in item] for item in frames],
-        )
+    def of(state: State, own: State | None = None) -> _Keys:
+        """Return the key frames of a state, and behind them those of the current frame."""
+        names = ("features", "boxes", "projected", "is_valid")
+        frames = [state[name] for name in names]
+        if own is not None:
+            frames = [torch.cat((state[name], own[name][:, None]), dim=1) for name in names]
+        features, boxes, projected, is_valid = frames
+        return _Keys(features.flatten(1, 2), boxes.flatten(1, 2), projected.flatten(1, 2), is_valid)
+
+    @property
+    def is_key(self) -> Bool[Tensor, "B KM"]:
+        """Which keys count; where an item has none, its first does, so that no softmax is empty."""
+        is_valid = self.is_valid.flatten(1)
+        is_first = torch.arange(is_valid.shape[1], device=is_valid.device) == 0
+        return is_valid | (is_first & ~is_valid.any(dim=1, keepdim=True))
+
+    @property
+    def is_there(self) -> Float[Tensor, "B 1 1"]:
+        """1 for items that have keys, else 0."""
+        return self.is_valid.flatten(1).any(dim=1).to(self.features.dtype).view(-1, 1, 1)
 
     def best(self, share: float) -> _Keys:
-        """Return the first ``share`` of the RoIs of each key frame, at least one of each."""
-        frames = []
-        for features, boxes, lengths in zip(
-            self.features, self.boxes, self.frame_lengths, strict=True
-        ):
-            starts = accumulate(lengths, initial=0)
-            parts = [
-                slice(start, start + math.ceil(share * length))
-                for start, length in zip(starts, lengths, strict=False)
-            ]
-            everything = KeyFrame(features, boxes, features[:, :0])
-            frames.append(tuple(everything[part] for part in parts))
-        return _Keys.of(frames, everything[:0])
+        """Return the first ``share`` of the keys of each key frame, at least one of each."""
+        items, frames, length = self.is_valid.shape
+        order = self.is_valid.int().argsort(dim=2, descending=True, stable=True)
+        order = order[:, :, : math.ceil(share * length)]
+        counts = torch.ceil(share * self.is_valid.sum(dim=2, keepdim=True).double())
+        is_valid = torch.arange(order.shape[2], device=order.device) < counts
+        starts = length * torch.arange(frames, device=order.device)
+        rows = (order + starts[:, None]).flatten(1)
+        item = torch.arange(items, device=order.device).unsqueeze(1)
+        features, boxes = self.features[item, rows], self.boxes[item, rows]
+        return _Keys(features, boxes, self.projected[item, rows, :0], is_valid)
 
 
-def _joined(frames: Sequence[KeyFrame]) -> KeyFrame:
-    return KeyFrame(
-        torch.cat([frame.features for frame in frames]),
-        torch.cat([frame.boxes for frame in frames]),
-        torch.cat([_projection(frame) for frame in frames]),
-    )
+@torch.no_grad()
+def propagated(
+    state: State, weights: Float[Tensor, "B n KM"], current: Candidates, *, to_center: bool
+) -> Float[Tensor, "B K M 4"]:
+    """Return remembered boxes that have followed their objects into the current frames.
+
+    The candidates of each key frame are assigned to current ones, one to one, such that the sum of
+    ``softmax(objectness) * exp(weight)`` is largest. The assignment is solved on the CPU.
+
+    Args:
+        state: Key frames of ``B`` videos.
+        weights: How much each of the best current candidates attends to each remembered one; those
+            of a video's key frames come first, frame after frame.
+        current: The current candidates, best first.
+        to_center: Move a box to the centre of the one it is assigned to; else it takes its place.
+    """
+    boxes, is_valid = state["boxes"], state["is_valid"]
+    count, (_, frames, length) = weights.shape[1], is_valid.shape
+    is_current = current.is_valid[:, 0, :count]
+    logits = current.scores[:, 0, :count].masked_fill(~is_current, -math.inf)
+    objectness = logits.softmax(dim=1).nan_to_num()
+    remembered = weights[:, :, : frames * length].view(len(boxes), count, frames, length)
+    value = (objectness[:, :, None, None] * remembered.exp()).transpose(1, 2)
+    on_cpu = (value.float().cpu(), is_valid.cpu(), is_current.sum(dim=1).cpu())
+    assigned = _assigned(*on_cpu).to(boxes.device)
+    chosen = assigned.clamp(min=0).flatten(1).unsqueeze(2).expand(-1, -1, 4)
+    target = current.boxes[:, 0].gather(1, chosen).view_as(boxes) if count else boxes
+    if to_center:
+        shift = (target[..., :2] + target[..., 2:] - boxes[..., :2] - boxes[..., 2:]) / 2
+        target = boxes + torch.cat((shift, shift), dim=-1)
+    return torch.where((assigned >= 0).unsqueeze(3), target, boxes)
 
 
-def _projection(frame: KeyFrame) -> Tensor:
-    return cast("Tensor", frame.projected)
+def _assigned(
+    value: Float[Tensor, "B K n M"], is_valid: Bool[Tensor, "B K M"], counts: Int[Tensor, " B"]
+) -> Int[Tensor, "B K M"]:
+    """Return the current candidate of each remembered one, -1 for none."""
+    assigned = torch.full(is_valid.shape, -1)
+    for item, frames in enumerate(is_valid):
+        for number, valid in enumerate(frames):
+            (keys,) = valid.nonzero(as_tuple=True)
+            own = value[item, number, : counts[item], keys].numpy()
+            rows, columns = linear_sum_assignment(own, maximize=True)
+            assigned[item, number, keys[columns]] = torch.as_tensor(rows)
+    return assigned
 
 
-def _padded(items: Sequence[Tensor]) -> Tensor:
-    """Bring tensors to the length of the longest, or to 1."""
-    padded = pad_sequence(list(items), batch_first=True)
-    return padded if padded.shape[1] else F.pad(padded, (0, 0, 0, 1))
+def follow_tracks(
+    frame: State,
+    then: Sequence[Target | None],
+    now: Sequence[Target | None],
+    sizes: Int[Tensor, "B 2"],
+) -> dict[str, Tensor]:
+    """Move remembered boxes as the objects in them have moved since, by their annotated tracks.
+
+    A box with an IoU of at least 0.3 with an object moves as the upper left corner of the object's
+    box does. It is clipped to the picture, and is not valid if nothing is left of it.
+
+    Args:
+        frame: ``boxes`` ``[B, M, 4]`` and ``is_valid`` ``[B, M]`` of one key frame of each clip.
+        then: Objects of the key frames; None where they are not known.
+        now: Objects of the current frames.
+        sizes: ``(height, width)`` of the pictures.
+
+    Returns:
+        The boxes, and which are valid.
+
+    Raises:
+        DataError: If no object has a track id.
+    """
+    known = [target for target in (*then, *now) if target is not None]
+    ids = torch.cat([target["track_ids"] for target in known]) if known else torch.zeros(0)
+    if len(ids) and (ids < 0).all():
+        msg = (
+            "propagate needs to know which annotations are the same object: none of "
+            f"{len(ids)} in this batch has an id_track. Add them, or set propagate=none."
+        )
+        raise DataError(msg)
+    boxes = frame["boxes"].clone()
+    for item, (before, after) in enumerate(zip(then, now, strict=True)):
+        if before is not None and after is not None:
+            boxes[item] = clip_boxes(boxes[item] + _shift(boxes[item], before, after), sizes[item])
+    return {"boxes": boxes, "is_valid": frame["is_valid"] & (box_areas(boxes) > 0)}
+
+
+def _shift(boxes: Float[Tensor, "M 4"], then: Target, now: Target) -> Float[Tensor, "M 4"]:
+    known = ((then["track_ids"] >= 0) & ~then["iscrowd"]).nonzero()[:, 0]
+    is_same = then["track_ids"][known].unsqueeze(1) == now["track_ids"]
+    is_same &= ~now["iscrowd"]
+    if not is_same.numel():
+        return torch.zeros_like(boxes)
+    row_now = is_same.int().argmax(dim=1)
+    movement = now["boxes"][row_now, :2] - then["boxes"][known, :2]
+    movement = movement * is_same.any(dim=1, keepdim=True)
+    iou, matched = box_iou(boxes, then["boxes"][known]).max(dim=1)
+    shift = movement[matched] * (iou >= MATCHING_IOU).unsqueeze(1)
+    return torch.cat((shift, shift), dim=1)
 
 
 def _require(name: str, value: object, is_right: bool, expected: str) -> None:

@@ -11,49 +11,49 @@ from functools import reduce
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from vodet.encodings import RoIs, RoISpec, TemporalMemory
+from vodet.encodings import Candidates, CandidateSpec, State
 from vodet.errors import ConfigError
+from vodet.stages import CandidateFusion
 
 MODES = ("max", "adaptive", "none")
 
 
-class TubeletAggregation(nn.Module):
-    """Joins the features of linked RoIs into those of the reference frame.
+class TubeletAggregation(CandidateFusion):
+    """Joins the features of linked candidates into those of the reference frame.
 
     ``max``: the element-wise maximum over frames. ``adaptive``: in each cell, the mean over frames
     weighted by the softmax of the cosine similarities to the reference frame. ``none``: the
     reference frame's own.
 
     Args:
-        spec: Features of a RoI.
+        spec: Features of a candidate.
         mode: One of these.
 
     Raises:
         ConfigError: If ``mode`` is none of them.
     """
 
-    def __init__(self, spec: RoISpec, mode: str = "max") -> None:
+    def __init__(self, spec: CandidateSpec, mode: str = "max") -> None:
         super().__init__()
         if mode not in MODES:
             msg = f"TubeletAggregation: mode must be one of {', '.join(MODES)}; found {mode!r}."
             raise ConfigError(msg)
         self.spec = spec
         self.mode = mode
-        self.joins_frames = mode != "none"
+        self.needs_links = self.joins_frames = mode != "none"
 
-    def forward(
-        self, rois: RoIs, memories: Sequence[TemporalMemory]
-    ) -> tuple[RoIs, list[TemporalMemory]]:
+    def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
         """Aggregate the features ``[B, N, C, s, s]`` of all frames."""
-        own = rois.features[rois.reference]
+        features = candidates.features
+        fused = own = features[candidates.reference]
         if self.mode == "max":
-            return rois.fused(reduce(torch.maximum, rois.features)), list(memories)
-        if self.mode == "adaptive":
-            return rois.fused(adaptive_mean(rois.features, own)), list(memories)
-        return rois.fused(own), list(memories)
+            fused = reduce(torch.maximum, features)
+        elif self.mode == "adaptive":
+            fused = adaptive_mean(features, own)
+        return candidates.fused(fused), state
 
 
 def adaptive_mean(

@@ -6,12 +6,14 @@ Sources: R. Girshick, "Fast R-CNN" (arXiv 1504.08083); the double head of D. Cor
 
 from __future__ import annotations
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms
 
+from vodet.encodings import CandidateSpec
 from vodet.heads.anchors import decode_boxes, encode_boxes
+from vodet.heads.suppression import suppress
 from vodet.structures import Detections
 
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -31,18 +33,25 @@ class RoIEncoder(nn.Sequential):
         )
 
 
+def encoder_of(spec: CandidateSpec, width: int) -> tuple[nn.Module, int]:
+    """Return layers for candidates, and their width; feature vectors pass unchanged."""
+    if spec.resolution == 1:
+        return nn.Identity(), spec.width
+    return RoIEncoder(spec.width, width), width
+
+
 class BoxHead(nn.Module):
-    """Class logits and, for each class, box deltas of RoIs.
+    """Class logits and, for each class, box deltas of candidates.
 
     Args:
-        in_features: Number of features of a RoI.
+        spec: Features of a candidate; those on a grid pass through two fully connected layers.
         num_classes: Number of classes, without background.
         width: Of the fully connected layers.
     """
 
-    def __init__(self, in_features: int, num_classes: int, width: int = 1024) -> None:
+    def __init__(self, spec: CandidateSpec, num_classes: int, width: int = 1024) -> None:
         super().__init__()
-        self.encoder = RoIEncoder(in_features, width)
+        self.encoder, width = encoder_of(spec, width)
         self.classifier = nn.Linear(width, num_classes + 1)
         self.regressor = nn.Linear(width, 4 * num_classes)
         for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):  # of Fast R-CNN
@@ -103,18 +112,25 @@ def class_boxes(
 
 
 def detections_of(
-    scores: Float[Tensor, "N K"],
-    boxes: Float[Tensor, "N K 4"],
+    scores: Float[Tensor, "B N K"],
+    boxes: Float[Tensor, "B N K 4"],
+    is_valid: Bool[Tensor, "B N"],
     score_threshold: float,
     nms_iou: float,
     max_detections: int,
-) -> Detections:
+) -> list[Detections]:
     """Return what is left above a score after suppression within each class, best first.
 
-    Boxes without extent are none.
+    Boxes without extent are dropped.
     """
     has_extent = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
-    rois, labels = ((scores > score_threshold) & has_extent).nonzero(as_tuple=True)
-    found, their_scores = boxes[rois, labels], scores[rois, labels]
-    kept = batched_nms(found, their_scores, labels, nms_iou)[:max_detections]
-    return Detections(boxes=found[kept], scores=their_scores[kept], labels=labels[kept])
+    is_found = ((scores > score_threshold) & has_extent & is_valid.unsqueeze(2)).flatten(1)
+    labels = torch.arange(scores.shape[2], device=scores.device).repeat(scores.shape[1])
+    flat_scores, flat_boxes = scores.flatten(1), boxes.flatten(1, 2)
+    groups = labels.expand_as(flat_scores)
+    rows, is_kept = suppress(flat_boxes, flat_scores, groups, is_found, nms_iou, max_detections)
+    kept = [own[is_own] for own, is_own in zip(rows, is_kept, strict=True)]
+    return [
+        Detections(boxes=flat_boxes[item, row], scores=flat_scores[item, row], labels=labels[row])
+        for item, row in enumerate(kept)
+    ]

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vodet.encodings import FeatureMaps, FeatureSpec, TemporalMemory, Windows
+from vodet.encodings import FeatureMaps, FeatureSpec, State, WindowBatch
 from vodet.errors import ConfigError
 from vodet.heads.centernet_targets import CenterTargets, center_targets
-from vodet.stages import PyramidFactory
+from vodet.stages import Head, PyramidFactory, Targets
 from vodet.structures import Detections, Target
 
 INITIAL_SCORE = 0.1  # of every cell, so that the many empty cells do not drown the first steps
@@ -58,7 +57,7 @@ class Branch(nn.Module):
         return prediction
 
 
-class CenterNetHead(nn.Module):
+class CenterNetHead(Head):
     """A neck to one map, and three branches on it: class heatmap, size and offset.
 
     Predictions, float32 also under autocast, on the ``h x w`` grid of the map of the neck:
@@ -110,35 +109,28 @@ class CenterNetHead(nn.Module):
         self.offset = Branch(width, channels, 2)
         nn.init.constant_(self.heatmap.out.get_parameter("bias"), -math.log(1 / INITIAL_SCORE - 1))
 
-    remembers = False
-
-    def encode(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Find nothing in a frame alone: all that CenterNet does is behind the fusion."""
-        del maps
-        return {}
-
     def predict(self, maps: FeatureMaps) -> dict[str, Tensor]:
         """Turn maps ``[B, C, h, w]`` into the three predictions."""
         (x,) = self.neck(maps).levels
         return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
 
-    def forward(
-        self, windows: Windows, memories: Sequence[TemporalMemory]
-    ) -> tuple[dict[str, Tensor], list[TemporalMemory]]:
+    def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
         """Predict for the reference frames; nothing is remembered."""
-        return self.predict(windows.reference_maps), list(memories)
+        return self.predict(windows.reference_maps), state
 
     def losses(
-        self,
-        windows: Windows,
-        targets: Sequence[Sequence[Target | None]],
-        memory_windows: Sequence[Any] = (),
-    ) -> dict[str, Tensor]:
-        """Return `criterion` of the predictions for the reference frames, ``B`` windows."""
-        del memory_windows
+        self, windows: WindowBatch, targets: Targets, state: State
+    ) -> tuple[dict[str, Tensor], State]:
+        """Return `criterion` of the predictions for the reference frames that are annotated."""
         wanted = [clip[windows.reference] for clip in targets]
         known = [target for target in wanted if target is not None]
-        return self.criterion(self.predict(windows.reference_maps), known)
+        predictions = self.predict(windows.reference_maps)
+        if not known:  # a loss of 0 that every weight has a gradient of
+            return {name: 0 * prediction.sum() for name, prediction in predictions.items()}, state
+        if len(known) < len(wanted):
+            rows = [row for row, target in enumerate(wanted) if target is not None]
+            predictions = {name: prediction[rows] for name, prediction in predictions.items()}
+        return self.criterion(predictions, known), state
 
     def criterion(
         self, predictions: dict[str, Tensor], targets: Sequence[Target]

@@ -1,4 +1,4 @@
-"""Anchor linking: proposals of nearby frames that come from the same anchor are one tubelet.
+"""Short-term anchor linking: the same anchors through all frames of a window.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021. With a window of one frame
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torchvision.ops import batched_nms
 
 from vodet.boxes import clip_boxes
+from vodet.heads.suppression import suppress
 
 
 @dataclass(frozen=True)
@@ -36,66 +36,94 @@ class ProposalLimits:
 
 
 @dataclass(frozen=True)
-class Tubelets:
-    """Linked proposals of one window, best first.
+class Proposals:
+    """Proposals of ``B`` windows, linked through their ``T`` frames, best first.
 
     Args:
-        boxes: In pixels, ``[T, K, 4]``.
-        objectness: Logits of the reference frame, ``[K]``.
+        boxes: In pixels, ``[B, T, N, 4]``.
+        scores: Objectness logits of the reference frames, ``[B, N]``.
+        is_valid: Which of them are there, ``[B, N]``.
     """
 
-    boxes: Float[Tensor, "T K 4"]
-    objectness: Float[Tensor, " K"]
+    boxes: Float[Tensor, "B T N 4"]
+    scores: Float[Tensor, "B N"]
+    is_valid: Bool[Tensor, "B N"]
 
-    def __len__(self) -> int:
-        return len(self.objectness)
+    def resized(self, count: int) -> Proposals:
+        """Return the best ``count``, filled up where there are fewer."""
+        missing = max(count - self.scores.shape[1], 0)
+        pad = torch.nn.functional.pad
+        return Proposals(
+            pad(self.boxes[:, :, :count], (0, 0, 0, missing)),
+            pad(self.scores[:, :count], (0, missing)),
+            pad(self.is_valid[:, :count], (0, missing)),
+        )
 
-    def __getitem__(self, rows: Int[Tensor, " k"] | slice) -> Tubelets:
-        return Tubelets(self.boxes[:, rows], self.objectness[rows])
 
-    def followed_by(self, boxes: Float[Tensor, "T G 4"]) -> Tubelets:
-        """Append tubelets of annotated objects, whose objectness is certain."""
-        certain = self.objectness.new_full((boxes.shape[1],), torch.inf)
-        return Tubelets(torch.cat((self.boxes, boxes), 1), torch.cat((self.objectness, certain)))
+def top_anchors(
+    logits: Float[Tensor, "B A"], counts: Sequence[int], per_level: int
+) -> tuple[Int[Tensor, "B P"], Int[Tensor, " P"]]:
+    """Choose the anchors of each level with the highest logits, level after level.
+
+    Args:
+        logits: Objectness of every anchor, level after level.
+        counts: Number of anchors of each level.
+        per_level: How many of each level are chosen.
+
+    Returns:
+        The anchors of each item, and the level of each column.
+    """
+    starts = [sum(counts[:level]) for level in range(len(counts))]
+    best = [
+        part.topk(min(per_level, part.shape[1])).indices + start
+        for part, start in zip(torch.split(logits, list(counts), dim=1), starts, strict=True)
+    ]
+    levels = [torch.full_like(part[0], level) for level, part in enumerate(best)]
+    return torch.cat(best, dim=1), torch.cat(levels)
 
 
 def link_anchors(
-    boxes: Float[Tensor, "T A 4"],
-    logits: Float[Tensor, " A"],
-    counts: Sequence[int],
-    size: Int[Tensor, " 2"],
+    boxes: Float[Tensor, "B T P 4"],
+    logits: Float[Tensor, "B P"],
+    levels: Int[Tensor, " P"],
+    sizes: Int[Tensor, "B 2"],
     reference: int,
     limits: ProposalLimits,
-) -> tuple[Int[Tensor, " K"], Float[Tensor, "T K 4"]]:
-    """Choose tubelets by the reference frame: its best anchors, followed through the window.
+) -> tuple[Proposals, Int[Tensor, "B N"]]:
+    """Follow the best anchors of the reference frames through their windows.
 
-    A tubelet is dropped if its reference logit or any of its coordinates is not finite, or if one
+    A proposal is dropped if its reference logit or any of its coordinates is not finite, or if one
     of its boxes, clipped to the picture, has no extent. Suppression looks at the reference frame
     alone, one level at a time.
 
     Args:
-        boxes: Decoded box of every anchor in every frame, in pixels, level after level.
+        boxes: Decoded boxes of the chosen anchors in every frame, in pixels.
         logits: Objectness of the anchors in the reference frame.
-        counts: Number of anchors of each level.
-        size: ``(height, width)`` of the picture.
-        reference: Position of the reference frame.
+        levels: The level of each anchor.
+        sizes: ``(height, width)`` of the pictures.
+        reference: Place of the reference frame.
         limits: How many are kept.
 
     Returns:
-        Which anchors are kept, best first, and their clipped boxes in each frame.
+        The proposals, and the column of each.
     """
-    starts = [sum(counts[:level]) for level in range(len(counts))]
-    best = [
-        part.topk(min(limits.per_level, len(part))).indices + start
-        for part, start in zip(torch.split(logits, list(counts)), starts, strict=True)
-    ]
-    kept = torch.cat(best)
-    levels = torch.cat([torch.full_like(part, level) for level, part in enumerate(best)])
-    tubelets = boxes[:, kept]
-    is_good = tubelets.isfinite().flatten(2).all(dim=2).all(dim=0) & logits[kept].isfinite()
-    tubelets = clip_boxes(tubelets, size)
-    sides = tubelets[..., 2:] - tubelets[..., :2]
-    is_good &= (sides > limits.min_size).all(dim=2).all(dim=0)
-    kept, levels, tubelets = kept[is_good], levels[is_good], tubelets[:, is_good]
-    chosen = batched_nms(tubelets[reference], logits[kept], levels, limits.nms_iou)[: limits.total]
-    return kept[chosen], tubelets[:, chosen]
+    is_good = boxes.isfinite().all(dim=3).all(dim=1) & logits.isfinite()
+    boxes = clip_boxes(boxes, sizes[:, None, None])
+    sides = boxes[..., 2:] - boxes[..., :2]
+    is_good &= (sides > limits.min_size).all(dim=3).all(dim=1)
+    columns, is_valid = suppress(
+        boxes[:, reference],
+        logits,
+        levels.expand_as(logits),
+        is_good,
+        limits.nms_iou,
+        min(limits.total, len(levels)),
+    )
+    items = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
+    kept = boxes.transpose(1, 2)[items, columns].transpose(1, 2)
+    proposals = Proposals(
+        kept.masked_fill(~is_valid[:, None, :, None], 0),
+        logits.gather(1, columns).masked_fill(~is_valid, 0),
+        is_valid,
+    )
+    return proposals, columns

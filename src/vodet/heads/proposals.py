@@ -1,4 +1,4 @@
-"""Which proposals are trained on, which are remembered, and how windows are brought together."""
+"""Which proposals are trained on and which are remembered, beside the annotated objects."""
 
 from __future__ import annotations
 
@@ -6,14 +6,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
-from vodet.heads.key_frames import complete_tubelets
-from vodet.heads.linking import Tubelets
+from vodet.heads.linking import Proposals
 from vodet.heads.matching import Assigner
 from vodet.structures import Target
+
+
+@dataclass(frozen=True)
+class Tubelets:
+    """Proposals and annotated objects of one window, as many as there are, best first.
+
+    Args:
+        boxes: In pixels, ``[T, K, 4]``.
+        scores: Objectness logits of the reference frame, ``[K]``.
+    """
+
+    boxes: Float[Tensor, "T K 4"]
+    scores: Float[Tensor, " K"]
+
+    @staticmethod
+    def of(proposals: Proposals) -> list[Tubelets]:
+        """Return those of each window."""
+        items = zip(proposals.boxes, proposals.scores, proposals.is_valid, strict=True)
+        return [Tubelets(boxes[:, valid], scores[valid]) for boxes, scores, valid in items]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows: Int[Tensor, " k"] | slice) -> Tubelets:
+        return Tubelets(self.boxes[:, rows], self.scores[rows])
+
+    def followed_by(self, boxes: Float[Tensor, "T G 4"]) -> Tubelets:
+        """Append tubelets of annotated objects, whose objectness is certain."""
+        certain = self.scores.new_full((boxes.shape[1],), torch.inf)
+        return Tubelets(torch.cat((self.boxes, boxes), 1), torch.cat((self.scores, certain)))
 
 
 @dataclass(frozen=True)
@@ -42,17 +72,17 @@ def draw_sample(
 
     Args:
         tubelets: Proposals of a window.
-        targets: Objects of each frame; None where they are not known.
-        reference: Position of the reference frame, whose objects must be known.
+        targets: Objects of each frame; None where they are not known. Where those of the reference
+            frame are not known, nothing is drawn.
+        reference: Place of the reference frame.
         num_classes: Number of classes.
         assigner: Decides which proposals stand for objects, and draws.
     """
-    annotated = complete_tubelets(targets, reference)
     target = targets[reference]
     if target is None:
-        msg = "The objects of the reference frame are not known."
-        raise ValueError(msg)
-    candidates = tubelets.followed_by(annotated)
+        labels = torch.zeros_like(tubelets.scores[:0], dtype=torch.int64)
+        return Sample(tubelets[:0], labels, tubelets.boxes[0, :0])
+    candidates = tubelets.followed_by(complete_tubelets(targets, reference))
     matched = assigner.assign(candidates.boxes[reference], target)
     positive, negative = assigner.draw(matched)
     drawn = (positive | negative).nonzero()[:, 0]
@@ -69,21 +99,51 @@ def key_proposals(
 ) -> Tubelets:
     """Return the best ``count`` proposals, the last of them replaced by annotated tubelets."""
     annotated = complete_tubelets(targets, reference)
-    annotated = annotated[:, :count]
+    annotated = annotated[:, :count].to(tubelets.boxes)
     return tubelets[: count - annotated.shape[1]].followed_by(annotated)
 
 
-def padded(
-    tubelets: Sequence[Tubelets],
-) -> tuple[Float[Tensor, "B T N 4"], Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """Bring tubelets of several windows to one number; boxes, objectness and which are real.
+def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float[Tensor, "T G 4"]:
+    """Return the objects that are annotated in every frame of a window.
 
-    The number is at least one: no stage meets an empty tensor, and with distributed training each
-    weight gets a gradient in every step.
+    In a window of one frame these are all its objects, with or without track ids; in a window of
+    several frames an object without a track id is not known to be the same in all.
+
+    Args:
+        targets: Objects of each frame; None where they are not known.
+        reference: Place of the reference frame.
+
+    Returns:
+        Their boxes in each frame.
+    """
+    known = [target for target in targets if target is not None]
+    if len(known) < len(targets):
+        return torch.zeros(len(targets), 0, 4, device=known[0]["boxes"].device if known else None)
+    own = known[reference]
+    tracks = own["track_ids"][~own["iscrowd"]]
+    if len(known) == 1:
+        return own["boxes"][~own["iscrowd"]].unsqueeze(0)
+    # [T, G, n] whether object G of the reference frame is object n of frame T
+    is_same = pad_sequence(
+        [((tracks.unsqueeze(1) == t["track_ids"]) & ~t["iscrowd"]).T for t in known],
+        batch_first=True,
+    ).transpose(1, 2)
+    is_complete = is_same.any(dim=2).all(dim=0) & (tracks >= 0)
+    if not is_complete.any():
+        return own["boxes"].new_zeros(len(targets), 0, 4)
+    rows = is_same[:, is_complete].int().argmax(dim=2)
+    return torch.stack([target["boxes"][row] for target, row in zip(known, rows, strict=True)])
+
+
+def padded(tubelets: Sequence[Tubelets]) -> Proposals:
+    """Bring tubelets of several windows to one number, at least one.
+
+    So no stage meets an empty tensor, and in distributed training each weight gets a gradient in
+    every step.
     """
     most = max(1, *(len(item) for item in tubelets))
     boxes = [F.pad(item.boxes, (0, 0, 0, most - len(item))) for item in tubelets]
-    objectness = [F.pad(item.objectness, (0, most - len(item))) for item in tubelets]
+    scores = [F.pad(item.scores, (0, most - len(item))) for item in tubelets]
     lengths = torch.tensor([len(item) for item in tubelets], device=boxes[0].device)
     is_valid = torch.arange(most, device=lengths.device) < lengths.unsqueeze(1)
-    return torch.stack(boxes), torch.stack(objectness), is_valid
+    return Proposals(torch.stack(boxes), torch.stack(scores), is_valid)

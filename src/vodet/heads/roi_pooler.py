@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from vodet.boxes import box_areas
-from vodet.encodings import FeatureMaps, Windows
+from vodet.encodings import FeatureMaps
 from vodet.roi_align import roi_align
 
 # A RoI of 224 x 224 pixels, the size of ImageNet's pictures, belongs to stride 16 = 2^4.
@@ -56,24 +56,31 @@ class RoIPooler:
         # Channels last, as they come, so that they are copied in whole rows.
         pooled = boxes.new_zeros(shape).permute(0, 3, 1, 2)
         for level, stride in enumerate(self.strides):
-            rows = (level_of_box == level).nonzero()[:, 0]
-            if len(rows):
-                features = maps.levels[level].float()
-                pooled[rows] = roi_align(
-                    features, boxes[rows], frames[rows], 1 / stride, self.resolution
-                )
+            features, is_own = maps.levels[level].float(), level_of_box == level
+            if boxes.device.type == "cpu":
+                rows = is_own.nonzero()[:, 0]
+                if len(rows):
+                    pooled[rows] = roi_align(
+                        features, boxes[rows], frames[rows], 1 / stride, self.resolution
+                    )
+                continue
+            # To count the boxes of a level a GPU would have to be waited for: the others are
+            # pooled as boxes without extent, which costs next to nothing.
+            own_boxes = boxes * is_own.unsqueeze(1)
+            found = roi_align(features, own_boxes, frames, 1 / stride, self.resolution)
+            pooled = torch.where(is_own.view(-1, 1, 1, 1), found, pooled)
         return pooled
 
-    def of_windows(
-        self, windows: Windows, boxes: Float[Tensor, "B T N 4"]
-    ) -> tuple[Float[Tensor, "B N C s s"], ...]:
-        """Pool at each place of windows from its frame; at the reference from the fused maps."""
-        clips, _, count = boxes.shape[:3]
-        pooled = []
-        for place, own_boxes in enumerate(boxes.unbind(dim=1)):
-            maps, frames = windows.frames.maps, windows.index[:, place]
-            if windows.fused is not None and place == windows.reference:
-                maps, frames = windows.fused, torch.arange(clips, device=boxes.device)
-            features = self(maps, own_boxes.flatten(0, 1), frames.repeat_interleave(count))
-            pooled.append(features.view(clips, count, *features.shape[1:]))
-        return tuple(pooled)
+    def of_frames(
+        self, maps: FeatureMaps, boxes: Float[Tensor, "F N 4"], rows: Int[Tensor, " F"]
+    ) -> Float[Tensor, "F N C s s"]:
+        """Pool the same number of boxes of each frame.
+
+        Args:
+            maps: Maps of some frames.
+            boxes: In pixels.
+            rows: The frame of each item.
+        """
+        count = boxes.shape[1]
+        features = self(maps, boxes.flatten(0, 1), rows.repeat_interleave(count))
+        return features.view(len(boxes), count, *features.shape[1:])

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.rpn import RPNHead
 
-from vodet.encodings import FeatureMaps, FeatureSpec, Windows
+from vodet.encodings import FeatureMaps, FeatureSpec, Selection, WindowBatch
 from vodet.errors import ConfigError
 from vodet.heads.anchors import anchors_of, decode_boxes, encode_boxes
-from vodet.heads.linking import ProposalLimits, Tubelets, link_anchors
+from vodet.heads.linking import ProposalLimits, Proposals, link_anchors, top_anchors
 from vodet.heads.matching import Assigner
 from vodet.structures import Target
 
@@ -67,9 +67,10 @@ class RPN(nn.Module):
         return anchors_of(maps, self.strides, self.anchor_scale, self.ratios)
 
     def forward(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Return ``logits`` ``[F, A]``, ``deltas`` and decoded ``boxes`` ``[F, A, 4]``, float32.
+        """Return ``anchor_logits`` ``[F, A]``, ``anchor_deltas``, ``anchor_boxes`` ``[F, A, 4]``.
 
-        Anchors are in the order of `anchors`, level after level; boxes are not clipped.
+        All are float32; the boxes are decoded and not clipped. Anchors are in the order of
+        `anchors`, level after level.
         """
         logits, deltas = self.net(list(maps.levels))
         flat_logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
@@ -81,51 +82,67 @@ class RPN(nn.Module):
             dim=1,
         ).float()
         boxes = decode_boxes(flat_deltas.detach(), torch.cat(self.anchors(maps)), DELTA_WEIGHTS)
-        return {"logits": flat_logits.float(), "deltas": flat_deltas, "boxes": boxes}
-
-    def of_windows(self, windows: Windows) -> tuple[dict[str, Tensor], Int[Tensor, "B T"]]:
-        """Return outputs for the frames of windows, and which row is at each place of each.
-
-        Where a map fusion has made other maps of the reference frames, these are looked at again.
-        """
-        outputs, index = windows.frames.extras, windows.index
-        if windows.fused is None:
-            return outputs, index
-        again = self(windows.fused)
-        index = index.clone()
-        index[:, windows.reference] = torch.arange(len(index), device=index.device) + len(
-            windows.frames
-        )
-        return {name: torch.cat((outputs[name], again[name])) for name in again}, index
+        return {
+            "anchor_logits": flat_logits.float(),
+            "anchor_deltas": flat_deltas,
+            "anchor_boxes": boxes,
+        }
 
     @torch.no_grad()
-    def proposals(self, windows: Windows, limits: ProposalLimits) -> list[Tubelets]:
-        """Return the linked proposals of each window, best first."""
-        outputs, index = self.of_windows(windows)
-        maps = windows.frames.maps.levels
+    def proposals(
+        self, places: Sequence[Selection], reference: int, limits: ProposalLimits
+    ) -> Proposals:
+        """Return proposals, each the same anchor in all frames of its window.
+
+        Args:
+            places: The frames at each place of the windows, with what `forward` returned of them.
+            reference: Place of the reference frame.
+            limits: How many are kept.
+        """
+        own = places[reference]
+        logits = own.extra("anchor_logits")
+        maps = own.frames.maps.levels
         counts = [len(self.ratios) * level.shape[-2] * level.shape[-1] for level in maps]
-        tubelets = []
-        for frames, size in zip(index, windows.sizes, strict=True):
-            logits = outputs["logits"][frames[windows.reference]]
-            kept, boxes = link_anchors(
-                outputs["boxes"][frames], logits, counts, size, windows.reference, limits
-            )
-            tubelets.append(Tubelets(boxes, logits[kept]))
-        return tubelets
+        anchors, levels = top_anchors(logits, counts, limits.per_level)
+        boxes = [
+            place.frames.extras["anchor_boxes"][place.rows.unsqueeze(1), anchors]
+            for place in places
+        ]
+        found, _ = link_anchors(
+            torch.stack(boxes, dim=1),
+            logits.gather(1, anchors),
+            levels,
+            own.sizes,
+            reference,
+            limits,
+        )
+        return found
 
     def window_losses(
-        self, windows: Windows, targets: Sequence[Sequence[Target | None]]
+        self, windows: WindowBatch, targets: Sequence[Sequence[Target | None]]
     ) -> dict[str, Tensor]:
-        """Return `losses` of all frames of the windows whose objects are known."""
-        outputs, index = self.of_windows(windows)
-        known = torch.tensor([[target is not None for target in clip] for clip in targets])
-        frames = index[known.to(index.device)]
-        return self.losses(
-            outputs["logits"][frames],
-            outputs["deltas"][frames],
-            torch.cat(self.anchors(windows.frames.maps)),
-            [target for clip in targets for target in clip if target is not None],
-        )
+        """Return `losses` of the frames of the windows whose objects are known, each once.
+
+        A frame that is the reference frame of a window counts as that, after a map fusion.
+        """
+        index = windows.index.tolist()
+        others = [place for place in range(len(index[0])) if place != windows.reference]
+        seen: set[int] = set()
+        logits, deltas, known = [], [], []
+        for place in (windows.reference, *others):
+            items = []
+            for item, clip in enumerate(targets):
+                target, frame = clip[place], index[item][place]
+                if target is not None and frame not in seen:
+                    seen.add(frame)
+                    items.append(item)
+                    known.append(target)
+            frames = windows.at(place)
+            rows = frames.rows[items]
+            logits.append(frames.frames.extras["anchor_logits"][rows])
+            deltas.append(frames.frames.extras["anchor_deltas"][rows])
+        anchors = torch.cat(self.anchors(windows.frames.maps))
+        return self.losses(torch.cat(logits), torch.cat(deltas), anchors, known)
 
     def losses(
         self,

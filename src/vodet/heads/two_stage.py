@@ -1,31 +1,33 @@
-"""The two-stage head: proposals, linked through the window, classified by two heads.
+"""The two-stage head: proposals, candidate fusions, and one or two heads on their features.
 
-Sources: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), which it is with a window of one frame;
+Sources: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), which it is without a candidate fusion;
 D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided attention
-for video object detection", Image and Vision Computing, 2021 (SLTnet).
+for video object detection", Image and Vision Computing, 2021 (SLTnet), for the double head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import cast
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from vodet.boxes import clip_boxes
 from vodet.encodings import (
+    Candidates,
+    CandidateSpec,
+    EncodedFrames,
     FeatureMaps,
     FeatureSpec,
-    KeyFrame,
-    RoIs,
-    RoISpec,
-    TemporalMemory,
-    Windows,
+    Selection,
+    State,
+    WindowBatch,
+    of_stage,
+    prefixed,
 )
-from vodet.errors import ConfigError, DataError
+from vodet.errors import ConfigError
+from vodet.fusion_chain import FusionChain
 from vodet.heads.box_head import (
     BoxHead,
     class_boxes,
@@ -33,53 +35,52 @@ from vodet.heads.box_head import (
     detections_of,
     joined_scores,
 )
-from vodet.heads.key_frames import follow_tracks
-from vodet.heads.linking import ProposalLimits, Tubelets
+from vodet.heads.linking import ProposalLimits, Proposals
 from vodet.heads.matching import Assigner
-from vodet.heads.proposals import (
-    Sample,
-    draw_sample,
-    key_proposals,
-    padded,
-)
+from vodet.heads.proposals import Tubelets, draw_sample, key_proposals, padded
 from vodet.heads.roi_pooler import RoIPooler
 from vodet.heads.rpn import RPN
 from vodet.heads.spatio_temporal import SpatioTemporalHead
-from vodet.stages import LongTermFusion, RoIFusionFactories
-from vodet.structures import Detections, Target
+from vodet.stages import CandidateFusionFactories, Head, Targets
+from vodet.structures import Detections
 
 SCORES = ("both", "spatial", "spatio_temporal")
+REFINES = ("scores", "boxes")
 TRAIN_LIMITS = ProposalLimits(per_level=2000, total=1000)
 TEST_LIMITS = ProposalLimits(per_level=1000, total=1000)
-Targets = Sequence[Sequence[Target | None]]  # [B][T]
 
 
-class TwoStageHead(nn.Module):
-    """Region proposals, RoI features, RoI fusions and a double head.
+class TwoStageHead(Head):
+    """Region proposals, RoI features, candidate fusions and a box head.
 
-    The spatial head is the box head of Faster R-CNN on the reference frame. Behind the RoI fusions
-    a spatio-temporal head classifies; boxes are always those of the spatial head. Without RoI
-    fusion there is the spatial head alone.
+    What the fused features refine is an option. ``refine="scores"`` is the double head of SLTnet:
+    the box head of Faster R-CNN sees the reference frame alone, and a spatio-temporal head
+    classifies the fused features. With ``refine="boxes"``, as in SELSA, there is one box head, for
+    classes and boxes, on the fused features. Without a candidate fusion both are Faster R-CNN.
+
+    Proposals are linked through the window where a fusion needs that. Else they depend on one frame
+    alone, and are made and pooled once for each frame.
 
     Args:
         spec: Levels of the maps, all of one width, as an FPN makes them.
         num_classes: Number of classes.
-        roi_fusion: RoI fusions by name, applied in order.
-        scores: ``both``: ``p_s + p_st * (1 - p_s)``; or the scores of one head alone.
+        fusion: Candidate fusions by name, applied in order.
+        refine: ``scores`` or ``boxes``.
+        scores: With ``refine="scores"``, ``both``: ``p_s + p_st * (1 - p_s)``; or the scores of one
+            head alone.
         width: Of the fully connected layers.
         resolution: Bins along each side of a RoI.
         anchor_scale: Square root of the area of an anchor, in strides of its level.
         train_limits: Proposals in training.
         test_limits: Proposals otherwise.
         rpn_samples: Anchors of a frame that are trained on.
-        roi_samples: RoIs of a clip that are trained on.
+        roi_samples: RoIs of a window that are trained on.
         score_threshold: Detections have higher scores.
         nms_iou: Of two detections of a class with a higher IoU only the better is kept.
         max_detections: Most detections of a frame.
 
     Raises:
-        ConfigError: If ``scores`` asks for a head that is not there, or if several RoI fusions look
-            at key frames.
+        ConfigError: If ``refine`` or ``scores`` is unknown, or asks for a head that is not there.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class TwoStageHead(nn.Module):
         spec: FeatureSpec,
         num_classes: int,
         *,
-        roi_fusion: RoIFusionFactories | None = None,
+        fusion: CandidateFusionFactories | None = None,
+        refine: str = "scores",
         scores: str = "both",
         width: int = 1024,
         resolution: int = 7,
@@ -101,6 +103,8 @@ class TwoStageHead(nn.Module):
         max_detections: int = 100,
     ) -> None:
         super().__init__()
+        is_double = bool(fusion) and refine == "scores"
+        _check_options(refine, scores, is_double=is_double)
         self.num_classes = num_classes
         self.limits = {True: train_limits, False: test_limits}
         self.score_threshold = score_threshold
@@ -109,228 +113,255 @@ class TwoStageHead(nn.Module):
         self.rpn = RPN(spec, anchor_scale, samples=rpn_samples)
         self.assigner = Assigner(0.5, 0.5, samples=roi_samples, positive_share=0.25)
         self.pooler = RoIPooler(spec.strides, resolution)
-        roi_spec = RoISpec(spec.channels[0], resolution)
-        self.box_head = BoxHead(roi_spec.width, num_classes, width)
+        roi_spec = CandidateSpec(spec.channels[0], resolution)
+        self.fusion = FusionChain(roi_spec, fusion or {})
+        self.remembers = self.fusion.remembers
+        box_spec = roi_spec if is_double else self.fusion.spec
+        self.box_head = BoxHead(box_spec, num_classes, width)
         self.st_head = (
-            SpatioTemporalHead(roi_spec, num_classes, roi_fusion, width) if roi_fusion else None
+            SpatioTemporalHead(self.fusion.spec, num_classes, width) if is_double else None
         )
-        self.scores = _checked_scores(scores, has_fusion=self.st_head is not None)
+        self.scores = scores
 
-    @property
-    def _long_term(self) -> LongTermFusion | None:
-        return self.st_head.long_term if self.st_head is not None else None
+    def encode(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> Mapping[str, Tensor]:
+        """Return what is known of each frame by itself.
 
-    @property
-    def remembers(self) -> bool:
-        """Whether an answer depends on what earlier answers have left in the memory."""
-        return self._long_term is not None and self._long_term.keys == "memory"
+        Where proposals are linked, and in training, these are the anchors: ``anchor_logits``
+        ``[F, A]`` and ``anchor_boxes`` ``[F, A, 4]``, in training ``anchor_deltas`` too. Else they
+        are candidates: ``boxes`` ``[F, N, 4]``, ``scores``, ``is_valid`` and ``features``. What the
+        candidate fusion encodes of each frame's candidates is beside them, under ``fusion``.
+        """
+        anchors: dict[str, Tensor] = self.rpn(maps)
+        if self.training:
+            encoded = dict(anchors)
+        elif self.fusion.needs_links:
+            encoded = {name: anchors[name] for name in ("anchor_logits", "anchor_boxes")}
+        else:
+            encoded = {}
+        if self.fusion.encodes_candidates or not encoded:
+            candidates = self._own_candidates(EncodedFrames(maps, sizes, anchors))
+            encoded |= prefixed("fusion", self.fusion.encode_candidates(candidates))
+            if not self.training:
+                encoded |= {
+                    "boxes": candidates.boxes[:, 0],
+                    "scores": candidates.scores[:, 0],
+                    "is_valid": candidates.is_valid[:, 0],
+                    "features": candidates.features[0],
+                }
+        return encoded
 
-    def encode(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Return ``logits``, ``deltas`` and ``boxes`` of every anchor of each frame."""
-        outputs: dict[str, Tensor] = self.rpn(maps)
-        return outputs
+    def begin(self, videos: int, frames: EncodedFrames) -> State:
+        """Return the state of the candidate fusion."""
+        return self.fusion.begin(videos, frames)
 
-    def forward(
-        self, windows: Windows, memories: Sequence[TemporalMemory]
-    ) -> tuple[dict[str, Tensor], list[TemporalMemory]]:
+    def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
         """Return ``scores`` ``[B, N, K]``, ``boxes`` ``[B, N, K, 4]``, ``is_valid`` ``[B, N]``.
 
         Boxes are in pixels of the input, clipped to the picture, one for each class.
         """
-        joined = self._joined(windows)
-        rois = self._pool(joined, self._proposals(joined))
-        logits, deltas = self.box_head(rois.features[rois.reference])
-        boxes = class_boxes(deltas, rois.boxes[:, rois.reference])
-        scores, after = logits.softmax(dim=-1), list(memories)
-        if self.st_head is not None and self.scores != "spatial":
-            st_logits, after = self.st_head(rois, self._with_window_keys(windows, memories))
-            is_alone = self.scores == "spatio_temporal"
-            scores = st_logits.softmax(dim=-1) if is_alone else joined_scores(logits, st_logits)
+        candidates = self._candidates(windows)
+        fused, state = self.fusion(candidates, state)
+        seen = fused if self.st_head is None else candidates.current
+        logits, deltas = self.box_head(seen.features[0])
+        boxes = class_boxes(deltas, seen.boxes[:, 0])
         predictions = {
-            "scores": scores[..., :-1],
-            "boxes": torch.stack(
-                [clip_boxes(own, size) for own, size in zip(boxes, rois.sizes, strict=True)]
-            ),
-            "is_valid": rois.is_valid,
+            "scores": self._scores(logits, fused)[..., :-1],
+            "boxes": clip_boxes(boxes, seen.sizes[:, None, None]),
+            "is_valid": seen.is_valid[:, 0],
         }
-        return predictions, after if self.remembers else list(memories)
+        return predictions, state
+
+    def _scores(self, logits: Tensor, fused: Candidates) -> Tensor:
+        if self.st_head is None or self.scores == "spatial":
+            return logits.softmax(dim=-1)
+        st_logits: Tensor = self.st_head(fused.features[0])
+        if self.scores == "spatio_temporal":
+            return st_logits.softmax(dim=-1)
+        return joined_scores(logits, st_logits)
 
     def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
         """Return the detections of each frame after suppression, in input pixels, best first."""
-        items = zip(
-            predictions["scores"], predictions["boxes"], predictions["is_valid"], strict=True
+        return detections_of(
+            predictions["scores"],
+            predictions["boxes"],
+            predictions["is_valid"],
+            self.score_threshold,
+            self.nms_iou,
+            self.max_detections,
         )
-        return [
-            detections_of(
-                scores[is_valid],
-                boxes[is_valid],
-                self.score_threshold,
-                self.nms_iou,
-                self.max_detections,
-            )
-            for scores, boxes, is_valid in items
-        ]
 
     def losses(
-        self,
-        windows: Windows,
-        targets: Targets,
-        memory_windows: Sequence[tuple[Windows, Targets]] = (),
-    ) -> dict[str, Tensor]:
-        """Return the losses of the parts that learn.
+        self, windows: WindowBatch, targets: Targets, state: State
+    ) -> tuple[dict[str, Tensor], State]:
+        """Return the losses of the parts that learn, and the state.
 
-        ``rpn_class`` and ``rpn_box``, on every frame of the windows; ``class`` and ``box`` of the
-        spatial head; ``st_class`` of the spatio-temporal one.
-
-        Args:
-            windows: Windows of ``B`` clips.
-            targets: Objects of their frames, ``[B][T]``; None where they are not known.
-            memory_windows: Windows of the same videos with their targets, for long-term attention.
+        ``rpn_class`` and ``rpn_box``, on every annotated frame of the windows; ``class`` and
+        ``box`` of the box head; ``st_class`` of the spatio-temporal one.
 
         Raises:
-            ConfigError: If no part learns, or if long-term attention has no memory windows.
-            DataError: If boxes shall follow objects that have no track ids.
+            ConfigError: If no part learns.
         """
         losses: dict[str, Tensor] = {}
         if _learns(self.rpn):
             losses |= self.rpn.window_losses(windows, targets)
-        joined = self._joined(windows)
-        joined_targets = self._joined_targets(windows, targets)
+        places, reference, aligned = self._joined(windows, targets)
+        proposals = self.rpn.proposals(places, reference, self.limits[True])
         samples = [
-            draw_sample(tubelets, clip, joined.reference, self.num_classes, self.assigner)
-            for tubelets, clip in zip(self._proposals(joined), joined_targets, strict=True)
+            draw_sample(tubelets, clip, reference, self.num_classes, self.assigner)
+            for tubelets, clip in zip(Tubelets.of(proposals), aligned, strict=True)
         ]
-        rois = self._pool(joined, [sample.tubelets for sample in samples])
-        if _learns(self.box_head):
-            losses |= self._spatial_losses(rois, samples)
-        if self.st_head is not None and _learns(self.st_head):
-            memories = self._drawn_memories(windows, targets, memory_windows)
-            logits, _ = self.st_head(rois, memories)
-            labels = torch.cat([sample.labels for sample in samples])
-            losses["st_class"] = class_loss(logits[rois.is_valid], labels)
+        rois = padded([sample.tubelets for sample in samples])
+        sampled = self._pool(places, rois, reference)
+        fused, state = self.fusion(self._with_support(sampled, windows), state)
+        seen = fused if self.st_head is None else sampled.current
+        labels = torch.cat([sample.labels for sample in samples])
+        objects = torch.cat([sample.objects for sample in samples])
+        learning = (self.box_head, self.fusion) if self.st_head is None else (self.box_head,)
+        if _learns(*learning):
+            logits, deltas = self.box_head(seen.features[0][rois.is_valid])
+            boxes = seen.boxes[:, 0][rois.is_valid]
+            losses |= self.box_head.losses(logits, deltas, boxes, labels, objects)
+        if self.st_head is not None and _learns(self.st_head, self.fusion):
+            losses["st_class"] = class_loss(self.st_head(fused.features[0])[rois.is_valid], labels)
         if not losses:
             msg = "All parts of the head are frozen: there is nothing to train. Set model.frozen."
             raise ConfigError(msg)
-        return losses
+        return losses, state
 
-    def _spatial_losses(self, rois: RoIs, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        logits, deltas = self.box_head(rois.features[rois.reference][rois.is_valid])
-        return self.box_head.losses(
-            logits,
-            deltas,
-            rois.boxes[:, rois.reference][rois.is_valid],
-            torch.cat([sample.labels for sample in samples]),
-            torch.cat([sample.objects for sample in samples]),
+    def recall(
+        self, state: State, history: Sequence[WindowBatch], targets: Sequence[Targets], now: Targets
+    ) -> State:
+        """Let the candidate fusion recall its state from the best candidates of the history.
+
+        The last of them are replaced by annotated objects, so that a window with objects always
+        has candidates. Only the layers of the fusion learn from what is recalled.
+        """
+        if not self.remembers:
+            return state
+        past, past_targets = [], []
+        for windows, then in zip(history, targets, strict=True):
+            places, reference, aligned = self._joined(windows, then)
+            proposals = self.rpn.proposals(places, reference, self.limits[True])
+            count = self.fusion.keys_per_frame or proposals.scores.shape[1]
+            keys = [
+                key_proposals(tubelets, clip, reference, count)
+                for tubelets, clip in zip(Tubelets.of(proposals), aligned, strict=True)
+            ]
+            with torch.no_grad():
+                rois = self._pool(places, padded(keys).resized(count), reference)
+                past.append(self._with_support(rois, windows))
+            past_targets.append([[clip[windows.reference]] for clip in then])
+        own = [[clip[windows.reference]] for clip in now] if history else now
+        return self.fusion.recall(state, past, past_targets, own)
+
+    def _joined(
+        self, windows: WindowBatch, targets: Targets
+    ) -> tuple[list[Selection], int, Targets]:
+        """Return the frames through which proposals are linked, and the targets of these."""
+        if self.fusion.needs_links:
+            places = [windows.at(place) for place in range(windows.index.shape[1])]
+            return places, windows.reference, targets
+        return [windows.current], 0, [[clip[windows.reference]] for clip in targets]
+
+    def _pool(self, places: Sequence[Selection], rois: Proposals, reference: int) -> Candidates:
+        """Pool the features of RoIs ``[B, T, N]`` at each place of the windows."""
+        shape = (-1, len(places), -1)
+        return Candidates(
+            features=tuple(
+                self.pooler.of_frames(frames.frames.maps, boxes, frames.rows)
+                for frames, boxes in zip(places, rois.boxes.unbind(dim=1), strict=True)
+            ),
+            boxes=rois.boxes,
+            scores=rois.scores.unsqueeze(1).expand(shape),
+            is_valid=rois.is_valid.unsqueeze(1).expand(shape),
+            sizes=places[reference].sizes,
+            reference=reference,
+            linked=self.fusion.needs_links,
+            extras={},
         )
 
-    def _links(self) -> bool:
-        return self.st_head is not None and self.st_head.joins_frames
+    def _own_candidates(self, frames: EncodedFrames) -> Candidates:
+        """Return the candidates of single frames; in training, those that a fusion encodes."""
+        everything = Selection(frames, torch.arange(len(frames), device=frames.sizes.device))
+        rois = self.rpn.proposals([everything], 0, self.limits[self.training])
+        if self.training and self.fusion.keys_per_frame:
+            rois = rois.resized(self.fusion.keys_per_frame)
+        return self._pool([everything], rois, 0)
 
-    def _joined(self, windows: Windows) -> Windows:
-        """Return the windows as far as RoIs are linked: all of them, or the reference frames."""
-        if self._links():
-            return windows
+    def _candidates(self, windows: WindowBatch) -> Candidates:
+        """Return the candidates of windows, in evaluation."""
+        if self.fusion.needs_links or self.training:
+            places, reference, _ = self._joined(windows, [])
+            rois = self.rpn.proposals(places, reference, self.limits[self.training])
+            return self._with_support(self._pool(places, rois, reference), windows)
+        return self._with_support(_encoded_candidates(windows.current), windows)
+
+    def _with_support(self, candidates: Candidates, windows: WindowBatch) -> Candidates:
+        """Add what the fusion asks for beside candidates of the reference frames."""
+        places = [windows.at(place) for place in range(windows.index.shape[1])]
+        names = of_stage("fusion", windows.frames.extras)
+        extras = {
+            name: torch.stack([place.extra(f"fusion.{name}") for place in places], dim=1)
+            for name in names
+        }
+        candidates = replace(candidates, extras=extras)
+        if self.fusion.needs_links or not self.fusion.joins_frames:
+            return candidates
+        return self._beside_support(candidates, places, windows.reference)
+
+    def _beside_support(
+        self, candidates: Candidates, places: Sequence[Selection], reference: int
+    ) -> Candidates:
+        """Put the candidates of support frames beside those of the reference frames."""
+        count = candidates.boxes.shape[2]
+        frames = []
+        for place, selection in enumerate(places):
+            if place == reference:
+                frames.append(candidates)
+            elif self.training:
+                rois = self.rpn.proposals([selection], 0, self.limits[True]).resized(count)
+                frames.append(self._pool([selection], rois, 0))
+            else:
+                frames.append(_encoded_candidates(selection))
         return replace(
-            windows, index=windows.references.unsqueeze(1), reference=0, is_in_order=False
+            candidates,
+            features=tuple(frame.features[0] for frame in frames),
+            boxes=torch.cat([frame.boxes for frame in frames], dim=1),
+            scores=torch.cat([frame.scores for frame in frames], dim=1),
+            is_valid=torch.cat([frame.is_valid for frame in frames], dim=1),
+            reference=reference,
         )
 
-    def _joined_targets(self, windows: Windows, targets: Targets) -> Targets:
-        return targets if self._links() else [[clip[windows.reference]] for clip in targets]
 
-    def _proposals(self, windows: Windows) -> list[Tubelets]:
-        return self.rpn.proposals(windows, self.limits[self.training])
-
-    def _pool(self, windows: Windows, tubelets: Sequence[Tubelets]) -> RoIs:
-        boxes, objectness, is_valid = padded(tubelets)
-        features = self.pooler.of_windows(windows, boxes)
-        return RoIs(features, boxes, objectness, is_valid, windows.sizes, windows.reference)
-
-    def _with_window_keys(
-        self, windows: Windows, memories: Sequence[TemporalMemory]
-    ) -> list[TemporalMemory]:
-        """Put the frames of the windows in the place of memory, where those are what is asked."""
-        long_term = self._long_term
-        if long_term is None or long_term.keys != "window":
-            return list(memories)
-        length = windows.index.shape[1]
-        single = Windows(windows.frames, windows.index.reshape(-1, 1), reference=0)
-        best = [item[: long_term.keys_per_frame] for item in self._proposals(single)]
-        frames = self._key_frames(single, best)
-        return [
-            replace(memory, key_frames=tuple(frames[item * length : (item + 1) * length]))
-            for item, memory in enumerate(memories)
-        ]
-
-    def _key_frames(self, windows: Windows, tubelets: Sequence[Tubelets]) -> list[KeyFrame]:
-        with torch.no_grad():
-            rois = self._pool(windows, tubelets)
-        return cast("SpatioTemporalHead", self.st_head).key_frames(rois)
-
-    def _drawn_memories(
-        self, windows: Windows, targets: Targets, memory_windows: Sequence[tuple[Windows, Targets]]
-    ) -> list[TemporalMemory]:
-        """Return the memories of a training: key frames from the memory windows."""
-        long_term = self._long_term
-        nothing = [TemporalMemory()] * len(windows)
-        if long_term is None or long_term.keys == "window":
-            return self._with_window_keys(windows, nothing)
-        if not memory_windows:
-            msg = (
-                "Long-term attention trains on further windows of each clip's video, found none: "
-                "set data.memory_windows=2, or keys=window for the frames of the clip itself."
-            )
-            raise ConfigError(msg)
-        now = [clip[windows.reference] for clip in targets]
-        drawn = []
-        for memory, memory_targets in memory_windows:
-            frames = self._drawn_key_frames(memory, memory_targets, long_term.keys_per_frame)
-            if long_term.propagate != "none":
-                then = [clip[memory.reference] for clip in memory_targets]
-                frames = _followed(frames, then, now, windows.sizes)
-            drawn.append(frames)
-        return [TemporalMemory(key_frames=frames) for frames in zip(*drawn, strict=True)]
-
-    def _drawn_key_frames(
-        self, windows: Windows, targets: Targets, keys_per_frame: int
-    ) -> list[KeyFrame]:
-        joined, targets = self._joined(windows), self._joined_targets(windows, targets)
-        tubelets = [
-            key_proposals(item, clip, joined.reference, keys_per_frame)
-            for item, clip in zip(self._proposals(joined), targets, strict=True)
-        ]
-        return self._key_frames(joined, tubelets)
-
-
-def _followed(
-    frames: Sequence[KeyFrame],
-    then: Sequence[Target | None],
-    now: Sequence[Target | None],
-    sizes: Int[Tensor, "B 2"],
-) -> list[KeyFrame]:
-    """Move the RoIs of one key frame of each clip with the tracks of their objects."""
-    known = [target for target in (*then, *now) if target is not None]
-    ids = torch.cat([target["track_ids"] for target in known])
-    if len(ids) and (ids < 0).all():
-        msg = (
-            "propagate needs to know which annotations are the same object: none of "
-            f"{len(ids)} in this batch has an id_track. Add them, or set propagate=none."
-        )
-        raise DataError(msg)
-    return [
-        follow_tracks(frame, old, new, size) if old is not None and new is not None else frame
-        for frame, old, new, size in zip(frames, then, now, sizes, strict=True)
-    ]
+def _encoded_candidates(frames: Selection) -> Candidates:
+    """Return the candidates that were made when each frame was encoded."""
+    boxes, scores, is_valid = (frames.extra(name) for name in ("boxes", "scores", "is_valid"))
+    return Candidates(
+        features=(frames.extra("features"),),
+        boxes=boxes.unsqueeze(1),
+        scores=scores.unsqueeze(1),
+        is_valid=is_valid.unsqueeze(1),
+        sizes=frames.sizes,
+        reference=0,
+        linked=False,
+        extras={},
+    )
 
 
 def _learns(*modules: nn.Module) -> bool:
     return any(weight.requires_grad for module in modules for weight in module.parameters())
 
 
-def _checked_scores(scores: str, *, has_fusion: bool) -> str:
-    if scores not in SCORES:
-        msg = f"TwoStageHead: scores must be one of {', '.join(SCORES)}; found {scores!r}."
+def _check_options(refine: str, scores: str, *, is_double: bool) -> None:
+    for name, value, options in (("refine", refine, REFINES), ("scores", scores, SCORES)):
+        if value not in options:
+            msg = f"TwoStageHead: {name} must be one of {', '.join(options)}; found {value!r}."
+            raise ConfigError(msg)
+    if scores == "spatio_temporal" and not is_double:
+        msg = (
+            "scores=spatio_temporal needs a spatio-temporal head: a candidate fusion "
+            "(model/head/fusion) and refine=scores."
+        )
         raise ConfigError(msg)
-    if not has_fusion and scores == "spatio_temporal":
-        msg = "scores=spatio_temporal needs a RoI fusion; model/head/roi_fusion is none."
-        raise ConfigError(msg)
-    return scores if has_fusion else "spatial"

@@ -15,7 +15,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor
 
 from vodet import __version__
@@ -26,6 +26,7 @@ from vodet.tasks.trust import trusted_config
 
 CARD_KEY = "vodet"
 WEIGHTS_PREFIX = "detector."
+_SOURCES_OF_WEIGHTS = {"pretrained": False, "checkpoint_path": None}  # and that there is none
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -221,10 +222,7 @@ def _differences(own: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
 def _build(
     model: DictConfig, class_names: list[str], overrides: dict[str, Any], path: Any
 ) -> VideoDetector:
-    # The weights are in the checkpoint: nothing is to be fetched for the backbone.
-    for key, value in {"backbone.pretrained": False, "backbone.checkpoint_path": None}.items():
-        if OmegaConf.select(model, key):
-            OmegaConf.update(model, key, value)
+    _name_no_weights(model)
     for key, value in overrides.items():
         OmegaConf.update(model, key, value)
     try:
@@ -236,6 +234,19 @@ def _build(
         msg = f"The checkpoint {path} describes a {type(detector).__name__}, not a VideoDetector."
         raise CheckpointError(msg)
     return detector
+
+
+def _name_no_weights(node: Any) -> None:
+    """Let no part of a config name weights to fetch or open: they are in the checkpoint."""
+    if isinstance(node, ListConfig):
+        for entry in node:
+            _name_no_weights(entry)
+    elif isinstance(node, DictConfig):
+        for key, entry in node.items():
+            if key in _SOURCES_OF_WEIGHTS:
+                node[key] = _SOURCES_OF_WEIGHTS[str(key)]
+            else:
+                _name_no_weights(entry)
 
 
 def _first_line(error: BaseException) -> str:

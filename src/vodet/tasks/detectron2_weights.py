@@ -77,11 +77,11 @@ _NAMES = {
     r"roi_heads\.box_head\.fc2\.(\w+)": r"head.box_head.encoder.2.\1",
     r"roi_heads\.box_predictor\.cls_score\.(\w+)": r"head.box_head.classifier.\1",
     r"roi_heads\.box_predictor\.bbox_pred\.(\w+)": r"head.box_head.regressor.\1",
-    rf"{_ST_HEAD}fcs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.fcs.\1.\2",
-    rf"{_ST_HEAD}Wgs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.geometry.\2",
-    rf"{_ST_HEAD}Wqs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.query.\2",
-    rf"{_ST_HEAD}Wks\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.key.\2",
-    rf"{_ST_HEAD}Wvs\.(\d+)\.(\w+)": r"head.st_head.fusions.attention.attentions.\1.value.\2",
+    rf"{_ST_HEAD}fcs\.(\d+)\.(\w+)": r"head.fusion.members.attention.fcs.\1.\2",
+    rf"{_ST_HEAD}Wgs\.(\d+)\.(\w+)": r"head.fusion.members.attention.attentions.\1.geometry.\2",
+    rf"{_ST_HEAD}Wqs\.(\d+)\.(\w+)": r"head.fusion.members.attention.attentions.\1.query.\2",
+    rf"{_ST_HEAD}Wks\.(\d+)\.(\w+)": r"head.fusion.members.attention.attentions.\1.key.\2",
+    rf"{_ST_HEAD}Wvs\.(\d+)\.(\w+)": r"head.fusion.members.attention.attentions.\1.value.\2",
     rf"{_ST_HEAD}fc1\.(\w+)": r"head.st_head.encoder.0.\1",
     rf"{_ST_HEAD}fc2\.(\w+)": r"head.st_head.encoder.2.\1",
     r"(?:.+\.)?st_cls_predictor\.(?:cls_score\.)?(weight|bias)": r"head.st_head.classifier.\1",
@@ -110,7 +110,7 @@ class Architecture:
         mean: Of the three channels, in values of 0 to 255, in the order that the network takes.
         std: The same.
         states_input: Whether mean and std are in the file; else they are detectron2's defaults.
-        roi_fusion: As in ``conf/model/head/roi_fusion``: ``none``, ``max`` or ``sltnet``.
+        candidate_fusion: As in ``conf/model/head/fusion``: ``none``, ``max`` or ``sltnet``.
         attention: Options of ``LongTermAttention`` that differ from file to file.
         unused: Names of weights that the network has but does not use.
     """
@@ -123,7 +123,7 @@ class Architecture:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     states_input: bool
-    roi_fusion: str = "none"
+    candidate_fusion: str = "none"
     attention: dict[str, Any] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
 
@@ -150,7 +150,7 @@ class Architecture:
             "pyramid.channels": self.pyramid_channels,
             "head.width": self.width,
             "head.resolution": self.resolution,
-            **{f"head.roi_fusion.attention.{key}": value for key, value in self.attention.items()},
+            **{f"head.fusion.attention.{key}": value for key, value in self.attention.items()},
         }
 
 
@@ -181,7 +181,7 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
         mean=_channels(weights.get("pixel_mean"), _MEAN),
         std=_channels(weights.get("pixel_std"), default),
         states_input={"pixel_mean", "pixel_std"} <= weights.keys(),
-        roi_fusion="sltnet" if has_attention else "max" if has_st_head else "none",
+        candidate_fusion="sltnet" if has_attention else "max" if has_st_head else "none",
         attention=attention,
         unused=unused,
     )

@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from vodet.data.clips.collate import collate_clips
-from vodet.structures import Clip, FrameInfo, Target
+from vodet.structures import Clip, ClipLayout, FrameInfo, Target
+
+WINDOW = ClipLayout.of_window(2, reference=1)
 
 
-def clip(height, width, value, memory_windows=()):
+def clip(height, width, value, layout=WINDOW):
     target = Target(
         boxes=torch.full((1, 4), float(value)),
         labels=torch.tensor([value]),
@@ -21,8 +23,7 @@ def clip(height, width, value, memory_windows=()):
             for number in range(2)
         ),
         targets=(target, target),
-        reference=1,
-        memory_windows=memory_windows,
+        layout=layout,
     )
 
 
@@ -42,22 +43,21 @@ def test_padding_is_black_at_the_right_and_the_bottom(divisor, size):
 def test_what_belongs_to_a_clip_stays_with_it():
     batch = collate_clips([clip(8, 8, 5), clip(8, 8, 9), clip(8, 8, 2)])
 
-    assert batch.reference == 1
+    assert batch.layout == WINDOW
     assert [infos[1].video for infos in batch.infos] == ["5", "9", "2"]
-    assert [clip[batch.reference]["labels"].tolist() for clip in batch.targets] == [[5], [9], [2]]
+    assert [clip[1]["labels"].tolist() for clip in batch.targets] == [[5], [9], [2]]
     assert [info.frame_number for info in batch.reference_infos] == [1, 1, 1]
-    assert batch.memory_windows == ()
 
 
-def test_memory_windows_are_batches_in_the_same_order():
-    clips = [
-        clip(8, 8, value, (clip(8, 8, value + 1), clip(8, 8, value + 2))) for value in (10, 20)
-    ]
+def test_further_windows_are_further_frames_in_the_same_order():
+    layout = ClipLayout(((0,),), 0, 0, history=((1,),))
+    clips = [clip(8, 8, value, layout) for value in (10, 20)]
+    for own in clips:
+        own.frames[1] += 1
 
     batch = collate_clips(clips, size_divisor=16)
 
-    assert [window.frames[:, 0, 0, 0, 0].tolist() for window in batch.memory_windows] == [
-        [11, 21],
-        [12, 22],
-    ]
-    assert batch.memory_windows[0].frames.shape == (2, 2, 3, 16, 16)
+    assert batch.layout == layout
+    assert batch.frames[:, :, 0, 0, 0].tolist() == [[10, 11], [20, 21]]
+    assert batch.frames.shape == (2, 2, 3, 16, 16)
+    assert [info.frame_number for info in batch.reference_infos] == [0, 0]

@@ -16,10 +16,10 @@ import torch
 from vodet.data.annotations.source import Source, match_classes
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.datamodule import ClipDataModule
-from vodet.data.clips.sampling import TemporalDropout
+from vodet.data.clips.sampling import History, TemporalDropout
 from vodet.data.frames.resize import Resize
 from vodet.errors import ConfigError, DataError
-from vodet.structures import NO_CATEGORY, Window
+from vodet.structures import NO_CATEGORY, ClipLayout, Window
 
 
 def module(source, **options):
@@ -34,7 +34,7 @@ def module(source, **options):
             albumentations.RandomBrightnessContrast(p=0.5),
         ],
         "temporal_dropout": TemporalDropout(past=1),
-        "memory_windows": 1,
+        "history": History(1),
         "chunk_size": 3,
         "pin_memory": False,
     }
@@ -55,7 +55,7 @@ def same_batches(batches, others):
             for one, other in zip(a.targets, b.targets, strict=True)
             for x, y in zip(one, other, strict=True)
         )
-        and same_batches(a.memory_windows, b.memory_windows)
+        and a.layout == b.layout
         for a, b in zip(batches, others, strict=True)
     )
 
@@ -66,9 +66,9 @@ def test_batches(source):
 
     assert len(loader) == len(batches) == 5  # 9 clips
     assert [len(batch.frames) for batch in batches] == [2, 2, 2, 2, 1]
-    assert batches[0].frames.shape == (2, 2, 3, 64, 64)
+    assert batches[0].frames.shape == (2, 2 + 2, 3, 64, 64)
     assert batches[0].frames.dtype == torch.uint8
-    assert batches[0].reference == 1
+    assert batches[0].layout == ClipLayout(((0, 1),), 1, 1, history=((2, 3),))
     seen = [(info.video, info.frame_number) for b in batches for info in b.reference_infos]
     assert len(set(seen)) == 9
     assert ("long", 2) not in seen
@@ -262,7 +262,7 @@ def test_further_data_are_joined_by_the_names_of_their_classes(write_set, caplog
 
     assert len(batches) == 9 + 3
     for batch in batches:
-        (info,), (target,) = batch.reference_infos, (batch.targets[0][batch.reference],)
+        (info,), (target,) = batch.reference_infos, (batch.targets[0][1],)
         if info.video in ("a", "b", "c"):
             assert sorted(target["labels"].tolist()) == [0, 1]
             top = dict(zip(target["labels"].tolist(), target["boxes"][:, 1].tolist(), strict=True))
@@ -321,7 +321,7 @@ def test_objects_of_a_still_image_have_tracks(write_set, tmp_path):
 
     (batch,) = module(stills, require_complete_tubelets=True).train_dataloader()
 
-    assert [target["track_ids"].tolist() for target in batch.targets[0]] == [[0, 1]] * 2
+    assert [target["track_ids"].tolist() for target in batch.targets[0]] == [[0, 1]] * 4
 
 
 def test_chunks_stay_where_the_stream_finds_them(source):
@@ -330,6 +330,24 @@ def test_chunks_stay_where_the_stream_finds_them(source):
     meta = torch.device("meta")
     assert data.transfer_batch_to_device(clips, meta, 0).frames.device == meta
     assert data.transfer_batch_to_device(chunk, meta, 0) is chunk
+
+
+def test_clips_come_with_the_windows_before_them_and_losses_on_all(source):
+    options = {"window": Window(past=1), "temporal_dropout": None, "batch_size": 1}
+    previous = module(source, history=History(1, "previous"), **options)
+    for batch in previous.train_dataloader():
+        assert batch.layout == ClipLayout(((1, 2),), 1, 2, history=((0, 1),))
+        numbers = [info.frame_number for info in batch.infos[0]]
+        now = numbers[2]
+        assert numbers == [max(now - 2, 0), max(now - 1, 0), now]
+
+    every = module(source, history=History(1, "previous"), losses_on="all", **options)
+    batch = next(iter(every.train_dataloader()))
+    assert batch.layout == ClipLayout(((0, 0), (0, 1), (1, 2)), 1, 2)
+    with pytest.raises(ConfigError, match="losses_on: expected reference or all"):
+        module(source, losses_on="none")
+    with pytest.raises(ConfigError, match=r"data\.history\.policy=previous needs all"):
+        module(source, history=History(1, "previous"))
 
 
 def test_no_data_is_set():
@@ -347,6 +365,6 @@ def test_real_videos(shared):
     batch = next(iter(data.train_dataloader()))
     document = json.loads(Path(source.annotations).read_text())
 
-    assert batch.frames.shape == (4, 2, 3, 96, 160)
+    assert batch.frames.shape == (4, 2 + 2, 3, 96, 160)
     assert len(data.class_names) == len(document["categories"])
     assert sum(len(chunk.frames) for chunk in data.val_dataloader()) == len(document["images"])

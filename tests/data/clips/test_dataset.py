@@ -12,11 +12,11 @@ import torch
 
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.dataset import ClipDataset
-from vodet.data.clips.sampling import ClipDraw, TemporalDropout
+from vodet.data.clips.sampling import ClipDraw, ClipSampling, History, TemporalDropout
 from vodet.data.frames.resize import Resize
 from vodet.data.frames.transforms import ClipTransform
 from vodet.errors import ConfigError, DataError, FrameError
-from vodet.structures import Window
+from vodet.structures import ClipLayout, Window
 
 RANDOM = [
     albumentations.HorizontalFlip(p=0.5),
@@ -25,8 +25,14 @@ RANDOM = [
 
 
 def clips(source, window=None, **options):
+    """Clips, with options of the sampling among those of the data set."""
+    names = ("history", "temporal_dropout", "losses_on")
+    sampling = {name: options.pop(name) for name in names if name in options}
     return ClipDataset(
-        read_st_coco(source.annotations), source.images, window or Window(), **options
+        read_st_coco(source.annotations),
+        source.images,
+        ClipSampling(window or Window(), **sampling),
+        **options,
     )
 
 
@@ -53,7 +59,7 @@ def test_a_clip_is_a_window_of_its_video(source):
     assert len(dataset) == 6 + 2 + 1  # one frame of the long video is not annotated
     clip = dataset[2]
     assert numbers(clip) == [("long", 1), ("long", 3), ("long", 5)]
-    assert clip.reference == 1
+    assert clip.layout == ClipLayout.of_window(3, 1)
     assert clip.frames.shape == (3, 3, 48, 64)
     assert clip.frames.dtype == torch.uint8
     assert clip.infos[1].image_id == 103
@@ -87,10 +93,19 @@ def test_borders_repeat_frames_and_unannotated_ones_are_support_frames(source):
     assert numbers(dataset[8]) == [("still", 0)] * 3
 
 
+def test_where_all_frames_have_a_loss_a_repeated_one_has_it_once(source):
+    history = History(3, "previous")
+    clip = clips(source, history=history, losses_on="all")[1]
+    assert numbers(clip) == [("long", 0), ("long", 0), ("long", 0), ("long", 1)]
+    assert [info.is_annotated for info in clip.infos] == [False, False, True, True]
+    once = clips(source, history=history)[1]
+    assert [info.is_annotated for info in once.infos] == [True] * 4
+
+
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_each_frame_is_decoded_once(source, monkeypatch, repeats):
     read = []
-    dataset = clips(source, Window(past=repeats), memory_windows=2)
+    dataset = clips(source, Window(past=repeats), history=History(2))
     monkeypatch.setattr(
         "vodet.data.frames.frame_reader.read_frame",
         lambda path, *_: read.append(path) or np.zeros((48, 64, 3), np.uint8),
@@ -98,15 +113,15 @@ def test_each_frame_is_decoded_once(source, monkeypatch, repeats):
 
     clip = dataset[0]
 
-    windows = [clip, *clip.memory_windows]
-    assert len(read) == len(set(read)) == len({n for window in windows for n in numbers(window)})
+    assert len(clip.frames) == 3 * (repeats + 1)
+    assert len(read) == len(set(read)) == len(set(numbers(clip)))
 
 
 def test_augmentation_and_dropout_are_drawn_anew_in_each_epoch_and_repeat_with_it(source):
     options = {
         "transform": ClipTransform(RANDOM),
         "temporal_dropout": TemporalDropout(past=1),
-        "memory_windows": 1,
+        "history": History(1),
     }
     dataset, other = (clips(source, Window(past=3), **options) for _ in range(2))
     epochs = [
@@ -116,24 +131,38 @@ def test_augmentation_and_dropout_are_drawn_anew_in_each_epoch_and_repeat_with_i
     again = [other[ClipDraw(2, clip)] for clip in reversed(range(len(dataset)))][::-1]
 
     assert all(same(a, b) for a, b in zip(epochs[2], again, strict=True))
-    assert all(
-        same(a.memory_windows[0], b.memory_windows[0])
-        for a, b in zip(epochs[2], again, strict=True)
-    )
     assert not all(same(a, b) for a, b in zip(epochs[0], epochs[1], strict=True))
-    assert {len(clip.frames) for epoch in epochs for clip in epoch} == {2}
-    assert {clip.reference for epoch in epochs for clip in epoch} == {1}
+    assert {len(clip.frames) for epoch in epochs for clip in epoch} == {2 + 2}
+    layout = ClipLayout(((0, 1),), 1, 1, history=((2, 3),))
+    assert {clip.layout for epoch in epochs for clip in epoch} == {layout}
 
 
-def test_a_clip_and_its_memory_windows_are_one_draw(source):
+def test_a_clip_and_its_history_are_one_draw(source):
     transform = ClipTransform([albumentations.RandomBrightnessContrast(p=1)])
-    dataset = clips(source, Window(), transform=transform, memory_windows=2)
+    dataset = clips(source, Window(), transform=transform, history=History(2))
 
-    clip = dataset[8]  # a still image: its memory is of the same frame
+    clip = dataset[8]  # a still image: its history is of the same frame
 
-    assert len(clip.memory_windows) == 2
-    for window in clip.memory_windows:
-        assert torch.equal(window.frames, clip.frames)
+    assert len(clip.frames) == 3
+    assert clip.layout.history == ((1,), (2,))
+    for frame in clip.frames[1:]:
+        assert torch.equal(frame, clip.frames[0])
+
+
+def test_a_clip_brings_the_windows_just_before_its_own(source):
+    dataset = clips(source, Window(past=1), history=History(2, "previous"))
+
+    assert numbers(dataset[4]) == [("long", 2), ("long", 3), ("long", 4), ("long", 5)]
+    assert dataset[4].layout == ClipLayout(((2, 3),), 1, 3, history=((0, 1), (1, 2)))
+    assert numbers(dataset[0]) == [("long", 0)] * 4
+    assert [info.is_annotated for info in dataset[4].infos] == [False, True, True, True]
+
+
+def test_a_clip_that_is_trained_on_all_frames(source):
+    dataset = clips(source, Window(past=1, future=1), losses_on="all")
+
+    assert numbers(dataset[2]) == [("long", 2), ("long", 3), ("long", 4)]
+    assert dataset[2].layout.windows == ((0, 0, 1), (0, 1, 2), (1, 2, 2))
 
 
 def test_resize_moves_the_boxes_at_any_reduction_of_the_decoder(source):
@@ -201,7 +230,10 @@ def test_the_last_clip_is_replaced_by_the_first(source):
 
 def test_images_that_are_not_there_are_not_skipped_for_ever(source, tmp_path):
     dataset = ClipDataset(
-        read_st_coco(source.annotations), str(tmp_path), Window(), on_bad_frame="skip"
+        read_st_coco(source.annotations),
+        str(tmp_path),
+        ClipSampling(Window()),
+        on_bad_frame="skip",
     )
     with pytest.raises(DataError, match=r"100 in a row from .*set.json. Are the images below"):
         dataset[0]
@@ -240,6 +272,16 @@ def test_clips_in_which_tracks_come_or_go_can_be_left_out(write_set):
     assert [numbers(every[i])[1][1] for i in range(6)] == [0, 1, 2, 3, 4, 5]
     # Frames 3 and 4 have a window in which both objects go, or come back: the next stands in.
     assert [numbers(complete[i])[1][1] for i in range(6)] == [0, 1, 2, 5, 5, 5]
+
+
+def test_the_window_alone_is_to_be_complete_not_the_history(write_set):
+    source = without(write_set(lengths={"a": 6}, unannotated=()), images=[103])
+    options = {"require_complete_tubelets": True}
+    for sampling in ({"history": History(3, "previous")}, {"history": History(3)}):
+        dataset = clips(source, Window(past=1), **sampling, **options)
+        own = [dataset[i] for i in range(6)]
+        references = [clip.infos[clip.layout.reference_frame].frame_number for clip in own]
+        assert references == [0, 1, 2, 5, 5, 5]
 
 
 def test_no_complete_clip_at_all_is_an_error(write_set):

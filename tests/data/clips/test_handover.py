@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -8,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vodet.data.clips import handover
 from vodet.data.clips.handover import MAX_SLOTS, empty_frames
-from vodet.structures import ClipBatch, FrameInfo, Target, VideoChunk
+from vodet.structures import ClipBatch, ClipLayout, FrameInfo, Target, VideoChunk
 
 
 def handed_over(value):
@@ -65,23 +66,31 @@ def test_who_keeps_everything_does_not_make_the_worker_keep_it_too(slots):
     assert [int(one.frames.max()) for one in kept] == list(range(MAX_SLOTS + 5))
 
 
-def test_batches_and_their_memory_windows_arrive_whole(slots):
+@pytest.mark.parametrize("is_in_slot", [False, True])
+def test_batches_arrive_whole(slots, is_in_slot):
     target = Target(
         boxes=torch.rand(2, 4),
         labels=torch.tensor([1, 0]),
         track_ids=torch.tensor([5, -1]),
         iscrowd=torch.tensor([False, True]),
     )
-    info = FrameInfo("v", 3, 4, (8, 9), (4, 4))
-    inner = ClipBatch(empty_frames(1, 1, 3, 4, 4).fill_(3), ((info,),), ((target,),), 0)
-    ordinary = torch.full((1, 1, 3, 4, 4), 2, dtype=torch.uint8)
-    batch = handed_over(ClipBatch(ordinary, ((info,),), ((target,),), 0, (inner,)))
+    info, other = (FrameInfo("v", number, 4, (8, 9), (4, 4)) for number in (3, 5))
+    make = empty_frames if is_in_slot else partial(torch.empty, dtype=torch.uint8)
+    frames = make(1, 2, 3, 4, 4)
+    frames[:, 0], frames[:, 1] = 2, 3
+    layout = ClipLayout(((0,),), 0, 0, history=((1,),))
+    sent = ClipBatch(frames, ((info, other),), ((target, target),), layout)
+    batch = handed_over(sent)
 
-    assert (batch.frames == 2).all()
-    assert (batch.memory_windows[0].frames == 3).all()
-    for one in (batch, *batch.memory_windows):
-        assert one.infos == ((info,),)
-        assert all(torch.equal(one.targets[0][0][key], target[key]) for key in target)
+    assert (batch.frames[:, 0] == 2).all()
+    assert (batch.frames[:, 1] == 3).all()
+    assert batch.layout == layout
+    assert batch.infos == ((info, other),)
+    assert len(batch.targets[0]) == 2
+    for one in batch.targets[0]:
+        assert all(torch.equal(one[key], target[key]) for key in target)
+    del batch, frames
+    assert [slot[-1].item() for slot in slots] == [0] * is_in_slot
 
 
 class Counted(Dataset):

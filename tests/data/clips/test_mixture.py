@@ -10,13 +10,13 @@ from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.dataset import ClipDataset
 from vodet.data.clips.mixture import MixedClips, class_balance, draw_clips
 from vodet.data.clips.sampler import ClipSampler
-from vodet.data.clips.sampling import ClipDraw
+from vodet.data.clips.sampling import ClipDraw, ClipSampling
 from vodet.errors import ConfigError
 from vodet.structures import Window
 
 
 def clips_of(source) -> ClipDataset:
-    return ClipDataset(read_st_coco(source.annotations), source.images, Window())
+    return ClipDataset(read_st_coco(source.annotations), source.images, ClipSampling(Window()))
 
 
 def test_a_clip_belongs_to_one_set(write_set):

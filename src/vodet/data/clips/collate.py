@@ -12,21 +12,19 @@ from vodet.structures import Clip, ClipBatch, Size
 
 
 def collate_clips(clips: Sequence[Clip], size_divisor: int = 1) -> ClipBatch:
-    """Join clips of equal length, padding pictures with black at the right and the bottom.
+    """Join clips of one layout, padding pictures with black at the right and the bottom.
 
     Args:
-        clips: At least one; all with the same number of frames and of memory windows.
+        clips: At least one.
         size_divisor: Height and width of the batch are multiples of it.
     """
     heights, widths = zip(*(clip.frames.shape[-2:] for clip in clips), strict=True)
     size = _round_up(max(heights), size_divisor), _round_up(max(widths), size_divisor)
-    windows = zip(*(clip.memory_windows for clip in clips), strict=True)
     return ClipBatch(
         frames=_join(clips, size),
         infos=tuple(clip.infos for clip in clips),
         targets=tuple(clip.targets for clip in clips),
-        reference=clips[0].reference,
-        memory_windows=tuple(collate_clips(window, size_divisor) for window in windows),
+        layout=clips[0].layout,
     )
 
 

@@ -19,7 +19,7 @@ from vodet.data.clips.collate import collate_clips
 from vodet.data.clips.dataset import ClipDataset
 from vodet.data.clips.mixture import MixedClips
 from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler
-from vodet.data.clips.sampling import TemporalDropout
+from vodet.data.clips.sampling import ClipSampling, History, TemporalDropout
 from vodet.data.clips.video_chunks import VideoChunkDataset
 from vodet.data.frames.frame_reader import OnBadFrame
 from vodet.data.frames.resize import OriginalSize
@@ -54,7 +54,8 @@ class ClipDataModule(LightningDataModule):
         train_transforms: Augmentations: transforms of albumentations or in its manner.
         min_visible: Least share of a box that must remain visible in a transform.
         temporal_dropout: Random choice of support frames in training; None keeps all.
-        memory_windows: Further windows of the same video with each training clip.
+        history: Further windows of the same video with each training clip; None is without.
+        losses_on: ``reference`` or ``all``, see `ClipSampling`.
         clips_per_video: The most training clips of a video, evenly spaced; None for all.
         require_complete_tubelets: Leave out training clips in which tracks come or go.
         chunk_size: The most frames of an evaluation chunk.
@@ -69,7 +70,7 @@ class ClipDataModule(LightningDataModule):
             None leaves it to the platform.
 
     Raises:
-        ConfigError: If a number is too small.
+        ConfigError: If a number is too small, or see `ClipSampling`.
     """
 
     def __init__(
@@ -88,7 +89,8 @@ class ClipDataModule(LightningDataModule):
         train_transforms: Sequence[Any] = (),
         min_visible: float = 0.3,
         temporal_dropout: TemporalDropout | None = None,
-        memory_windows: int = 0,
+        history: History | None = None,
+        losses_on: str = "reference",
         clips_per_video: int | None = None,
         require_complete_tubelets: bool = False,
         chunk_size: int = 16,
@@ -120,8 +122,7 @@ class ClipDataModule(LightningDataModule):
         self.resize = resize or OriginalSize()
         self.train_resize = train_resize or self.resize
         self.transform = ClipTransform(train_transforms, min_visible)
-        self.temporal_dropout = temporal_dropout
-        self.memory_windows = memory_windows
+        self.sampling = ClipSampling(self.window, history or History(), temporal_dropout, losses_on)
         self.clips_per_video = clips_per_video
         self.require_complete_tubelets = require_complete_tubelets
         self.chunk_size = chunk_size
@@ -207,11 +208,9 @@ class ClipDataModule(LightningDataModule):
         return ClipDataset(
             index,
             images,
-            self.window,
+            self.sampling,
             resize=self.train_resize,
             transform=self.transform,
-            temporal_dropout=self.temporal_dropout,
-            memory_windows=self.memory_windows,
             clips_per_video=self.clips_per_video,
             require_complete_tubelets=self.require_complete_tubelets,
             on_bad_frame=self.on_bad_frame,

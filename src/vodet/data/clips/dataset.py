@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
 from vodet.data.clips.handover import stack_frames
 from vodet.data.clips.sampling import (
     ClipDraw,
-    TemporalDropout,
+    ClipSampling,
     clip_generator,
-    memory_references,
     reference_frames,
-    window_positions,
 )
 from vodet.data.frames.frame_reader import FrameReader, OnBadFrame
 from vodet.data.frames.resize import OriginalSize
 from vodet.data.frames.transforms import ClipTransform
 from vodet.errors import DataError
 from vodet.stages import FrameResize
-from vodet.structures import Clip, FrameInfo, Target, Window
+from vodet.structures import Clip, FrameInfo
 
 # So many bad clips in a row are not a few bad files: the images are not there.
 MAX_SKIPPED_IN_A_ROW = 100
@@ -39,11 +36,9 @@ class ClipDataset(Dataset[Clip]):
     Args:
         index: The data set.
         images: Folder or fsspec URL of the images.
-        window: The frames around a reference frame.
+        sampling: Which frames make a clip around a reference frame.
         resize: Applied to frames before the transform.
-        transform: Augmentation; one draw for a clip and its memory windows.
-        temporal_dropout: Random choice of support frames in each window; None keeps all.
-        memory_windows: Number of further windows of the same video.
+        transform: Augmentation; one draw for all frames of a clip.
         clips_per_video: The most reference frames of a video, evenly spaced; None takes all.
         require_complete_tubelets: Leave out clips in whose window tracks come or go: the next clip
             stands in.
@@ -51,7 +46,6 @@ class ClipDataset(Dataset[Clip]):
         seed: Decides, with the epoch, all that is drawn.
 
     Raises:
-        ConfigError: If the temporal dropout does not fit the window.
         DataError: If no frame is annotated.
     """
 
@@ -59,25 +53,19 @@ class ClipDataset(Dataset[Clip]):
         self,
         index: VideoIndex,
         images: str,
-        window: Window,
+        sampling: ClipSampling,
         *,
         resize: FrameResize | None = None,
         transform: ClipTransform | None = None,
-        temporal_dropout: TemporalDropout | None = None,
-        memory_windows: int = 0,
         clips_per_video: int | None = None,
         require_complete_tubelets: bool = False,
         on_bad_frame: OnBadFrame = "raise",
         seed: int = 0,
     ) -> None:
         self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
-        self.window = window
+        self.sampling = sampling
         self.transform = transform or ClipTransform()
-        self.temporal_dropout = temporal_dropout
-        self.memory_windows = memory_windows
         self.seed = seed
-        if temporal_dropout is not None:
-            temporal_dropout.check(window)
         rows = reference_frames(index.video_starts, index.is_annotated, clips_per_video)
         self.references = rows.astype(np.int32)  # workers that are spawned get a copy
         if not len(rows):
@@ -139,11 +127,12 @@ class ClipDataset(Dataset[Clip]):
 
     def _make(self, draw: ClipDraw) -> Clip | None:
         generator = clip_generator(self.seed, draw)
-        windows, reference = self._windows(draw.clip, generator)
-        if self.require_complete_tubelets and not self._is_complete(windows[0]):
+        clip, layout = self._draw(draw.clip, generator), self.sampling.layout
+        window = [clip[position] for position in layout.reference_window]
+        if self.require_complete_tubelets and not self._is_complete(window):
             return None
         # A frame that occurs several times, as at the borders, is read and transformed once.
-        rows = sorted({row for window in windows for row in window})
+        rows = sorted(set(clip))
         frames = [self.reader.read_or_record(row) for row in rows]
         good = [frame for frame in frames if frame is not None]
         if len(good) < len(frames):
@@ -153,34 +142,30 @@ class ClipDataset(Dataset[Clip]):
         size = images[0].shape[:2]
         pictures = stack_frames(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
         infos = [self.reader.info(row, size) for row in rows]
-        first, *others = (
-            _pick(pictures, infos, targets_left, [rows.index(row) for row in window], reference)
-            for window in windows
+        places = [rows.index(row) for row in clip]
+        return Clip(
+            frames=pictures if clip == rows else pictures[places],
+            infos=tuple(self._info(infos[row], clip, n) for n, row in enumerate(places)),
+            targets=tuple(targets_left[place] for place in places),
+            layout=layout,
         )
-        return Clip(first.frames, first.infos, first.targets, reference, tuple(others))
+
+    def _info(self, info: FrameInfo, clip: list[int], number: int) -> FrameInfo:
+        """Where all frames have a loss, one that is repeated has it once: the last time."""
+        is_repeated = self.sampling.losses_on == "all" and clip[number] in clip[number + 1 :]
+        return replace(info, is_annotated=info.is_annotated and not is_repeated)
 
     def _is_complete(self, window: list[int]) -> bool:
         index = self.reader.index
         tracks = {frozenset(index.track_ids[index.boxes_of(row)].tolist()) for row in window}
         return len(tracks) == 1
 
-    def _windows(self, clip: int, generator: np.random.Generator) -> tuple[list[list[int]], int]:
-        """Draw the rows of the clip's window and of its memory windows, and the reference."""
+    def _draw(self, clip: int, generator: np.random.Generator) -> list[int]:
+        """Draw the rows of the frames of a clip."""
         row = int(self.references[clip])
         video = self.reader.index.frames_of(self.reader.index.video_of(row))
-        position = row - video.start
-        references = [position]
-        if self.memory_windows:
-            references += memory_references(
-                self.memory_windows, position, len(video), self.window, generator
-            )
-        dropout, window = self.temporal_dropout, self.window
-        windows = []
-        for reference in references:
-            offsets = dropout.offsets(window, generator) if dropout else window.offsets
-            positions = window_positions(reference, len(video), offsets)
-            windows.append([video[position] for position in positions])
-        return windows, dropout.past if dropout else window.reference
+        positions = self.sampling.draw(row - video.start, len(video), generator)
+        return [video[position] for position in positions]
 
 
 def _unknown_tracks(index: VideoIndex) -> int:
@@ -189,18 +174,3 @@ def _unknown_tracks(index: VideoIndex) -> int:
     lengths = np.diff(index.box_starts)
     needed = np.repeat(np.repeat(~is_still, np.diff(index.video_starts)), lengths)
     return int(((index.track_ids == UNKNOWN_TRACK) & needed).sum())
-
-
-def _pick(
-    frames: Tensor,
-    infos: Sequence[FrameInfo],
-    targets: Sequence[Target],
-    positions: list[int],
-    reference: int,
-) -> Clip:
-    return Clip(
-        frames=frames if positions == list(range(len(frames))) else frames[positions],
-        infos=tuple(infos[position] for position in positions),
-        targets=tuple(targets[position] for position in positions),
-        reference=reference,
-    )

@@ -80,7 +80,7 @@ def _reduce_batch(batch: ClipBatch) -> tuple[Any, ...]:
     # Each tensor is handed over as a shared memory file of its own. For the hundreds of small ones
     # of the targets that costs as much as decoding the frames; as arrays they go by value.
     targets = _map_targets(batch.targets, Tensor.numpy)
-    others = (batch.infos, targets, batch.reference, batch.memory_windows)
+    others = (batch.infos, targets, batch.layout)
     return _rebuild_batch, (batch.frames, _is_in_slot(batch.frames), *others)
 
 

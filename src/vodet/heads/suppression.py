@@ -1,0 +1,42 @@
+"""Non-maximum suppression to a fixed number of boxes, the only place where heads wait for a GPU."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+
+def suppress(
+    boxes: Float[Tensor, "B n 4"],
+    scores: Float[Tensor, "B n"],
+    groups: Int[Tensor, "B n"],
+    is_valid: Bool[Tensor, "B n"],
+    iou_threshold: float,
+    capacity: int,
+) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
+    """Choose boxes greedily by score, dropping those that overlap a better one of their group.
+
+    Args:
+        boxes: Boxes of ``B`` frames.
+        scores: Their scores.
+        groups: Boxes of different groups, such as levels or classes, do not suppress each other.
+        is_valid: Which boxes are there.
+        iou_threshold: Of two boxes with a higher IoU only the better is kept.
+        capacity: The best so many of a frame are kept.
+
+    Returns:
+        Rows of the boxes that are kept, best first, and which of the ``capacity`` rows are filled.
+    """
+    rows = torch.zeros(len(boxes), capacity, dtype=torch.int64, device=boxes.device)
+    is_filled = torch.zeros_like(rows, dtype=torch.bool)
+    # One frame at a time: torchvision separates groups by shifting boxes, which costs precision.
+    for frame, valid in enumerate(is_valid):
+        (own,) = valid.nonzero(as_tuple=True)
+        kept = batched_nms(
+            boxes[frame, own], scores[frame, own], groups[frame, own], iou_threshold
+        )[:capacity]
+        rows[frame, : len(kept)] = own[kept]
+        is_filled[frame, : len(kept)] = True
+    return rows, is_filled
