@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vodet.detector import VideoDetector
     from vodet.encodings import FeatureMaps, FeatureSpec, RoIs, RoISpec
     from vodet.errors import VodetError
+    from vodet.evaluation.evaluator import Evaluator
+    from vodet.evaluation.measures import Measures
     from vodet.features.backbone import TimmBackbone
     from vodet.features.pyramid import FPN
     from vodet.fusion.long_term_attention import LongTermAttention
@@ -40,10 +42,12 @@ _HOMES = {
     "STF": "vodet.fusion.stf",
     "CenterNetHead": "vodet.heads.centernet",
     "ClipDataModule": "vodet.data.clips.datamodule",
+    "Evaluator": "vodet.evaluation.evaluator",
     "FeatureMaps": "vodet.encodings",
     "FeatureSpec": "vodet.encodings",
     "Letterbox": "vodet.data.frames.resize",
     "LongTermAttention": "vodet.fusion.long_term_attention",
+    "Measures": "vodet.evaluation.measures",
     "Resize": "vodet.data.frames.resize",
     "RoISpec": "vodet.encodings",
     "RoIs": "vodet.encodings",
@@ -68,10 +72,12 @@ __all__ = [
     "AugmentedStream",
     "CenterNetHead",
     "ClipDataModule",
+    "Evaluator",
     "FeatureMaps",
     "FeatureSpec",
     "Letterbox",
     "LongTermAttention",
+    "Measures",
     "Resize",
     "RoISpec",
     "RoIs",

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from metrics.tracked import found, moving_objects, noisy_detections, one_video
+from vodet.evaluation.measures import link_tubelets
 from vodet.inference.streams import RescoringStream
 from vodet.inference.tubelet_linking import LINKINGS, link_video
 from vodet.metrics.predictions import Predictions
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import Detections, FrameDetections, GroundTruth
-from vodet.tasks.evaluation import link_tubelets
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 
