@@ -152,7 +152,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
     with pytest.raises(SystemExit, match="0"):
         command("eval", "--help")
     text = capsys.readouterr().out
-    for group in ("trainer", "window"):
+    for group in ("evaluation", "trainer", "window"):
         options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
         assert f"\n{group}: {', '.join(options)}\n" in text
     assert "\nexperiment:" not in text

@@ -121,7 +121,7 @@ class VideoDetectionTask(L.LightningModule):
         """Begin an evaluation.
 
         Raises:
-            ConfigError: If the loader cannot be evaluated, see `Evaluator`, or there are several.
+            ConfigError: If the loader cannot be evaluated, see `Evaluator`.
         """
         loader = self._validation_loader()
         if self.evaluator is None or self.evaluator.loader is not loader:
@@ -151,14 +151,7 @@ class VideoDetectionTask(L.LightningModule):
         is_fitting = trainer.state.fn == TrainerFn.FITTING
         # Not trainer.val_dataloaders: in validate() after fit() these are still the ones of fit().
         loop = trainer.fit_loop.epoch_loop.val_loop if is_fitting else trainer.validate_loop
-        (loader, *others) = loop._combined_loader.flattened  # type: ignore[union-attr]  # set by now
-        if others:
-            msg = (
-                f"Expected one validation loader, found {1 + len(others)}. Evaluate each by itself:"
-                " vodet.Evaluator(detector, loader).run()."
-            )
-            raise ConfigError(msg)
-        return loader
+        return loop._combined_loader.flattened[0]  # type: ignore[union-attr]  # set by now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `vodet.load` needs: version, class names and the config."""
