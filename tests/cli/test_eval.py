@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import cv2
+import hydra
 import numpy as np
 import pytest
 import torch
@@ -11,11 +12,14 @@ import torch
 import vodet
 from cli.conftest import Command
 from vodet.augmented_stream import AugmentedStream
+from vodet.cli.app import config_dir
+from vodet.cli.eval import chosen
 from vodet.data.annotations.st_coco import read_st_coco
-from vodet.evaluation.measures import link_tubelets
+from vodet.errors import ConfigError
+from vodet.evaluation.measures import Measures, link_tubelets
 from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.results_file import read_predictions
-from vodet.streaming import VideoStream
+from vodet.streaming import StreamingDetector, VideoStream
 from vodet.structures import Detections
 
 CPU = "trainer.accelerator=cpu"
@@ -146,6 +150,34 @@ def test_protocols_are_those_of_the_data_it_was_trained_with(
         command("eval", *arguments, *own)
         result = json.loads((inside / "runs/own/eval.json").read_text())
         assert {name.split("/")[0] for name in result} == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "trained", "expected"),
+    [
+        ([], None, Measures(["coco"])),
+        ([], {"protocols": ["uavdt"]}, Measures(["uavdt"])),
+        (["evaluation=uavdt", "evaluation.protocols=vid"], {"protocols": []}, Measures(["vid"])),
+        (
+            ["evaluation.tubelet_linking=none"],
+            {"tubelet_linking": "rescore", "steadiness": {"score_threshold": 0.5}},
+            Measures(["coco"], "none", 0.5),
+        ),
+    ],
+)
+def test_an_evaluation_is_as_configured_else_as_in_training(
+    own: list[str], trained: object, expected: Measures
+) -> None:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("eval", own)
+    assert chosen(config, {"evaluation": trained}) == (expected, StreamingDetector)
+
+
+def test_a_value_of_a_checkpoint_is_taken_as_it_is() -> None:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("eval")
+    with pytest.raises(ConfigError, match=r"found \['\$\{oc.env:HOME\}'\]"):
+        chosen(config, {"evaluation": {"protocols": "${oc.env:HOME}"}})
 
 
 def test_detections_that_do_not_fit_are_named(

@@ -59,19 +59,26 @@ def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, Strea
     Raises:
         ConfigError: If there is no such protocol, linking or view.
     """
-    evaluation: Any = OmegaConf.merge(
-        OmegaConf.load(config_dir() / "evaluation" / "coco.yaml"),
-        trained.get("evaluation") or {},
-        without_nulls(OmegaConf.to_container(config.evaluation)),
-    )
-    return measures_of(evaluation), stream_factory(**evaluation.test_time_augmentation)
+    evaluation = plain(OmegaConf.load(config_dir() / "evaluation" / "coco.yaml"))
+    for values in (trained.get("evaluation"), plain(config.evaluation)):
+        evaluation = overlaid(evaluation, values)
+    return measures_of(evaluation), stream_factory(**evaluation["test_time_augmentation"])
 
 
-def without_nulls(values: Any) -> Any:
-    """Leave out the keys of a mapping, and of mappings in it, whose value is null."""
-    if not isinstance(values, dict):
-        return values
-    return {key: without_nulls(value) for key, value in values.items() if value is not None}
+def plain(config: Any) -> Any:
+    """Return a config as dicts and lists."""
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def overlaid(below: dict[str, Any], above: Any) -> dict[str, Any]:
+    """Return a mapping with the values of another one, where these are not null.
+
+    Plain values, not OmegaConf's: an interpolation in a checkpoint is not to be resolved.
+    """
+    above = above if isinstance(above, dict) else {}
+    result = below | {key: above[key] for key in below if above.get(key) is not None}
+    groups = {key: value for key, value in below.items() if isinstance(value, dict)}
+    return result | {key: overlaid(value, above.get(key)) for key, value in groups.items()}
 
 
 def result_tables(

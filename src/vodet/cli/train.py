@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,19 +135,19 @@ def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
     return data, task
 
 
-def measures_of(evaluation: DictConfig) -> Measures:
+def measures_of(evaluation: Mapping[str, Any]) -> Measures:
     """Return what the group ``evaluation`` of a config says to compute.
 
     Raises:
         ConfigError: If there is no such protocol or linking, or the threshold is not a number.
     """
-    threshold = evaluation.steadiness.score_threshold
+    threshold = evaluation["steadiness"]["score_threshold"]
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
         msg = f"Expected evaluation.steadiness.score_threshold to be a number, found {threshold}."
         raise ConfigError(msg)
-    names = evaluation.protocols
-    protocols = names if isinstance(names, ListConfig) else [names]
-    linking = str(evaluation.tubelet_linking)
+    names = evaluation["protocols"]
+    protocols = names if isinstance(names, list | ListConfig) else [names]
+    linking = str(evaluation["tubelet_linking"])
     return Measures([str(name) for name in protocols], linking, float(threshold))
 
 
