@@ -77,7 +77,7 @@ def test_training_with_loaders_of_ones_own(source: Source, tmp_path: Path) -> No
 def test_one_validation_loader(source: Source, tmp_path: Path) -> None:
     loader = data_of(source).val_dataloader()
     trainer_of(tmp_path).validate(task_of(), [loader], verbose=False)
-    with pytest.raises(RuntimeError, match="multiple `val_dataloaders`"):
+    with pytest.raises(RuntimeError, match="multiple `val_dataloader`"):
         trainer_of(tmp_path).validate(task_of(), [loader, loader], verbose=False)
 
 
