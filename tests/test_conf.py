@@ -173,6 +173,35 @@ def test_the_window_of_an_evaluation_is_chosen_by_name(window: str) -> None:
     assert default.window == {"past": None, "future": None, "frame_stride": None}
 
 
+@pytest.mark.parametrize(
+    ("choices", "protocols", "best_by"),
+    [
+        (["experiment=imagenet_vid_stf"], "vid motion coco track_length steadiness", "vid/ap_50"),
+        (["data=imagenet_vid_det"], "vid motion coco track_length steadiness", "vid/ap_50"),
+        (["data=uavdt"], "uavdt coco motion track_length steadiness", "uavdt/ap_70"),
+        (["data=mot17"], "coco motion track_length steadiness", "map"),
+        (["data=custom"], "coco", "map"),
+        (["data=uavdt", "evaluation=vid"], "vid motion coco track_length steadiness", "vid/ap_50"),
+        (["data=uavdt", "evaluation.protocols=[uavdt]"], "uavdt", "uavdt/ap_70"),
+    ],
+)
+def test_a_data_set_says_how_it_is_evaluated(
+    choices: list[str], protocols: str, best_by: str, compose
+) -> None:
+    config = compose(*choices)
+    assert config.evaluation.protocols == protocols.split()
+    assert config.callbacks.best.monitor == f"val/{best_by}"
+    assert "evaluation" not in config.data
+
+
+def test_the_evaluation_of_a_checkpoint_is_chosen_by_name() -> None:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        chosen = hydra.compose("eval", ["evaluation=uavdt"]).evaluation
+        default = hydra.compose("eval").evaluation
+    assert chosen.protocols == ["uavdt", "coco", "motion", "track_length", "steadiness"]
+    assert (default.protocols, default.tubelet_linking) == (None, None)
+
+
 def test_second_stages_freeze_their_first(compose) -> None:
     for name in ("demo_sltnet", "imagenet_vid_sltnet"):
         config = compose(f"experiment={name}", "model.backbone.name=test_resnet")

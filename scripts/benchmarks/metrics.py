@@ -28,6 +28,7 @@ from pycocotools.cocoeval import COCOeval
 from rich.console import Console
 from rich.table import Table
 
+from vodet.evaluation.measures import link_tubelets
 from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.motion import motion_average_precision
@@ -37,7 +38,6 @@ from vodet.metrics.track_length import track_length_average_precision
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
-from vodet.tasks.evaluation import link_tubelets
 
 MEGABYTE = 10**6
 FRAMES_OF_A_VIDEO = 317  # 176,126 frames in 555 videos

@@ -16,6 +16,8 @@ from .encodings import Memory as Memory
 from .encodings import State as State
 from .encodings import WindowBatch as WindowBatch
 from .errors import VodetError as VodetError
+from .evaluation.evaluator import Evaluator as Evaluator
+from .evaluation.measures import Measures as Measures
 from .features.backbone import TimmBackbone as TimmBackbone
 from .features.pyramid import FPN as FPN
 from .fusion.long_term_attention import LongTermAttention as LongTermAttention

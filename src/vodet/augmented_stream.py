@@ -6,6 +6,8 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +17,7 @@ from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
 from vodet.inference.postprocess import above
 from vodet.inference.view_fusion import fuse_views
-from vodet.streaming import StreamingDetector, frames_as_arrays
+from vodet.streaming import StreamFactory, StreamingDetector, frames_as_arrays
 from vodet.structures import Detections, FrameDetections, Size
 
 
@@ -112,6 +114,34 @@ class AugmentedStream:
             )
             fused.append(replace(of_views[0], detections=above(found, self.score_threshold)))
         return fused
+
+
+def stream_factory(flip: Any, scales: Any) -> StreamFactory:
+    """Return `StreamingDetector`, or what builds an `AugmentedStream` if there is another view.
+
+    Args:
+        flip: Whether there are mirrored views.
+        scales: Factors by which frames are larger than the detector's own size of evaluation.
+
+    Raises:
+        ConfigError: If these are not a bool and a list of different positive numbers.
+    """
+    is_list = isinstance(scales, Sequence)
+    if not isinstance(flip, bool) or not is_list or not all(map(_is_number, scales)):
+        msg = (
+            "test_time_augmentation: expected flip=true or false and scales such as [1.0, 1.25], "
+            f"found flip={flip}, scales={scales}."
+        )
+        raise ConfigError(msg)
+    factors = tuple(float(scale) for scale in scales)
+    check_scales(factors)
+    if not flip and factors == (1.0,):
+        return StreamingDetector
+    return partial(AugmentedStream, flip=flip, scales=factors)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def check_scales(scales: Sequence[float]) -> None:

@@ -290,6 +290,8 @@ class GroundTruth:
         iscrowd: ``[A]`` bool; crowds and ignore regions.
         attribute_names: Names of the attributes of videos, ``night`` and the like.
         video_attributes: Which video has which, ``[V, attributes]`` bool.
+        video_names: Names of the videos, ``[V]``, for errors.
+        source: The file that they were read from, for errors.
     """
 
     class_names: tuple[str, ...]
@@ -306,6 +308,8 @@ class GroundTruth:
     iscrowd: np.ndarray
     attribute_names: tuple[str, ...] = ()
     video_attributes: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), bool))
+    video_names: tuple[str, ...] = ()
+    source: str = "the data"
 
     @property
     def frames(self) -> np.ndarray:

@@ -40,7 +40,8 @@ def start(*command: str, folder: Path) -> subprocess.Popen[str]:
         for name, value in os.environ.items()
         if name not in {"VODET_DATA", "PL_GLOBAL_SEED", "MASTER_ADDR", "MASTER_PORT"}
     }
-    environment |= {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(TESTS)}
+    path = os.pathsep.join([str(TESTS), *filter(None, [environment.get("PYTHONPATH")])])
+    environment |= {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": path}
     return subprocess.Popen(
         command,
         cwd=folder,

@@ -102,8 +102,11 @@ def test_evaluation_is_the_same_on_any_number_of_processes(
     monkeypatch.chdir(folder)
     truth = annotate_with_every_third(Path("data/demo/val_uneven.json"), Path("saved/found.json"))
     common = [f"ckpt={run_dir}/last.ckpt", f"data.annotations={truth}", "data.images=data/demo"]
-    common += [f"protocols=[{','.join(HEADLINES)}]", "tubelet_linking=seq_nms"]
-    common.append("steadiness.score_threshold=0")
+    common += [
+        f"evaluation.protocols=[{','.join(HEADLINES)}]",
+        "evaluation.tubelet_linking=seq_nms",
+        "evaluation.steadiness.score_threshold=0",
+    ]
 
     def arguments(number: int) -> list[str]:
         output = [f"output=saved/{number}", f"predictions=saved/{number}/found.json"]

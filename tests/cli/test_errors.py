@@ -124,9 +124,9 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
             "Set one of its keys: data.annotations, data.images, ",
         ),
         (
-            "eval steadiness=0.5",
-            "steadiness=0.5 puts a value in the place of keys. "
-            "Set one of its keys: steadiness.score_threshold.",
+            "eval evaluation.steadiness=0.5",
+            "evaluation.steadiness=0.5 puts a value in the place of keys. "
+            "Set one of its keys: evaluation.steadiness.score_threshold.",
         ),
         (
             "predict ckpt=a source=b test_time_augmentation=true",
@@ -152,7 +152,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
     with pytest.raises(SystemExit, match="0"):
         command("eval", "--help")
     text = capsys.readouterr().out
-    for group in ("trainer", "window"):
+    for group in ("evaluation", "trainer", "window"):
         options = sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
         assert f"\n{group}: {', '.join(options)}\n" in text
     assert "\nexperiment:" not in text
@@ -175,12 +175,15 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ("model.fusion=mean", "Did you mean model/fusion=mean?"),
         ("window=7", "window is a group: expected the name of a choice, found 7."),
         (
-            "data.best_by=vid/ap_70",
-            "data.best_by must be a number of data.protocols, which are coco, vid, motion, "
-            "steadiness, and the higher the better; found 'vid/ap_70'. Such are map, map_50, ",
+            "evaluation.best_by=vid/ap_70",
+            "evaluation.best_by must be a number of evaluation.protocols, which are coco, vid, "
+            "motion, steadiness, and the higher the better; found 'vid/ap_70'. Such are map, ",
         ),
-        ("data.protocols=vid", "which are vid, and the higher the better; found 'map'."),
-        ("data.best_by=steadiness/jitter", "found 'steadiness/jitter'. Such are map, map_50, "),
+        ("evaluation.protocols=vid", "which are vid, and the higher the better; found 'map'."),
+        (
+            "evaluation.best_by=steadiness/jitter",
+            "found 'steadiness/jitter'. Such are map, map_50, ",
+        ),
         ("data.batch_size=0", "data.batch_size must be at least 1, found 0."),
         ("data.num_workers=-1", "data.num_workers must be at least 0, found -1."),
         ("data.chunk_size=0", "data.chunk_size must be at least 1, found 0."),
@@ -298,7 +301,7 @@ def test_a_class_in_val_that_train_lacks(fails: Fails, data_set: Path) -> None:
 
     change(data_set / "val.json", add_class)
     message = fails("train", *train_on(data_set))
-    assert f"{data_set}/val.json has classes that the training data lack: zebra." in message
+    assert f"{data_set}/val.json has classes that the detector lacks: zebra." in message
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import cv2
+import hydra
 import numpy as np
 import pytest
 import torch
@@ -11,12 +12,15 @@ import torch
 import vodet
 from cli.conftest import Command
 from vodet.augmented_stream import AugmentedStream
+from vodet.cli.app import config_dir
+from vodet.cli.eval import chosen
 from vodet.data.annotations.st_coco import read_st_coco
+from vodet.errors import ConfigError
+from vodet.evaluation.measures import Measures, link_tubelets
 from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.results_file import read_predictions
-from vodet.streaming import VideoStream
+from vodet.streaming import StreamingDetector, VideoStream
 from vodet.structures import Detections
-from vodet.tasks.evaluation import link_tubelets
 
 CPU = "trainer.accelerator=cpu"
 
@@ -41,7 +45,10 @@ def test_saved_predictions_give_the_same_numbers(
         command(
             "eval", f"ckpt={trained}/best.ckpt", file, CPU, "data.num_workers=0", "output=runs/a"
         )
-        again = ("data.annotations=data/demo/val.json", "protocols=[coco,vid,motion,steadiness]")
+        again = (
+            "data.annotations=data/demo/val.json",
+            "evaluation=synthetic",
+        )
         command("eval", file, *again, "output=runs/b")
         first, second = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "ab")
         assert second == first
@@ -62,14 +69,14 @@ def test_another_window_and_other_data(trained: Path, inside: Path, command: Com
     assert (inside / "runs/other/eval.json").is_file()
 
 
-ALL = "protocols=[coco,vid,motion,track_length,uavdt,steadiness]"
+ALL = "evaluation.protocols=[coco,vid,motion,track_length,uavdt,steadiness]"
 
 
 def test_protocols_side_by_side_with_and_without_the_model(
     trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["predictions=runs/all.json", ALL, "steadiness.score_threshold=0.05"]
-    common.append("tubelet_linking=seq_nms")
+    common = ["predictions=runs/all.json", ALL, "evaluation.steadiness.score_threshold=0.05"]
+    common.append("evaluation.tubelet_linking=seq_nms")
     command(
         "eval", f"ckpt={trained}/best.ckpt", *common, CPU, "data.num_workers=0", "output=runs/a"
     )
@@ -103,7 +110,7 @@ def test_linked_and_plain_are_shown_side_by_side(
 ) -> None:
     command("eval", *made, ALL, "output=runs/c")
     assert "seq_nms" not in capsys.readouterr().out
-    command("eval", *made, ALL, "tubelet_linking=seq_nms", "output=runs/d")
+    command("eval", *made, ALL, "evaluation.tubelet_linking=seq_nms", "output=runs/d")
     labels = [
         line.split("│")[1].strip() for line in capsys.readouterr().out.split("\n") if "│" in line
     ]
@@ -120,7 +127,7 @@ def test_linked_and_plain_are_shown_side_by_side(
 def test_the_table_of_coco_alone_shows_linked_numbers_and_attributes(
     made: list[str], command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command("eval", *made, "tubelet_linking=seq_nms", "output=runs/e")
+    command("eval", *made, "evaluation.tubelet_linking=seq_nms", "output=runs/e")
     output = capsys.readouterr().out
     assert "COCO AP (IoU 0.50:0.95)" in output
     lines = [line.split("│")[1:3] for line in output.splitlines() if "│" in line]
@@ -133,13 +140,44 @@ def test_protocols_are_those_of_the_data_it_was_trained_with(
     trained: Path, inside: Path, command: Command
 ) -> None:
     checkpoint = torch.load(trained / "last.ckpt", weights_only=True)
-    checkpoint["vodet"]["config"]["data"]["protocols"] = ["vid", "uavdt"]
+    checkpoint["vodet"]["config"]["evaluation"]["protocols"] = ["vid", "uavdt"]
     torch.save(checkpoint, inside / "runs/uavdt.ckpt")
     arguments = ["ckpt=runs/uavdt.ckpt", CPU, "data.num_workers=0", "output=runs/own"]
-    for own, expected in (([], {"vid", "uavdt"}), (["protocols=steadiness"], {"steadiness"})):
+    for own, expected in (
+        ([], {"vid", "uavdt"}),
+        (["evaluation.protocols=steadiness"], {"steadiness"}),
+    ):
         command("eval", *arguments, *own)
         result = json.loads((inside / "runs/own/eval.json").read_text())
         assert {name.split("/")[0] for name in result} == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "trained", "expected"),
+    [
+        ([], None, Measures(["coco"])),
+        ([], {"protocols": ["uavdt"]}, Measures(["uavdt"])),
+        (["evaluation=uavdt", "evaluation.protocols=vid"], {"protocols": []}, Measures(["vid"])),
+        (
+            ["evaluation.tubelet_linking=none"],
+            {"tubelet_linking": "rescore", "steadiness": {"score_threshold": 0.5}},
+            Measures(["coco"], "none", 0.5),
+        ),
+    ],
+)
+def test_an_evaluation_is_as_configured_else_as_in_training(
+    own: list[str], trained: object, expected: Measures
+) -> None:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("eval", own)
+    assert chosen(config, {"evaluation": trained}) == (expected, StreamingDetector)
+
+
+def test_a_value_of_a_checkpoint_is_taken_as_it_is() -> None:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("eval")
+    with pytest.raises(ConfigError, match=r"found \['\$\{oc.env:HOME\}'\]"):
+        chosen(config, {"evaluation": {"protocols": "${oc.env:HOME}"}})
 
 
 def test_detections_that_do_not_fit_are_named(
@@ -169,7 +207,7 @@ def test_linking_needs_scores_that_are_not_negative(
     arguments = ("predictions=runs/logits.json", made[1], "output=runs/g")
     command("eval", *arguments)
     with pytest.raises(SystemExit, match="1"):
-        command("eval", *arguments, "tubelet_linking=seq_nms")
+        command("eval", *arguments, "evaluation.tubelet_linking=seq_nms")
     assert (
         f"tubelet_linking=seq_nms needs scores from 0, found 1 of {len(rows)} below, the first in "
         f"image id {rows[3]['image_id']}."
@@ -178,7 +216,7 @@ def test_linking_needs_scores_that_are_not_negative(
 
 def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Command) -> None:
     arguments = [f"ckpt={trained}/best.ckpt", CPU, "data.num_workers=0", "output=runs/one"]
-    command("eval", *arguments, "protocols=vid")
+    command("eval", *arguments, "evaluation.protocols=vid")
     result = json.loads((inside / "runs/one/eval.json").read_text())
     assert {name.split("/")[0] for name in result} == {"vid"}
 
@@ -186,11 +224,11 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("protocols=[coco,voc]", "found ['coco', 'voc']"),
-        ("protocols=[]", "Expected protocols to be one or more of coco, vid,"),
-        ("steadiness.score_threshold=low", "score_threshold to be a number, found low."),
+        ("evaluation.protocols=[coco,voc]", "found ['coco', 'voc']"),
+        ("evaluation.protocols=[]", "Expected protocols to be one or more of coco, vid,"),
+        ("evaluation.steadiness.score_threshold=low", "score_threshold to be a number, found low."),
         (
-            "tubelet_linking=seq",
+            "evaluation.tubelet_linking=seq",
             "tubelet_linking must be one of none, seq_nms, rescore, rescore_online; found 'seq'.",
         ),
     ],
@@ -256,7 +294,10 @@ def test_augmented_evaluation_is_the_augmented_stream(
     lively: Path, inside: Path, command: Command
 ) -> None:
     arguments = [f"ckpt={lively}", CPU, "data.num_workers=0", "data.chunk_size=1"]
-    views = ["test_time_augmentation.flip=true", "test_time_augmentation.scales=[1,1.5]"]
+    views = [
+        "evaluation.test_time_augmentation.flip=true",
+        "evaluation.test_time_augmentation.scales=[1,1.5]",
+    ]
     for name, options in (("plain", []), ("views", views)):
         command("eval", *arguments, *options, f"predictions=runs/{name}.json", "output=runs/tta")
     plain, written = (
@@ -285,9 +326,13 @@ def test_augmented_evaluation_is_the_augmented_stream(
 def test_impossible_views_are_named_before_anything_is_read(
     inside: Path, command: Command, capsys: pytest.CaptureFixture[str], option: str, message: str
 ) -> None:
-    for arguments in (("eval", "ckpt=none.ckpt"), ("predict", "ckpt=none.ckpt", "source=none")):
+    key = f"test_time_augmentation.{option}"
+    for arguments in (
+        ("eval", "ckpt=none.ckpt", f"evaluation.{key}"),
+        ("predict", "ckpt=none.ckpt", "source=none", key),
+    ):
         with pytest.raises(SystemExit, match="1"):
-            command(*arguments, f"test_time_augmentation.{option}")
+            command(*arguments)
         assert message in " ".join(capsys.readouterr().err.split())
 
 
@@ -295,8 +340,10 @@ def test_saved_predictions_have_no_views(
     inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="1"):
-        command("eval", "predictions=found.json", "test_time_augmentation.flip=true")
-    assert "test_time_augmentation needs a detector: ckpt=FILE." in capsys.readouterr().err
+        command("eval", "predictions=found.json", "evaluation.test_time_augmentation.flip=true")
+    assert (
+        "evaluation.test_time_augmentation needs a detector: ckpt=FILE." in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("linking", LINKINGS)

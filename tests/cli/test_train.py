@@ -91,6 +91,26 @@ def test_average_half_precision_and_accumulation_resume_too(inside: Path, comman
     assert any(not torch.equal(value, current[name]) for name, value in average.items())
 
 
+def test_evaluation_is_the_same_in_training_and_after(inside: Path, command: Command) -> None:
+    command(
+        "train",
+        *TINY,
+        "run_dir=runs/views",
+        "trainer.max_epochs=1",
+        "evaluation.protocols=[vid]",
+        "evaluation.best_by=rescore/vid/ap_50",
+        "evaluation.tubelet_linking=rescore",
+        "evaluation.test_time_augmentation.flip=true",
+    )
+    trained = json.loads((inside / "runs/views/metrics.json").read_text())
+    command("eval", "ckpt=runs/views/last.ckpt", "trainer=cpu", "data.num_workers=0")
+    evaluated = json.loads((inside / "runs/views/eval.json").read_text())
+    assert {"vid/ap_50", "rescore/vid/ap_50"} <= set(evaluated)
+    expected = {name: trained["last"][f"val/{name}"] for name in evaluated}
+    assert evaluated == pytest.approx(expected, nan_ok=True, abs=1e-6)
+    assert list(trained["best"]) == ["val/rescore/vid/ap_50"]
+
+
 def test_what_is_frozen_stays_and_gradients_are_clipped(inside: Path, command: Command) -> None:
     saved = Path("runs/frozen")
     command(

@@ -11,7 +11,7 @@ from vodet.errors import ConfigError
 from vodet.keys import positions_in
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.predictions import Predictions
-from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all, names_of_numbers
+from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
 
@@ -91,20 +91,6 @@ def test_frames_in_any_order_and_frames_that_are_not_annotated(
     elsewhere = replace(mixed, image_ids=mixed.image_ids + int(truth.image_ids.max()) + 1)
     more = Predictions.cat([elsewhere, mixed])
     assert measure_all(choose_protocols(ALL), truth, more) == pytest.approx(expected, nan_ok=True)
-
-
-def test_names_are_known_before_anything_is_evaluated(
-    truth: GroundTruth, predictions: Predictions
-) -> None:
-    truth = replace(
-        truth,
-        attribute_names=("night",),
-        video_attributes=np.ones((truth.videos.max() + 1, 1), bool),
-    )
-    protocols = choose_protocols(ALL)
-    names = names_of_numbers(protocols, truth)
-    assert names == list(measure_all(protocols, truth, predictions))
-    assert {"map", "vid/ap_50@night"} <= set(names)
 
 
 def rebuilt(truth: GroundTruth, frames: list[int]) -> GroundTruth:

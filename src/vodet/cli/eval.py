@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from vodet.cli.app import run
-from vodet.cli.streams import stream_factory
-from vodet.cli.train import build_trainer
+from vodet.augmented_stream import stream_factory
+from vodet.cli.app import config_dir, run
+from vodet.cli.train import build_trainer, measures_of
 from vodet.data.annotations.source import Source
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.frames.resize import OriginalSize
-from vodet.errors import ConfigError, DataError
-from vodet.inference.tubelet_linking import check_linking
-from vodet.metrics.predictions import Measure, Predictions
-from vodet.metrics.protocols import choose_protocols, measure_all
+from vodet.errors import ConfigError
+from vodet.evaluation.measures import Measures
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
 from vodet.streaming import StreamFactory, StreamingDetector
-from vodet.structures import GroundTruth
 from vodet.tasks.checkpoint import CARD_KEY, load, read_checkpoint
 from vodet.tasks.detection import VideoDetectionTask
-from vodet.tasks.evaluation import link_tubelets
 from vodet.tasks.report import PredictionsFile, json_text
 
 
@@ -39,71 +33,52 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         ConfigError: If it names a protocol or a linking that does not exist.
     """
-    check_linking(config.tubelet_linking)
-    stream = stream_factory(config.test_time_augmentation)
-    protocols = protocols_of(config, {})  # before anything is read
     trained: dict[str, Any] = {}
+    measures, stream = chosen(config, trained)  # before anything is read
     if config.ckpt:
         trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
-        protocols = protocols_of(config, trained)
-    measure = partial(measure_linked, protocols, config.tubelet_linking)
-    if config.ckpt:
-        result = evaluate_checkpoint(config, trained, stream, measure)
+        measures, stream = chosen(config, trained)
+        result = evaluate_checkpoint(config, trained, measures, stream)
     else:
-        result = evaluate_predictions(config, stream, measure)
+        result = evaluate_predictions(config, measures, stream)
     if result is None:  # not the first process
         return
     folder = Path(config.output or Path(config.ckpt or config.predictions).parent)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "eval.json").write_text(json_text(result))
     console = Console()
-    linkings = [] if config.tubelet_linking == "none" else [config.tubelet_linking]
-    for table in result_tables(list(protocols), linkings, result, console):
+    linkings = [] if measures.tubelet_linking == "none" else [measures.tubelet_linking]
+    for table in result_tables(list(measures.by_name), linkings, result, console):
         console.print(table)
     console.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
 
 
-def protocols_of(config: DictConfig, trained: dict[str, Any]) -> dict[str, Measure]:
-    """Return the protocols: as configured, else as in training, else COCO's.
+def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, StreamFactory]:
+    """Return what is computed and what detects: as configured, else as in training.
 
     Raises:
-        ConfigError: If there is none of a name, or the score threshold is no number.
+        ConfigError: If there is no such protocol, linking or view.
     """
-    names = config.protocols
-    if names is None:
-        names = (trained.get("data") or {}).get("protocols") or ["coco"]
-    threshold = config.steadiness.score_threshold
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-        msg = f"Expected steadiness.score_threshold to be a number, found {threshold}."
-        raise ConfigError(msg)
-    return choose_protocols([names] if isinstance(names, str) else names, float(threshold))
+    evaluation = plain(OmegaConf.load(config_dir() / "evaluation" / "coco.yaml"))
+    for values in (trained.get("evaluation"), plain(config.evaluation)):
+        evaluation = overlaid(evaluation, values)
+    return measures_of(evaluation), stream_factory(**evaluation["test_time_augmentation"])
 
 
-def measure_linked(
-    protocols: Mapping[str, Measure],
-    linking: str,
-    ground_truth: GroundTruth,
-    predictions: Predictions,
-) -> dict[str, float]:
-    """Measure detections as they are, and linked: these numbers start with its name and "/".
+def plain(config: Any) -> Any:
+    """Return a config as dicts and lists."""
+    return OmegaConf.to_container(config, resolve=True)
 
-    Raises:
-        DataError: If detections are to be linked and have scores below 0, as of a foreign file.
+
+def overlaid(below: dict[str, Any], above: Any) -> dict[str, Any]:
+    """Return a mapping with the values of another one, where these are not null.
+
+    Plain values, not OmegaConf's: an interpolation in a checkpoint is not to be resolved.
     """
-    result = measure_all(protocols, ground_truth, predictions)
-    if linking == "none":
-        return result
-    below = np.flatnonzero(predictions.scores < 0)
-    if below.size:
-        first = predictions.image_ids[below[0]]
-        msg = (
-            f"tubelet_linking={linking} needs scores from 0, found {below.size} of "
-            f"{len(predictions)} below, the first in image id {first}."
-        )
-        raise DataError(msg)
-    linked = link_tubelets(ground_truth, predictions, linking)
-    of_linked = measure_all(protocols, ground_truth, linked)
-    return result | {f"{linking}/{name}": value for name, value in of_linked.items()}
+    above = above if isinstance(above, dict) else {}
+    result = below | {key: above[key] for key in below if above.get(key) is not None}
+    groups = {key: value for key, value in below.items() if isinstance(value, dict)}
+    return result | {key: overlaid(value, above.get(key)) for key, value in groups.items()}
 
 
 def result_tables(
@@ -120,7 +95,7 @@ def result_tables(
 
 
 def evaluate_predictions(
-    config: DictConfig, stream: StreamFactory, measure: Measure
+    config: DictConfig, measures: Measures, stream: StreamFactory
 ) -> dict[str, float]:
     """Evaluate a COCO results file, without the model.
 
@@ -128,7 +103,10 @@ def evaluate_predictions(
         ConfigError: If the file or the annotations are not given, or views of frames are asked for.
     """
     if stream is not StreamingDetector:
-        msg = "test_time_augmentation needs a detector: ckpt=FILE. Found saved predictions only."
+        msg = (
+            "evaluation.test_time_augmentation needs a detector: ckpt=FILE. Found saved "
+            "predictions only."
+        )
         raise ConfigError(msg)
     if not config.predictions or not config.data.annotations:
         msg = (
@@ -139,11 +117,11 @@ def evaluate_predictions(
         raise ConfigError(msg)
     ground_truth = read_st_coco(config.data.annotations).ground_truth()
     predictions = read_predictions(config.predictions, ground_truth)
-    return measure(ground_truth, predictions)
+    return measures(ground_truth, predictions)
 
 
 def evaluate_checkpoint(
-    config: DictConfig, trained: dict[str, Any], stream: StreamFactory, measure: Measure
+    config: DictConfig, trained: dict[str, Any], measures: Measures, stream: StreamFactory
 ) -> dict[str, float] | None:
     """Stream the videos through the detector of a checkpoint; None on all but one process.
 
@@ -166,7 +144,7 @@ def evaluate_checkpoint(
     )
     callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
     trainer = build_trainer(config, *callbacks)
-    task = VideoDetectionTask(detector, measure=measure, stream=stream)
+    task = VideoDetectionTask(detector, measures=measures, stream=stream)
     trainer.validate(task, datamodule=data, verbose=False)
     return task.result if trainer.is_global_zero else None
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from vodet.augmented_stream import stream_factory
 from vodet.cli.app import run
-from vodet.cli.streams import stream_factory
 from vodet.errors import ConfigError
 from vodet.inference.prediction import predict_video
 from vodet.inference.reading import open_sources
@@ -25,7 +25,7 @@ def predict(config: DictConfig) -> None:
     """
     check_numbers(config)
     check_linking(config.tubelet_linking)
-    stream = stream_factory(config.test_time_augmentation)
+    stream = stream_factory(**config.test_time_augmentation)
     sources = open_sources(config.source)
     detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
     for source in sources:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,19 @@ from filelock import FileLock
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
+from vodet.augmented_stream import stream_factory
 from vodet.cli.app import run
 from vodet.data.clips.datamodule import ClipDataModule
+from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
+from vodet.evaluation.measures import Measures
 from vodet.files import remove_partial
-from vodet.metrics.predictions import Measure
-from vodet.metrics.protocols import (
-    HEADLINES,
-    LOWER_IS_BETTER,
-    choose_protocols,
-    measure_all,
-    names_of_numbers,
-)
+from vodet.metrics.protocols import HEADLINES, LOWER_IS_BETTER
+from vodet.streaming import StreamingDetector
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
@@ -49,7 +45,7 @@ def train(config: DictConfig) -> None:
         remove_partial(config.run_dir)
     trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
-        print_summary(trainer, Path(config.run_dir), data.best_by)
+        print_summary(trainer, Path(config.run_dir), config.evaluation.best_by)
 
 
 def continue_run(config: DictConfig) -> Path | None:
@@ -116,10 +112,13 @@ def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
     Raises:
         ConfigError: If a protocol does not exist, or has no such number as ``best_by``.
     """
+    measures = measures_of(config.evaluation)
+    stream = stream_factory(**config.evaluation.test_time_augmentation)
     prepare(config)
     data: ClipDataModule = instantiate(config.data)
-    protocols = choose_protocols(data.protocols)
-    check_best_by(data, protocols)
+    if stream is not StreamingDetector:  # each view resizes the frames itself
+        data.resize = OriginalSize()
+    check_best_by(data, measures, config.evaluation.best_by)
     detector: VideoDetector = instantiate(config.model, class_names=data.class_names)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     task = VideoDetectionTask(
@@ -128,13 +127,31 @@ def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
         schedule=instantiate(config.scheduler),
         config=resolved,
         compile_encoder=config.compile_encoder,
-        measure=partial(measure_all, protocols),
+        measures=measures,
+        stream=stream,
+        best_by=config.evaluation.best_by,
         seed=config.seed,
     )
     return data, task
 
 
-def check_best_by(data: ClipDataModule, protocols: Mapping[str, Measure]) -> None:
+def measures_of(evaluation: Mapping[str, Any]) -> Measures:
+    """Return what the group ``evaluation`` of a config says to compute.
+
+    Raises:
+        ConfigError: If there is no such protocol or linking, or the threshold is not a number.
+    """
+    threshold = evaluation["steadiness"]["score_threshold"]
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        msg = f"Expected evaluation.steadiness.score_threshold to be a number, found {threshold}."
+        raise ConfigError(msg)
+    names = evaluation["protocols"]
+    protocols = names if isinstance(names, list | ListConfig) else [names]
+    linking = str(evaluation["tubelet_linking"])
+    return Measures([str(name) for name in protocols], linking, float(threshold))
+
+
+def check_best_by(data: ClipDataModule, measures: Measures, best_by: str) -> None:
     """Make sure, before hours of training, that the number that tells the best will be there.
 
     Raises:
@@ -142,13 +159,14 @@ def check_best_by(data: ClipDataModule, protocols: Mapping[str, Measure]) -> Non
     """
     if data.val is None:
         return
-    names = names_of_numbers(protocols, data.val_index.ground_truth())
-    if data.best_by not in names or data.best_by.partition("@")[0] in LOWER_IS_BETTER:
-        headlines = [key for name in protocols for key in HEADLINES[name]]
-        usable = [key for key in headlines if key not in LOWER_IS_BETTER]
+    headline = best_by.partition("@")[0].removeprefix(f"{measures.tubelet_linking}/")
+    names = measures.names(data.val_index.ground_truth())
+    if best_by not in names or headline in LOWER_IS_BETTER:
+        usable = [key for name in measures.by_name for key in HEADLINES[name]]
         msg = (
-            f"data.best_by must be a number of data.protocols, which are {', '.join(protocols)}, "
-            f"and the higher the better; found {data.best_by!r}. Such are {', '.join(usable)}."
+            "evaluation.best_by must be a number of evaluation.protocols, which are "
+            f"{', '.join(measures.by_name)}, and the higher the better; found {best_by!r}. "
+            f"Such are {', '.join(key for key in usable if key not in LOWER_IS_BETTER)}."
         )
         raise ConfigError(msg)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-import numpy as np
-
 from vodet.errors import ConfigError
 from vodet.keys import positions_in
 from vodet.metrics import motion, track_length
@@ -88,12 +86,6 @@ def measure_all(
         headlines = [key for name in protocols for key in HEADLINES[name]]
         result |= {f"{key}@{attribute}": of_part[key] for key in headlines}
     return result
-
-
-def names_of_numbers(protocols: Mapping[str, Measure], ground_truth: GroundTruth) -> list[str]:
-    """Return the names of what `measure_all` computes on these data, without its cost."""
-    none = ground_truth.select(np.zeros(len(ground_truth.image_ids), bool))
-    return list(measure_all(protocols, none, Predictions.of_frames([], [])))
 
 
 def _measure_each(

@@ -7,18 +7,19 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vodet.data.clips.dataset import ClipDataset
+from vodet.data.clips.mixture import MixedClips
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError, TrainingError
-from vodet.metrics.distributed import copy_from_first
+from vodet.evaluation.evaluator import Evaluator, check_sharding
 from vodet.metrics.predictions import Measure
-from vodet.metrics.video_metric import VideoMetric
 from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import ClipBatch, VideoChunk
 from vodet.tasks.checkpoint import CARD_KEY, fitting_weights, model_card
-from vodet.tasks.evaluation import Evaluation
 from vodet.tasks.schedule import Schedule
 
 OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
@@ -36,8 +37,9 @@ class VideoDetectionTask(L.LightningModule):
         config: The resolved config of the run, kept in checkpoints: from its entry ``model``
             `vodet.load` rebuilds the detector.
         compile_encoder: Compile the backbone with ``torch.compile``.
-        measure: What an evaluation computes of all detections; COCO AP by default.
+        measures: What an evaluation computes of all detections; COCO AP by default.
         stream: Builds what detects in an evaluation, such as a `StreamingDetector`.
+        best_by: The number of an evaluation that the progress bar shows.
         seed: The random numbers of each epoch start from it, so that a resumed training goes on as
             the uninterrupted one would.
     """
@@ -50,8 +52,9 @@ class VideoDetectionTask(L.LightningModule):
         schedule: Schedule | None = None,
         config: dict[str, Any] | None = None,
         compile_encoder: bool = False,
-        measure: Measure | None = None,
+        measures: Measure | None = None,
         stream: StreamFactory = StreamingDetector,
+        best_by: str = "map",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -59,10 +62,11 @@ class VideoDetectionTask(L.LightningModule):
         self._optimizer = optimizer
         self._schedule = schedule
         self._config = config
-        self._measure = measure
+        self._measures = measures
         self._stream = stream
+        self._best_by = best_by
         self._seed = seed
-        self.evaluation: Evaluation | None = None
+        self.evaluator: Evaluator | None = None  # from the first evaluation on
         self.result: dict[str, float] | None = None  # of the last evaluation
         if compile_encoder:
             detector.backbone.compile()
@@ -84,6 +88,16 @@ class VideoDetectionTask(L.LightningModule):
             raise ConfigError(msg) from error
         return [optimizer], self._schedule(optimizer) if self._schedule else []
 
+    def on_train_start(self) -> None:
+        """Refuse a trainer that has divided the clips of the processes once more.
+
+        Raises:
+            ConfigError: If it has.
+        """
+        loader: Any = self.trainer.train_dataloader
+        if isinstance(getattr(loader, "dataset", None), MixedClips | ClipDataset):
+            check_sharding(loader)
+
     def on_train_epoch_start(self) -> None:
         """Start the epoch's random numbers from seed, epoch and process."""
         torch.manual_seed(self._seed + 100_003 * self.current_epoch + self.global_rank)
@@ -104,30 +118,40 @@ class VideoDetectionTask(L.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Begin an evaluation against the annotations of the data module."""
-        # Running statistics differ after a training step: each process has seen other clips.
-        copy_from_first(self.detector.buffers())
-        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning late
-        ground_truth = data.val_index.ground_truth()
-        metric = VideoMetric(ground_truth, self._measure)
-        self.evaluation = Evaluation(self._stream(self.detector), metric)
+        """Begin an evaluation.
+
+        Raises:
+            ConfigError: If the loader cannot be evaluated, see `Evaluator`.
+        """
+        loader = self._validation_loader()
+        if self.evaluator is None or self.evaluator.loader is not loader:
+            self.evaluator = Evaluator(self.detector, loader, self._measures, stream=self._stream)
+        self.evaluator.start()
 
     def validation_step(self, chunk: VideoChunk) -> None:
         """Stream a chunk of a video."""
-        if self.evaluation is not None:
-            self.evaluation.update(chunk)
+        if self.evaluator is not None:
+            self.evaluator.update(chunk)
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the metric, once, on the detections of all processes, and log it."""
-        if self.evaluation is not None:
-            self.result = self.evaluation.metric.compute()
-            shown = getattr(self.trainer.datamodule, "best_by", "map")  # type: ignore[attr-defined]
-            for name, value in self.result.items():
-                # Equal on all processes: the maximum keeps it, where a mean would round.
-                self.log(
-                    f"val/{name}", value, prog_bar=name == shown, reduce_fx="max", sync_dist=True
-                )
-            self.evaluation = None
+        """Compute the numbers, once, of the detections of all processes, and log them."""
+        if self.evaluator is None:
+            return
+        limit = self.trainer.limit_val_batches  # all of them: the float 1.0
+        is_limited = self.trainer.sanity_checking or isinstance(limit, int) or limit < 1
+        self.result = self.evaluator.compute(only_processed=is_limited)
+        self.evaluator.reset()
+        for name, value in self.result.items():
+            # Equal on all processes: the maximum keeps it, where a mean would round.
+            is_shown = name == self._best_by
+            self.log(f"val/{name}", value, prog_bar=is_shown, reduce_fx="max", sync_dist=True)
+
+    def _validation_loader(self) -> Any:
+        trainer = self.trainer
+        is_fitting = trainer.state.fn == TrainerFn.FITTING
+        # Not trainer.val_dataloaders: in validate() after fit() these are still the ones of fit().
+        loop = trainer.fit_loop.epoch_loop.val_loop if is_fitting else trainer.validate_loop
+        return loop._combined_loader.flattened[0]  # type: ignore[union-attr]  # set by now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what `vodet.load` needs: version, class names and the config."""

@@ -97,13 +97,12 @@ class PredictionsFile(Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Bring the detections of all processes together and write them on one."""
-        if not isinstance(pl_module, VideoDetectionTask) or pl_module.evaluation is None:
+        if not isinstance(pl_module, VideoDetectionTask) or pl_module.evaluator is None:
             return
-        metric = pl_module.evaluation.metric
-        predictions = metric.gather()
-        if predictions is not None:
+        processed = pl_module.evaluator.gather()
+        if processed is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_predictions(self._path, metric.ground_truth, predictions)
+            write_predictions(self._path, pl_module.evaluator.ground_truth, processed[1])
 
 
 def json_text(values: dict[str, Any]) -> str:

@@ -4,8 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
+from torch import distributed
 
+from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler, deal_videos
+from vodet.data.clips.video_chunks import VideoChunkDataset
 from vodet.errors import DataError
 
 
@@ -49,8 +52,10 @@ def test_the_rest_is_another_one_in_each_epoch():
 
 
 def test_fewer_clips_than_processes():
-    with pytest.raises(DataError, match=r"3 processes needs at least as many clips, found 2"):
-        ClipSampler(2, world_size=3)
+    sampler = ClipSampler(2, rank=0, world_size=3)
+    for ask in (len, list):
+        with pytest.raises(DataError, match=r"3 processes needs at least as many clips, found 2"):
+            ask(sampler)
 
 
 def test_videos_are_dealt_longest_first_to_the_least_loaded():
@@ -77,12 +82,25 @@ def test_videos_are_dealt_whole_once_and_nearly_evenly():
         assert max(sum(lengths[v] for v in hand) for hand in hands) <= 4 / 3 * best
 
 
-def test_chunks_of_a_process_are_those_of_its_videos_in_order():
-    chunks = [range(3), range(3, 5), range(5, 6)]
-    samplers = [
-        WholeVideoSampler([30, 20, 10], chunks, rank=rank, world_size=4) for rank in range(4)
-    ]
+def test_chunks_of_a_process_are_those_of_its_videos_in_order(source):
+    dataset = VideoChunkDataset(read_st_coco(source.annotations), source.images, chunk_size=3)
+    samplers = [WholeVideoSampler(dataset, rank=rank, world_size=4) for rank in range(4)]
 
-    assert [list(sampler) for sampler in samplers] == [[0, 1, 2], [3, 4], [5], [-1]]
-    assert [len(sampler) for sampler in samplers] == [3, 2, 1, 1]
-    assert list(WholeVideoSampler([30, 20, 10], chunks)) == [0, 1, 2, 3, 4, 5]
+    assert dataset.video_lengths == [7, 2, 1]
+    assert [list(sampler) for sampler in samplers] == [[0, 1, 2], [3], [4], [-1]]
+    assert [len(sampler) for sampler in samplers] == [3, 1, 1, 1]
+    assert list(WholeVideoSampler(dataset)) == [0, 1, 2, 3, 4]
+
+
+def test_samplers_ask_for_the_process_when_they_are_iterated(source, monkeypatch):
+    dataset = VideoChunkDataset(read_st_coco(source.annotations), source.images, chunk_size=3)
+    videos, clips = WholeVideoSampler(dataset), ClipSampler(10)
+    assert (len(videos), len(clips)) == (5, 10)
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+
+    assert list(videos) == [3, 4]
+    assert (len(videos), len(clips)) == (2, 5)
+    assert list(clips) == list(ClipSampler(10, rank=1, world_size=2))

@@ -253,6 +253,8 @@ class VideoIndex(Columns):
             iscrowd=self.iscrowd,
             attribute_names=self.attribute_names,
             video_attributes=self.video_attributes,
+            video_names=tuple(self.video_names),
+            source=self.source,
         )
         return everything.select(self.is_annotated)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from vodet.data.annotations.index import VideoIndex
 from vodet.data.annotations.st_coco import read_st_coco
-from vodet.errors import DataError
-from vodet.structures import NO_CATEGORY
+from vodet.errors import ConfigError, DataError
+from vodet.structures import NO_CATEGORY, GroundTruth
+
+Labelled = TypeVar("Labelled", VideoIndex, GroundTruth)
 
 
 @dataclass(frozen=True)
@@ -55,27 +58,31 @@ def read_source(source: Source, name: str) -> VideoIndex:
     return read_st_coco(source.annotations)
 
 
-def match_classes(index: VideoIndex, class_names: Sequence[str]) -> VideoIndex:
-    """Give an index the labels of given classes, by their names.
+def match_classes(data: Labelled, class_names: Sequence[str]) -> Labelled:
+    """Give annotations the labels of a detector, by the names of the classes.
 
-    Category ids stay those of the index, so that predictions fit its file; a class that it lacks
-    has ``NO_CATEGORY``.
+    Category ids stay those of the annotations, so that predictions fit their file; a class that
+    they lack has ``NO_CATEGORY``.
+
+    Args:
+        data: The annotations.
+        class_names: Classes of the detector.
 
     Raises:
-        DataError: If the index has a class that is not among the given ones.
+        ConfigError: If the annotations have a class that is not among the given ones.
     """
-    unknown = [name for name in index.class_names if name not in class_names]
+    unknown = [name for name in data.class_names if name not in class_names]
     if unknown:
         msg = (
-            f"{index.source} has classes that the training data lack: {', '.join(unknown)}. "
-            f"Known are: {', '.join(class_names)}."
+            f"{data.source} has classes that the detector lacks: {', '.join(unknown)}. The classes "
+            f"of the detector, which are those of its training data, are: {', '.join(class_names)}."
         )
-        raise DataError(msg)
-    ids = dict(zip(index.class_names, index.category_ids.tolist(), strict=True))
-    labels = np.array([class_names.index(name) for name in index.class_names], np.int16)
+        raise ConfigError(msg)
+    ids = dict(zip(data.class_names, data.category_ids.tolist(), strict=True))
+    labels = [class_names.index(name) for name in data.class_names]
     return replace(
-        index,
+        data,
         class_names=tuple(class_names),
         category_ids=np.array([ids.get(name, NO_CATEGORY) for name in class_names], np.int64),
-        labels=labels[index.labels],
+        labels=np.array(labels, data.labels.dtype)[data.labels],
     )

@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 import cv2
-import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
@@ -34,8 +33,8 @@ _log = logging.getLogger(__name__)
 class ClipDataModule(LightningDataModule):
     """Batches of clips for training and chunks of whole videos for evaluation.
 
-    Both are split over the processes of the trainer here, exactly, so the trainer must not do it
-    again: ``use_distributed_sampler=False``.
+    Both are split over the processes here, exactly, so the trainer must not do it again:
+    ``use_distributed_sampler=False``. The loaders can also be made without a trainer.
 
     Args:
         train: Data to train on; None where there is no training.
@@ -63,8 +62,6 @@ class ClipDataModule(LightningDataModule):
         on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
             ``skip`` leaves it out and logs, at the end of the epoch, how many there were.
         seed: Decides the order of clips and all that is drawn for them.
-        protocols: How detections on these data are evaluated, see `vodet.metrics.protocols`.
-        best_by: The number of an evaluation that tells the best training.
         pin_memory: Whether batches are pinned; None means where there is a CUDA device.
         multiprocessing_context: How workers are started: ``fork``, ``spawn`` or ``forkserver``;
             None leaves it to the platform.
@@ -97,8 +94,6 @@ class ClipDataModule(LightningDataModule):
         size_divisor: int = 32,
         on_bad_frame: OnBadFrame = "raise",
         seed: int = 0,
-        protocols: str | Sequence[str] = ("coco",),
-        best_by: str = "map",
         pin_memory: bool | None = None,
         multiprocessing_context: str | None = None,
     ) -> None:
@@ -129,8 +124,6 @@ class ClipDataModule(LightningDataModule):
         self.size_divisor = size_divisor
         self.on_bad_frame = on_bad_frame
         self.seed = seed
-        self.protocols = (protocols,) if isinstance(protocols, str) else tuple(protocols)
-        self.best_by = best_by
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.multiprocessing_context = multiprocessing_context
 
@@ -156,8 +149,8 @@ class ClipDataModule(LightningDataModule):
         """The data to train on, those of ``train`` first, with the same labels.
 
         Raises:
-            ConfigError: If no ``train`` is set.
-            DataError: If something is not there or not right, or has a class that is not known.
+            ConfigError: If no ``train`` is set, or it has a class that is not known.
+            DataError: If something is not there or not right.
         """
         for name, index in zip(self._train_sources, self._train_indexes, strict=True):
             if lacking := [known for known in self.class_names if known not in index.class_names]:
@@ -170,8 +163,8 @@ class ClipDataModule(LightningDataModule):
         """The data to evaluate on, read once, with the labels of the training data.
 
         Raises:
-            ConfigError: If no ``val`` is set.
-            DataError: If it is not there or not right, or has a class that is not known.
+            ConfigError: If no ``val`` is set, or it has a class that is not known.
+            DataError: If it is not there or not right.
         """
         index = read_source(self._source("val"), "val")
         if self._class_names is None and self.train is None:
@@ -197,10 +190,7 @@ class ClipDataModule(LightningDataModule):
             ]
         )
         weights = dataset.weights([source.share for source in sources], self.balance_classes)
-        rank, world_size = self._rank_and_world_size()
-        sampler = ClipSampler(
-            len(dataset), weights=weights, rank=rank, world_size=world_size, seed=self.seed
-        )
+        sampler = ClipSampler(len(dataset), weights=weights, seed=self.seed)
         collate = partial(collate_clips, size_divisor=self.size_divisor)
         return self._loader(dataset, sampler, batch_size=self.batch_size, collate_fn=collate)
 
@@ -219,20 +209,14 @@ class ClipDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[VideoChunk]:
         """Return chunks of consecutive frames of whole videos, in order."""
-        index = self.val_index
         dataset = VideoChunkDataset(
-            index,
+            self.val_index,
             self._source("val").images,
             resize=self.resize,
             chunk_size=self.chunk_size,
             on_bad_frame=self.on_bad_frame,
         )
-        rank, world_size = self._rank_and_world_size()
-        lengths = np.diff(index.video_starts).tolist()
-        sampler = WholeVideoSampler(
-            lengths, dataset.chunks_of_video, rank=rank, world_size=world_size
-        )
-        return self._loader(dataset, sampler, batch_size=None)
+        return self._loader(dataset, WholeVideoSampler(dataset), batch_size=None)
 
     def transfer_batch_to_device(
         self, batch: ClipBatch | VideoChunk, device: torch.device, dataloader_idx: int
@@ -246,10 +230,6 @@ class ClipDataModule(LightningDataModule):
             msg = f"data.{name} is not set: set data.{name}.annotations and data.{name}.images."
             raise ConfigError(msg)
         return source
-
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        trainer = self.trainer
-        return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
 
     def _loader(self, dataset: Any, sampler: Any, **options: Any) -> DataLoader[Any]:
         if self.num_workers > 0:

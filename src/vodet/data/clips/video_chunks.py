@@ -12,7 +12,7 @@ from vodet.data.frames.frame_reader import FrameReader, OnBadFrame
 from vodet.data.frames.resize import OriginalSize
 from vodet.errors import FrameError
 from vodet.stages import FrameResize
-from vodet.structures import VideoChunk
+from vodet.structures import GroundTruth, VideoChunk
 
 NO_VIDEO = -1
 
@@ -42,6 +42,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         on_bad_frame: OnBadFrame = "raise",
     ) -> None:
         self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
+        self.video_lengths: list[int] = np.diff(index.video_starts).tolist()
         self.chunks: list[range] = []
         self.chunks_of_video: list[range] = []
         for video in range(index.num_videos):
@@ -51,6 +52,11 @@ class VideoChunkDataset(Dataset[VideoChunk]):
                 frames[start : start + chunk_size] for start in range(0, len(frames), chunk_size)
             ]
             self.chunks_of_video.append(range(first, len(self.chunks)))
+
+    @property
+    def ground_truth(self) -> GroundTruth:
+        """The annotations of the annotated frames: what detections are measured against."""
+        return self.reader.index.ground_truth()
 
     def __len__(self) -> int:
         return len(self.chunks)

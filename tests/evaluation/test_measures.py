@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from metrics.tracked import found, moving_objects, noisy_detections, one_video
+from vodet.errors import ConfigError
+from vodet.evaluation.measures import Measures, link_tubelets
 from vodet.inference.streams import RescoringStream
 from vodet.inference.tubelet_linking import LINKINGS, link_video
 from vodet.metrics.predictions import Predictions
+from vodet.metrics.protocols import HEADLINES
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import Detections, FrameDetections, GroundTruth
-from vodet.tasks.evaluation import link_tubelets
 
 BOX = [0.0, 0.0, 10.0, 10.0]
 
@@ -99,6 +101,24 @@ def test_rescoring_online_is_rescoring_frame_by_frame(chunk: int) -> None:
         expected = detections_of(linked, truth.image_ids[frames].tolist())
         for answer, frame in zip(answers, expected, strict=True):
             torch.testing.assert_close(dict(answer.detections), dict(frame), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("linking", ["none", "seq_nms"])
+def test_names_are_known_before_anything_is_evaluated(linking: str) -> None:
+    rng = np.random.default_rng(3)
+    truth = moving_objects(rng, videos=2, attributes={"night": [1]})
+    measures = Measures(tuple(HEADLINES), linking)
+    names = measures.names(truth)
+    assert names == list(measures(truth, noisy_detections(rng, truth)))
+    assert {"map", "vid/ap_50@night"} <= set(names)
+    assert ("seq_nms/vid/ap_50@night" in names) == (linking == "seq_nms")
+
+
+def test_choices_that_are_not_there() -> None:
+    with pytest.raises(ConfigError, match=r"one or more of coco, vid, .*, found \['voc'\]"):
+        Measures("voc")
+    with pytest.raises(ConfigError, match=r"tubelet_linking must be one of none, seq_nms, "):
+        Measures(tubelet_linking="nms")
 
 
 def detections_of(predictions: Predictions, image_ids: list[int]) -> list[Detections]:

@@ -1,0 +1,265 @@
+"""The evaluation of a detector: stream whole videos, gather the detections, measure them once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from vodet.data.annotations.source import match_classes
+from vodet.data.clips.datamodule import ClipDataModule
+from vodet.data.clips.sampler import process_of
+from vodet.detector import VideoDetector
+from vodet.errors import ConfigError, DataError
+from vodet.evaluation.measures import Measures
+from vodet.evaluation.processes import copy_from_first, gather_to_first, on_first
+from vodet.keys import positions_in
+from vodet.metrics.predictions import Measure, Predictions
+from vodet.streaming import StreamFactory, StreamingDetector
+from vodet.structures import FrameDetections, FrameInfo, GroundTruth, VideoChunk
+
+_log = logging.getLogger(__name__)
+
+Processed = tuple[np.ndarray, Predictions]  # image ids of the processed frames, their detections
+
+
+class Evaluator:
+    """Evaluates a detector on whole videos; the numbers are the same on any number of processes.
+
+    Each process streams its own videos through the detector. `compute`, which all processes must
+    call, brings the detections to the first process, measures them there once and returns the
+    numbers on all. A frame that was processed by no process, or by two, is an error.
+
+    Args:
+        detector: The detector. It is in evaluation mode while it detects; afterwards its mode is
+            as before.
+        data: A `ClipDataModule`, of which ``val`` is evaluated, or a loader: its own, or another
+            one of `VideoChunk` from a data set that has a ``ground_truth``, such as
+            `VideoChunkDataset`. `WholeVideoSampler` gives each process its videos.
+        measures: What is computed of the detections; COCO AP by default.
+        stream: Builds what detects, such as a `StreamingDetector`.
+
+    Raises:
+        ConfigError: If the loader cannot be evaluated: it has no ground truth, or a class that the
+            detector lacks, or `DistributedSampler` divides its videos.
+
+    Example:
+        ::
+
+            detector = vodet.load("best.ckpt")
+            data = vodet.ClipDataModule(
+                val=vodet.Source("val.json", "frames"),
+                class_names=detector.class_names,
+                resize=detector.resize,
+            )
+            numbers = vodet.Evaluator(detector, data).run()
+            print(numbers["map"], numbers["map_50"])
+    """
+
+    def __init__(
+        self,
+        detector: VideoDetector,
+        data: ClipDataModule | DataLoader[VideoChunk],
+        measures: Measure | None = None,
+        *,
+        stream: StreamFactory = StreamingDetector,
+    ) -> None:
+        self.detector = detector
+        self.loader = data.val_dataloader() if isinstance(data, ClipDataModule) else data
+        self.measures = measures or Measures()
+        self.ground_truth = match_classes(ground_truth_of(self.loader), detector.class_names)
+        self._stream = stream(detector)
+        self._processed: list[np.ndarray] = []
+        self._found: list[Predictions] = []
+        self._infos: list[FrameInfo] = []  # of the frames of the current video
+        if self.ground_truth.iscrowd.all() and process_of()[0] == 0:
+            _log.warning("%s has no objects: AP is not a number.", self.ground_truth.source)
+
+    def run(self) -> dict[str, float]:
+        """Evaluate the detector on all videos and return the numbers."""
+        self.start()
+        for chunk in self.loader:
+            self.update(chunk)
+        return self.compute()
+
+    def start(self) -> None:
+        """Begin a new evaluation, on all processes."""
+        self.reset()
+        # Running statistics differ after a training step: each process has seen other clips.
+        copy_from_first(self.detector.buffers())
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._processed.clear()
+        self._found.clear()
+
+    def update(self, chunk: VideoChunk) -> None:
+        """Process the next frames.
+
+        Raises:
+            DataError: If they do not go on where the last chunk of the video ended.
+        """
+        if chunk.is_first:
+            self._stream.reset()
+            self._infos = []
+        else:
+            _check_goes_on(self._infos, chunk.infos)
+        self._infos += chunk.infos
+        with _evaluation_mode(self.detector):
+            answers = self._push(chunk)
+            if chunk.is_last:
+                answers += self._stream.flush()
+        self._keep(answers)
+
+    def _push(self, chunk: VideoChunk) -> list[FrameDetections]:
+        answers: list[FrameDetections] = []
+        start = 0
+        for (original_size, size), run in groupby(
+            chunk.infos, key=lambda info: (info.original_size, info.size)
+        ):
+            end = start + len(list(run))
+            answers += self._stream.push_resized(chunk.frames[start:end], original_size, size)
+            start = end
+        return answers
+
+    def _keep(self, answers: list[FrameDetections]) -> None:
+        """Keep which frames were processed, and the detections of those that are annotated."""
+        infos = [self._infos[answer.frame_index] for answer in answers]
+        self._processed.append(np.array([info.image_id for info in infos], np.int64))
+        annotated = [
+            (info.image_id, answer.detections)
+            for info, answer in zip(infos, answers, strict=True)
+            if info.is_annotated
+        ]
+        image_ids, detections = zip(*annotated, strict=True) if annotated else ((), ())
+        self._found.append(Predictions.of_frames(image_ids, detections))
+
+    def gather(self) -> Processed | None:
+        """Return what all processes have, detections by image id, on the first; None elsewhere.
+
+        Raises:
+            DataError: If a frame was processed twice; on all processes.
+        """
+        nothing = Predictions.of_frames([], [])
+        own = np.concatenate([nothing.image_ids, *self._processed])
+        parts = gather_to_first((own, Predictions.cat([nothing, *self._found])))
+        on_first(_check_processed_once, parts)
+        if parts is None:
+            return None
+        image_ids, found = zip(*parts, strict=True)
+        return np.concatenate(image_ids), Predictions.cat(found).by_image()
+
+    def compute(self, *, only_processed: bool = False) -> dict[str, float]:
+        """Measure the detections of all processes and return the numbers on each.
+
+        Args:
+            only_processed: Measure on the frames that were processed, and warn, where they are
+                not all.
+
+        Raises:
+            DataError: If an annotated frame was not processed, or one twice; on all processes.
+        """
+        return on_first(partial(self._measured, only_processed), self.gather())
+
+    def _measured(self, only_processed: bool, processed: Processed) -> dict[str, float]:
+        image_ids, predictions = processed
+        truth = self.ground_truth
+        is_processed = positions_in(image_ids, truth.image_ids) >= 0
+        if not is_processed.all():
+            if not only_processed:
+                raise DataError(_not_processed(truth, np.flatnonzero(~is_processed)))
+            message = "Evaluated on %d of %d annotated frames only, as asked for."
+            _log.warning(message, is_processed.sum(), len(is_processed))
+            truth = truth.select(is_processed)
+        unknown = predictions.image_ids[positions_in(truth.image_ids, predictions.image_ids) < 0]
+        if unknown.size:
+            msg = f"Expected detections of annotated frames only, found image id {unknown[0]}."
+            raise DataError(msg)
+        return self.measures(truth, predictions)
+
+
+def ground_truth_of(loader: Any) -> GroundTruth:
+    """Return the annotations of the data set of a loader.
+
+    Raises:
+        ConfigError: If it has none, or the loader cannot be evaluated.
+    """
+    check_sharding(loader)
+    ground_truth = getattr(getattr(loader, "dataset", None), "ground_truth", None)
+    if not isinstance(ground_truth, GroundTruth):
+        msg = (
+            "An evaluation needs a DataLoader whose data set has a ground_truth, such as "
+            "ClipDataModule(val=...).val_dataloader() or one of a VideoChunkDataset; found "
+            f"{type(loader).__name__} of {type(getattr(loader, 'dataset', None)).__name__}."
+        )
+        raise ConfigError(msg)
+    return ground_truth
+
+
+def check_sharding(loader: Any) -> None:
+    """Make sure that whole videos, or clips, are divided among the processes only once.
+
+    Raises:
+        ConfigError: If Lightning's trainer has put its own sampler into the loader.
+    """
+    if isinstance(getattr(loader, "sampler", None), DistributedSampler):
+        msg = (
+            "Expected a loader that divides its data among the processes by a sampler of vodet, "
+            "found a DistributedSampler: it splits videos and leaves frames out. Make the trainer "
+            "with L.Trainer(use_distributed_sampler=False, ...); in a loader of your own, use "
+            "WholeVideoSampler."
+        )
+        raise ConfigError(msg)
+
+
+@contextmanager
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def _check_goes_on(before: list[FrameInfo], after: tuple[FrameInfo, ...]) -> None:
+    last, first = before[-1] if before else None, after[0]
+    if last and last.video == first.video and last.frame_number < first.frame_number:
+        return
+    msg = (
+        "Expected the chunks of each video in order, one video after the other; found "
+        f"{first} after {last or 'none of its video'}. Do not shuffle the loader."
+    )
+    raise DataError(msg)
+
+
+def _check_processed_once(parts: list[Processed]) -> None:
+    image_ids, counts = np.unique(np.concatenate([own for own, _ in parts]), return_counts=True)
+    twice = image_ids[counts > 1]
+    if twice.size:
+        msg = (
+            f"Expected each frame to be processed once, found {twice.size} processed more often, "
+            f"the first image id {twice[0]}. Each video belongs to one process: use "
+            "WholeVideoSampler."
+        )
+        raise DataError(msg)
+
+
+def _not_processed(truth: GroundTruth, missing: np.ndarray) -> str:
+    first = missing[0]
+    video = truth.videos[first]
+    name = repr(truth.video_names[video]) if truth.video_names else f"number {video}"
+    return (
+        f"Expected all {len(truth.image_ids)} annotated frames to be processed, found "
+        f"{len(missing)} that were not, the first image id {truth.image_ids[first]} of video "
+        f"{name}. The loader must give each video from its first to its last frame."
+    )

@@ -1,0 +1,100 @@
+"""What an evaluation computes of the detections of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vodet.errors import DataError
+from vodet.inference.tubelet_linking import LINKINGS, check_linking
+from vodet.keys import positions_in
+from vodet.metrics.predictions import Measure, Predictions
+from vodet.metrics.protocols import choose_protocols, measure_all
+from vodet.structures import GroundTruth
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The numbers of one or more evaluation protocols.
+
+    Args:
+        protocols: One or more of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and
+            ``steadiness``.
+        tubelet_linking: ``seq_nms``, ``rescore`` or ``rescore_online`` measures the detections
+            twice: as they are and after this linking, as ``seq_nms/map`` and so on; ``none`` as
+            they are only.
+        score_threshold: The lowest score that counts as found for ``steadiness``.
+
+    Raises:
+        ConfigError: If there is no such protocol or linking.
+    """
+
+    protocols: str | Sequence[str] = ("coco",)
+    tubelet_linking: str = "none"
+    score_threshold: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_linking(self.tubelet_linking)
+        _ = self.by_name
+
+    @property
+    def by_name(self) -> dict[str, Measure]:
+        """The protocols by name."""
+        names = [self.protocols] if isinstance(self.protocols, str) else self.protocols
+        return choose_protocols(names, self.score_threshold)
+
+    def __call__(self, ground_truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
+        """Measure the detections of a data set.
+
+        Raises:
+            DataError: If detections with scores below 0, as of a foreign file, are to be linked.
+        """
+        result = measure_all(self.by_name, ground_truth, predictions)
+        if self.tubelet_linking == "none":
+            return result
+        _check_scores(predictions, self.tubelet_linking)
+        linked = link_tubelets(ground_truth, predictions, self.tubelet_linking)
+        of_linked = measure_all(self.by_name, ground_truth, linked)
+        return result | {f"{self.tubelet_linking}/{name}": of_linked[name] for name in of_linked}
+
+    def names(self, ground_truth: GroundTruth) -> list[str]:
+        """Return the names of the numbers for these data, without the cost of computing them."""
+        no_frames = ground_truth.select(np.zeros(len(ground_truth.image_ids), bool))
+        return list(self(no_frames, Predictions.of_frames([], [])))
+
+
+def _check_scores(predictions: Predictions, linking: str) -> None:
+    below = np.flatnonzero(predictions.scores < 0)
+    if below.size:
+        msg = (
+            f"tubelet_linking={linking} needs scores from 0, found {below.size} of "
+            f"{len(predictions)} below, the first in image id {predictions.image_ids[below[0]]}."
+        )
+        raise DataError(msg)
+
+
+def link_tubelets(ground_truth: GroundTruth, predictions: Predictions, linking: str) -> Predictions:
+    """Link the detections of whole videos.
+
+    Frames are neighbours if no annotated frame of the video is between them.
+
+    Args:
+        ground_truth: Says which frames make a video, in which order; no more of it is used.
+        predictions: Of annotated frames.
+        linking: A name in `LINKINGS`.
+
+    Returns:
+        What is kept, by image id, best first, with new scores.
+    """
+    order = np.lexsort((ground_truth.frame_numbers, ground_truth.videos))
+    apart = np.diff(ground_truth.videos[order], prepend=ground_truth.videos[order][:1]) != 0
+    numbers = np.empty(len(order), np.int64)
+    numbers[order] = np.arange(len(order)) + np.cumsum(apart)  # one is left out between videos
+    frames = numbers[positions_in(ground_truth.image_ids, predictions.image_ids)]
+    rows, scores = LINKINGS[linking](
+        frames, predictions.boxes, predictions.scores, predictions.labels
+    )
+    kept = replace(predictions[rows], scores=scores)
+    return kept[np.lexsort((-kept.scores, kept.image_ids))]
