@@ -233,10 +233,12 @@ def test_the_process_ends_in_order_after_a_failure_in_evaluation(
 
 
 def test_a_size_that_the_model_cannot_take(fails: Fails, tmp_path: Path) -> None:
-    made_for_one_size = ("model.backbone.name=vit_tiny_patch16_224", "model.backbone.strides=[16]")
-    message = fails("train", *SMALL, f"run_dir={tmp_path}", *made_for_one_size)
-    assert message.startswith("vit_tiny_patch16_224 does not take frames of ")
-    assert "Give the size to the model as img_size=[height, width]" in message
+    hiera = ("model.backbone.name=hiera_tiny_224", f"run_dir={tmp_path}")
+    assert fails("train", *SMALL, *hiera).startswith(
+        "hiera_tiny_224 is built for one size of frames: expected model.backbone.img_size=["
+    )
+    message = fails("train", *SMALL, *hiera, "model.backbone.img_size=[32,32]")
+    assert message.startswith("hiera_tiny_224 is built for frames of at most 32 x 32 (height x wid")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -27,7 +27,7 @@ EXPERIMENTS = sorted(
 
 # Two steps of small detectors; all else is as the experiment says.
 SMALL = (
-    "model/backbone=resnet10t",
+    "model/backbone=timm",
     "model.backbone.name=test_resnet",
     "model.backbone.pretrained=false",
     "data.resize.short_side=64",
