@@ -33,7 +33,7 @@ def module(source, **options):
             albumentations.HorizontalFlip(p=0.5),
             albumentations.RandomBrightnessContrast(p=0.5),
         ],
-        "temporal_dropout": TemporalDropout(past=1),
+        "temporal_dropout": TemporalDropout(past=1, future=0),
         "memory_windows": 1,
         "chunk_size": 3,
         "pin_memory": False,
