@@ -96,6 +96,11 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
             "There is no config key 'window.x'. Valid keys of window: past, future, frame_stride.",
         ),
         (
+            "train optimizer.groups.backbone.lr=1e-5",
+            "There is no config key 'optimizer.groups.backbone.lr'. To put it into "
+            "optimizer.groups: +optimizer.groups.backbone.lr=VALUE.",
+        ),
+        (
             "train model/fusoin=stf",
             "There is no group 'model/fusoin'. Did you mean model/fusion?",
         ),
@@ -192,6 +197,12 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ("model.fusion.merge=ad", "merge must be one of concat, add; found 'ad'."),
         ("model.backbone.name=resnet10", "Did you mean resnet10t"),
         ("+optimizer.lrr=1", "The optimizer cannot be built: AdamW.__init__() got an unexpected"),
+        (
+            "+optimizer.groups.bakbone.lr=1",
+            "optimizer.groups: the detector has no part 'bakbone' with parameters. Did you mean "
+            "backbone? There are: backbone, ",
+        ),
+        ("+optimizer.groups.head.lr=-1", "optimizer.groups.head: Invalid learning rate: -1"),
         ("optimizer.lr=-1", "The optimizer cannot be built: Invalid learning rate: -1"),
         (
             "trainer.accelerator=gpuu",
