@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vodet.cli.app import config_dir
+from vodet.cli.experiments import experiments, register_experiments
 from vodet.cli.train import begin, build, build_trainer
 from vodet.data.generated.synthetic import SyntheticConfig, generate
 from vodet.errors import ConfigError
@@ -30,6 +31,7 @@ def groups() -> list[str]:
 
 
 CHOICES = [(group, option) for group in groups() for option in options(group)]
+PAIRS = experiments(config_dir())
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,8 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "model.backbone.pretrained=false",
         "trainer.accelerator=cpu",
     ]
+
+    register_experiments(config_dir())
 
     def compose_(*choices: str) -> DictConfig:
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -106,6 +110,29 @@ def test_choice_builds(group: str, option: str, compose) -> None:
         part = part.net if isinstance(part, PlainMapFusion) else part
         target = OmegaConf.load(config_dir() / group / f"{option}.yaml").get("_target_")
         assert target is None or target.endswith(f".{type(part).__name__}")
+
+
+def test_data_sets_and_methods_make_experiments_without_a_file() -> None:
+    data = {"cityscapes", "custom", "imagenet_vid", "imagenet_vid_det", "kitti_mots", "mot17"}
+    data |= {"synthetic", "uavdt"}
+    methods = {"centernet", "faster_rcnn", "selsa", "sltnet", "stf"}
+    files = {"cityscapes_sltnet"} | {
+        f"imagenet_vid_{m}" for m in ("faster_rcnn", "selsa", "sltnet")
+    }
+    assert set(PAIRS) == {f"{d}_{m}" for d in data for m in methods} - files
+    assert files <= set(options("experiment"))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_experiment_without_a_file_is_its_data_set_with_its_method(name: str, compose) -> None:
+    # The method's own backbone is built by the test of the method.
+    small = "model.backbone.name=test_resnet"
+    data, method = PAIRS[name]
+    config = compose(f"experiment={name}", small)
+    assert config == compose(f"data={data}", f"method={method}", f"name={name}", small)
+    data_module, task = build(config)
+    assert task.detector.window == data_module.window == instantiate(config.window)
+    assert data_module.best_by == config.data.best_by
 
 
 @pytest.mark.parametrize(

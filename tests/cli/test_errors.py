@@ -96,6 +96,11 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
             "There is no config key 'window.x'. Valid keys of window: past, future, frame_stride.",
         ),
         (
+            "train optimizer.groups.backbone.lr=1e-5",
+            "There is no config key 'optimizer.groups.backbone.lr'. To put it into "
+            "optimizer.groups: +optimizer.groups.backbone.lr=VALUE.",
+        ),
+        (
             "train model/fusoin=stf",
             "There is no group 'model/fusoin'. Did you mean model/fusion?",
         ),
@@ -195,6 +200,12 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ("model.fusion.merge=ad", "merge must be one of concat, add; found 'ad'."),
         ("model.backbone.name=resnet10", "Did you mean resnet10t"),
         ("+optimizer.lrr=1", "The optimizer cannot be built: AdamW.__init__() got an unexpected"),
+        (
+            "+optimizer.groups.bakbone.lr=1",
+            "optimizer.groups: the detector has no part 'bakbone' with parameters. Did you mean "
+            "backbone? There are: backbone, ",
+        ),
+        ("+optimizer.groups.head.lr=-1", "optimizer.groups.head: Invalid learning rate: -1"),
         ("optimizer.lr=-1", "The optimizer cannot be built: Invalid learning rate: -1"),
         (
             "trainer.accelerator=gpuu",
@@ -236,10 +247,12 @@ def test_the_process_ends_in_order_after_a_failure_in_evaluation(
 
 
 def test_a_size_that_the_model_cannot_take(fails: Fails, tmp_path: Path) -> None:
-    made_for_one_size = ("model.backbone.name=vit_tiny_patch16_224", "model.backbone.strides=[16]")
-    message = fails("train", *SMALL, f"run_dir={tmp_path}", *made_for_one_size)
-    assert message.startswith("vit_tiny_patch16_224 does not take frames of ")
-    assert "Give the size to the model as img_size=[height, width]" in message
+    hiera = ("model.backbone.name=hiera_tiny_224", f"run_dir={tmp_path}")
+    assert fails("train", *SMALL, *hiera).startswith(
+        "hiera_tiny_224 is built for one size of frames: expected model.backbone.img_size=["
+    )
+    message = fails("train", *SMALL, *hiera, "model.backbone.img_size=[32,32]")
+    assert message.startswith("hiera_tiny_224 is built for frames of at most 32 x 32 (height x wid")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

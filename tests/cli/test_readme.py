@@ -14,6 +14,8 @@ import vodet
 from cli.conftest import TINY, Command
 from cli.test_two_stage import TINY_TWO_STAGE
 from tiny import random_frames, tiny_detector
+from vodet.cli.app import config_dir
+from vodet.cli.experiments import experiments
 from vodet.inference.writing import VideoWriter
 from vodet.structures import Window
 
@@ -114,14 +116,14 @@ def test_fusion_example() -> None:
 
 
 def test_experiments_that_are_named_exist() -> None:
-    conf = Path(__file__).parents[2] / "conf" / "experiment"
     named = set(re.findall(r"\bexperiment=(\w+)", README))
     named |= set(re.findall(r"`(\w+_(?:stf|sltnet|selsa|faster_rcnn|centernet))`", README))
     assert named >= {"demo", "custom", "centernet", "demo_baseline", "demo_sltnet"}
-    assert named >= {"uavdt_stf", "imagenet_vid_sltnet", "imagenet_vid_selsa"}
-    assert {name for name in named if not name.startswith("_")} <= {
-        path.stem for path in conf.glob("*.yaml")
-    }
+    assert named >= {"uavdt_stf", "imagenet_vid_sltnet"}
+    files = {path.stem for path in (config_dir() / "experiment").glob("*.yaml")}
+    assert {name for name in named if not name.startswith("_")} <= files | set(
+        experiments(config_dir())
+    )
 
 
 def test_is_short() -> None:

@@ -85,6 +85,9 @@ def test_average_half_precision_and_accumulation_resume_too(inside: Path, comman
     command("train", *arguments, f"resume={run}/epoch_0.ckpt")
     found = read_checkpoint(run / "last.ckpt")
     assert found["global_step"] == expected["global_step"] == 4  # 2 and 1 of 3 batches, twice
+    for checkpoint in (found, expected):
+        (optimizer,) = checkpoint["optimizer_states"]
+        assert [group.pop("name") for group in optimizer["param_groups"]] == ["rest"]
     for entry in ("state_dict", "current_model_state", "averaging_state", "optimizer_states"):
         torch.testing.assert_close(found[entry], expected[entry], rtol=0, atol=0, msg=entry)
     average, current = expected["state_dict"], expected["current_model_state"]

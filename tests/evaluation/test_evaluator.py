@@ -67,13 +67,18 @@ def test_measures_what_it_is_told(source: Source) -> None:
     assert result["rescore/map"] != result["map"]
 
     def number(truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
-        return {"frames": float(len(truth.image_ids)), "found": float(len(predictions))}
+        return {
+            "frames": float(len(truth.image_ids)),
+            "found": float(len(predictions)),
+            "best": float(predictions.scores.max()),
+        }
 
     plain = Evaluator(detector(), data_of(source), number).run()
     assert plain["frames"] == 10
     stream = partial(AugmentedStream, flip=True)
     both_views = Evaluator(detector(), data_of(source), number, stream=stream).run()
-    assert both_views["found"] > plain["found"] > 0
+    assert both_views["found"] >= plain["found"] > 0
+    assert both_views["best"] != plain["best"]
 
 
 def test_the_detector_is_evaluated_in_evaluation_mode_and_keeps_its_own(source: Source) -> None:

@@ -69,18 +69,74 @@ def test_hrnet_w32_has_the_channels_of_the_paper():
         ),
         (
             "vit_tiny_patch16_224",  # all its levels have one stride
-            {"strides": (16,), "img_size": (64, 96)},
+            {"strides": (16,)},
             FeatureSpec((192,), (16,)),
         ),
+        (
+            "vit_tiny_patch16_224",  # position embeddings of another size than the frames
+            {"strides": (16,), "img_size": (160, 288)},
+            FeatureSpec((192,), (16,)),
+        ),
+        ("swinv2_tiny_window8_256", {"strides": (4, 32)}, FeatureSpec((96, 768), (4, 32))),
+        ("test_vit", {"strides": [16]}, FeatureSpec((64,), (16,))),
+        ("eva02_tiny_patch14_224", {"strides": [14]}, FeatureSpec((192,), (14,))),
+        ("hieradet_small", {"strides": (8, 32)}, FeatureSpec((192, 768), (8, 32))),
     ],
 )
 def test_other_families_of_models(name, options, spec):
-    backbone = TimmBackbone(name, **options)
-    assert backbone.spec == spec
-    for level, channels, stride in zip(
-        backbone(frames()).levels, spec.channels, spec.strides, strict=True
-    ):
-        assert level.shape == (2, channels, 64 // stride, 96 // stride)
+    with torch.device("meta"):
+        backbone = TimmBackbone(name, **options).eval()
+        assert backbone.spec == spec
+        assert backbone.frame_size is None
+        divisor = backbone.size_divisor
+        for rows, columns in ((1, 1), (2, 3), (5, 9)):
+            height, width = rows * divisor, columns * divisor
+            levels = backbone(torch.empty(2, 3, height, width, dtype=torch.uint8)).levels
+            assert [tuple(level.shape) for level in levels] == [
+                (2, channels, height // stride, width // stride)
+                for channels, stride in zip(spec.channels, spec.strides, strict=True)
+            ]
+
+
+@pytest.mark.parametrize(
+    ("name", "strides", "img_size"),
+    [
+        ("hiera_tiny_224", (4, 8, 16, 32), (96, 160)),
+        ("maxvit_tiny_tf_224", (4, 32), (96, 160)),
+        ("levit_128s", (16, 32, 64), (128, 192)),
+        ("efficientformer_l1", (4, 8, 16, 32), (224, 224)),  # has no argument img_size
+    ],
+)
+def test_frames_are_padded_to_the_one_size_that_a_model_is_built_for(name, strides, img_size):
+    with torch.device("meta"):
+        backbone = TimmBackbone(name, strides=strides, img_size=list(img_size)).eval()
+        levels = backbone(torch.empty(2, 3, 50, 70, dtype=torch.uint8)).levels
+    assert backbone.frame_size == img_size
+    assert backbone.size_divisor == 1  # nobody else has to pad
+    assert [tuple(level.shape[2:]) for level in levels] == [
+        (img_size[0] // stride, img_size[1] // stride) for stride in strides
+    ]
+
+
+def test_a_padded_frame_is_encoded_as_if_its_border_were_black():
+    backbone = TimmBackbone("efficientformerv2_s0", strides=(4, 32), img_size=(64, 96)).eval()
+    small = frames(40, 96)
+    whole = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
+    whole[:, :, :40] = small
+    expected = backbone.net((whole / 255 - backbone.mean / 255) / (backbone.std / 255))
+    found = list(backbone(small).levels)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_vit_gives_at_its_own_size_what_timm_gives():
+    backbone = TimmBackbone("vit_tiny_patch16_224", strides=(16,)).eval()
+    timm_net = timm.create_model(
+        "vit_tiny_patch16_224", features_only=True, out_indices=(11,)
+    ).eval()
+    timm_net.load_state_dict(backbone.net.state_dict())
+    own = frames(224, 224)
+    (expected,) = timm_net((own - backbone.mean) / backbone.std)
+    torch.testing.assert_close(backbone(own).levels[0], expected)
 
 
 def test_frozen_modules_neither_learn_nor_change_their_statistics():
@@ -151,6 +207,29 @@ def test_missing_damaged_and_hostile_files_are_refused(tmp_path: Path):
         ("resnet10x", {}, "no model 'resnet10x'. Did you mean resnet10t"),
         ("resnet10t.no_such_tag", {}, "timm cannot build resnet10t.no_such_tag"),
         ("resnet10t", {"strides": (4, 7)}, r"strides \[2, 4, 8, 16, 32\], found strides=\[4, 7\]"),
+        (
+            "vit_tiny_patch16_224",
+            {},
+            r"strides \[16\], found strides=\[4, 8, 16, 32\]. Set model.backbone.strides .* \[16\]",
+        ),
+        (
+            "hiera_tiny_224",
+            {},
+            r"built for one size of frames: expected model.backbone.img_size=\[height,width\], "
+            r"multiples of 32 such as \[160,288\]; found none. No frame may be larger \(data.resiz",
+        ),
+        ("efficientformerv2_s0", {"img_size": (100, 90)}, r"such as .160,288.; found \[100,90\]"),
+        (
+            "efficientformer_l1",
+            {"img_size": (96, 160)},
+            r"expected model.backbone.img_size=\[224,224\], which is the only one; found \[96,160",
+        ),
+        ("resnet10t", {"img_size": (64, 96)}, "takes frames of any size .* leave img_size out"),
+        (
+            "inception_v4",  # its convolutions do not pad: maps would lie beside their frames
+            {},
+            r"inception_v4 cannot be a backbone: for frames of 299 x 299, expected maps of \[\(160",
+        ),
         ("resnet10t", {"strides": (8, 4)}, "ascending"),
         ("resnet10t", {"strides": ()}, r"found strides=\[\]"),
         ("resnet10t", {"drop_pat": 0.1}, "drop_pat"),
@@ -165,6 +244,7 @@ def test_settings_that_cannot_work_are_refused(name, options, message):
 def test_sizes_that_the_model_cannot_take_are_refused(resnet):
     with pytest.raises(ConfigError, match="multiples of 32, found 64 x 80"):
         resnet(frames(64, 80))
-    vit = TimmBackbone("vit_tiny_patch16_224", strides=(16,))
-    with pytest.raises(ConfigError, match=r"does not take frames of 64 x 96.*224.*img_size"):
-        vit(frames())
+    with torch.device("meta"):
+        hiera = TimmBackbone("hiera_tiny_224", img_size=(64, 96)).eval()
+    with pytest.raises(ConfigError, match=r"at most 64 x 96 .* found 64 x 128.*img_size larger"):
+        hiera(frames(64, 128).to("meta"))

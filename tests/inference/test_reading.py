@@ -46,10 +46,19 @@ def test_video(tmp_path: Path) -> None:
     assert len(list(source)) == 30  # can be read again
 
 
-def test_real_video(shared: Path) -> None:
-    source = open_source(shared / "sample" / "video" / "mmtracking_demo_mot.mp4")
+@pytest.mark.parametrize(("codec", "suffix"), [("mp4v", "mp4"), ("XVID", "avi"), ("MJPG", "avi")])
+def test_videos_of_another_program(tmp_path: Path, codec: str, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    written = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 3, (1920, 1080))
+    for number in range(8):
+        written.write(picture(number * 20, (1080, 1920))[..., ::-1])
+    written.release()
+    source = open_source(path)
     assert (source.fps, source.length) == (3, 8)
-    assert [frame.shape for _, frame in source] == [(1080, 1920, 3)] * 8
+    frames = [frame for _, frame in source]
+    assert [frame.shape for frame in frames] == [(1080, 1920, 3)] * 8
+    for number, frame in enumerate(frames):
+        assert np.abs(frame.astype(int) - picture(number * 20, (1080, 1920))).mean() < 5
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from vodet.errors import ConfigError, TrainingError
 from vodet.fusion.none import NoFusion
 from vodet.structures import ClipBatch, ClipLayout, Target, Window
 from vodet.tasks.detection import VideoDetectionTask
+from vodet.tasks.optimizer import GroupedOptimizer
 
 
 def batch() -> ClipBatch:
@@ -70,3 +71,6 @@ def test_training_needs_an_optimizer_that_can_be_built() -> None:
         fit(VideoDetectionTask(detector))
     with pytest.raises(ConfigError, match=r"The optimizer cannot be built: .*momentun"):
         fit(VideoDetectionTask(detector, optimizer=partial(SGD, momentun=0.9)))
+    everything_frozen = detector.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"cannot be built: .* no parameter|empty parameter list"):
+        fit(VideoDetectionTask(everything_frozen, optimizer=GroupedOptimizer(SGD)))

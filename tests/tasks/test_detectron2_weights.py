@@ -253,6 +253,7 @@ def test_the_config(baseline: Weights, sltnet: Weights) -> None:
         "std": [1.0, 1.0, 1.0],
         "channel_order": "bgr",
         "stride_in_1x1": True,
+        "img_size": None,
     }
     assert (model["resize"]["short_side"], model["resize"]["long_side"]) == (600, 1000)
     assert (model["window"]["past"], model["window"]["future"]) == (0, 0)

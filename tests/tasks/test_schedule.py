@@ -41,7 +41,7 @@ def test_warm_up_rises_linearly_and_then_leaves_the_schedule_alone() -> None:
 
 def test_warm_up_multiplies_a_schedule_that_moves() -> None:
     cosine = partial(CosineAnnealingLR, T_max=8)
-    plain = learning_rates(Schedule(cosine, interval="step"), epochs=2)
+    plain = learning_rates(Schedule(cosine, interval="step", warmup_steps=0), epochs=2)
     warm = learning_rates(
         Schedule(cosine, interval="step", warmup_steps=4, warmup_start=0.2), epochs=2
     )
@@ -51,6 +51,6 @@ def test_warm_up_multiplies_a_schedule_that_moves() -> None:
 
 def test_no_warm_up_is_no_schedule_of_its_own() -> None:
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    (config,) = Schedule(partial(MultiStepLR, milestones=[1]))(optimizer)
+    (config,) = Schedule(partial(MultiStepLR, milestones=[1]), warmup_steps=0)(optimizer)
     assert isinstance(config["scheduler"], MultiStepLR)
     assert config["interval"] == "epoch"

@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from vodet.cli.experiments import own_config_dirs, register_experiments
 from vodet.cli.explain import explain
 from vodet.errors import ConfigError
 
@@ -35,6 +36,7 @@ def run(config_name: str, command: Callable[[DictConfig], None]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
     _hush()
+    register_experiments(config_dir(), *own_config_dirs(sys.argv[1:]))
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)
     # Twice, since Hydra would print all overrides above an error of the command.
     checked = _explained(_with_all_values(command), config_name)

@@ -145,8 +145,15 @@ def _unknown_key(key: str, config: DictConfig) -> str:
         found = [name for name in _dotted_keys(config) if name.endswith(f".{key}")] or found
     place = separator.join(parts[:depth])
     valid = f" Valid keys{place and f' of {place}'}: {', '.join(known)}."
-    listed = valid if known else f" {place} has no keys."
+    listed = valid if known else _of_empty(place, key, config)
     return f"There is no {what} {key!r}.{_did_you_mean(found) or listed}"
+
+
+def _of_empty(place: str, key: str, config: DictConfig) -> str:
+    """Say what can be done where there are no keys: such as in a mapping for the user to fill."""
+    node = OmegaConf.select(config, place)
+    is_to_fill = isinstance(node, DictConfig) and not node
+    return f" To put it into {place}: +{key}=VALUE." if is_to_fill else f" {place} has no keys."
 
 
 def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:

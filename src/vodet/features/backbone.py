@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +11,12 @@ import torch
 from jaxtyping import UInt8
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import CheckpointError, ConfigError
+from vodet.features.frame_size import build_without_weights, find_frame_size, to_channels_first
 from vodet.freezing import find_modules, freeze
 
 
@@ -41,16 +42,20 @@ class TimmBackbone(nn.Module):
             round, as those of Caffe and detectron2 do.
         stride_in_1x1: Move the stride of bottleneck blocks from their 3 x 3 to their first 1 x 1
             convolution, where the ResNets of Caffe and detectron2 (not their ResNeXts) have it.
-        model_kwargs: Further arguments of the timm model, such as ``drop_path_rate`` or, where it
-            is made for one size of input, ``img_size``.
+        img_size: ``(height, width)`` of the largest frames, for models that are built for one size:
+            smaller frames are padded. Most models take any size and need none; of ViTs it is the
+            size of the position embeddings, which other sizes interpolate.
+        model_kwargs: Further arguments of the timm model, such as ``drop_path_rate``.
 
     Attributes:
         spec: Channels and strides of the levels.
         size_divisor: Sides of the frames must be multiples of this, the coarsest stride of the
-            network, whichever levels are chosen.
+            network, whichever levels are chosen; 1 where all are padded to ``frame_size``.
+        frame_size: ``(height, width)`` to which frames are padded; None means any size.
 
     Raises:
-        ConfigError: If timm has no such model, or it no such level or module.
+        ConfigError: If timm has no such model, the model has no such level or module, or it is
+            built for one size of frames and ``img_size`` is not given.
         CheckpointError: If the weights cannot be loaded.
     """
 
@@ -70,6 +75,7 @@ class TimmBackbone(nn.Module):
         std: Sequence[float] | None = None,
         channel_order: Literal["rgb", "bgr"] = "rgb",
         stride_in_1x1: bool = False,
+        img_size: Sequence[int] | None = None,
         **model_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -80,13 +86,17 @@ class TimmBackbone(nn.Module):
         self.name = name
         if name.startswith("hrnet"):
             model_kwargs = {"feature_location": ""} | model_kwargs
-        levels = _levels(name, model_kwargs)
-        self.size_divisor = max(level["reduction"] for level in levels)
-        model_kwargs["out_indices"] = _indices(name, levels, tuple(strides))
+        info = build_without_weights(name, model_kwargs).feature_info
+        levels = [info[index] for index in range(len(info))]
+        indices = _indices(name, levels, tuple(strides))
+        self.spec = FeatureSpec(tuple(levels[i]["num_chs"] for i in indices), tuple(strides))
+        model_kwargs["out_indices"] = indices
+        divisor = max(level["reduction"] for level in levels)
+        size = None if img_size is None else (img_size[0], img_size[1])
+        model_kwargs, self.frame_size = find_frame_size(name, model_kwargs, size, divisor)
+        self.size_divisor = divisor if self.frame_size is None else 1  # else it pads by itself
         net = _build(name, pretrained, checkpoint_path, model_kwargs)
         self.net: nn.Module = net
-        info = net.feature_info
-        self.spec = FeatureSpec(tuple(info.channels()), tuple(info.reduction()))
         for statistic, given in (("mean", mean), ("std", std)):
             values = given or [255 * share for share in net.pretrained_cfg[statistic]]
             self.register_buffer(statistic, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -117,42 +127,36 @@ class TimmBackbone(nn.Module):
                 f"found {height} x {width}."
             )
             raise ConfigError(msg)
+        if self.frame_size is not None:
+            frames = self._padded(frames, *self.frame_size)
         if self.channel_order == "bgr":
             frames = frames.flip(1)
-        try:
-            levels = self.net((frames - self.mean) / self.std)
-        except AssertionError as error:  # how timm refuses a size
+        levels = self.net((frames - self.mean) / self.std)
+        return FeatureMaps(tuple(to_channels_first(self.net, levels)))
+
+    def _padded(
+        self, frames: UInt8[Tensor, "N 3 H W"], height: int, width: int
+    ) -> UInt8[Tensor, "N 3 h w"]:
+        """Pad frames at the right and the bottom to the size that the model is built for."""
+        bottom, right = height - frames.shape[-2], width - frames.shape[-1]
+        if bottom < 0 or right < 0:
             msg = (
-                f"{self.name} does not take frames of {height} x {width}: {error} "
-                "Give the size to the model as img_size=[height, width] where it has one."
+                f"{self.name} is built for frames of at most {height} x {width} (height x width), "
+                f"found {frames.shape[-2]} x {frames.shape[-1]}. Make model.backbone.img_size "
+                "larger, or data.resize smaller."
             )
-            raise ConfigError(msg) from error
-        if getattr(self.net, "output_fmt", "NCHW") == "NHWC":
-            levels = [level.permute(0, 3, 1, 2) for level in levels]
-        return FeatureMaps(tuple(levels))
-
-
-def _levels(name: str, model_kwargs: dict[str, Any]) -> list[dict[str, Any]]:
-    """Channels and strides of all levels, from a model without weights in memory."""
-    architecture = name.split(".")[0]
-    if not timm.is_model(architecture):
-        nearest = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "See timm.list_models()."
-        msg = f"timm {timm.__version__} has no model {name!r}. {hint}"
-        raise ConfigError(msg)
-    try:
-        with torch.device("meta"):
-            net: Any = timm.create_model(name, features_only=True, **model_kwargs)
-    except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
-        msg = f"timm cannot build {name} as a backbone with arguments {model_kwargs}: {error}"
-        raise ConfigError(msg) from error
-    return [net.feature_info[index] for index in range(len(net.feature_info))]
+            raise ConfigError(msg)
+        return F.pad(frames, (0, right, 0, bottom))
 
 
 def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) -> tuple[int, ...]:
     index_of = {level["reduction"]: index for index, level in enumerate(levels)}
     if not strides or not set(strides) <= set(index_of):
-        msg = f"{name} has levels of the strides {list(index_of)}, found strides={list(strides)}."
+        some = [stride for stride in index_of if stride in strides] or list(index_of)
+        msg = (
+            f"{name} has levels of the strides {list(index_of)}, found strides={list(strides)}. "
+            f"Set model.backbone.strides to some of them, such as {some}."
+        )
         raise ConfigError(msg)
     return tuple(index_of[stride] for stride in strides)
 

@@ -19,11 +19,11 @@ from vodet.structures import Detections
 _CLUSTER_IOU = 0.55  # from the paper
 
 
-def fuse_views(views: Sequence[Detections], max_detections: int = 100) -> Detections:
+def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -> Detections:
     """Fuse the detections of views of a frame, class by class; those of a single view stay.
 
-    The best detection that is left, of any view, begins a cluster, and all that overlap it at an
-    IoU above 0.55 are left no longer; and again, until none is. Each of these then belongs to the
+    Take the best detection of any view as the first of a cluster, remove all that overlap it at an
+    IoU above 0.55, and repeat until none is left. Each removed detection then belongs to the
     cluster whose first detection it overlaps most. A cluster becomes one detection: its box is the
     mean of all its boxes, weighted by their scores; its score is the mean over the views of the
     best score that each has in it, 0 where it has none.
@@ -34,7 +34,7 @@ def fuse_views(views: Sequence[Detections], max_detections: int = 100) -> Detect
     Args:
         views: The detections of each view, in the same pixels, none without an area; at least one
             view.
-        max_detections: The best so many are kept.
+        max_detections: The best so many are kept; None keeps all.
 
     Returns:
         The fused detections, best first; of equal scores, that whose cluster began first.

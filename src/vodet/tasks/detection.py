@@ -22,7 +22,7 @@ from vodet.structures import ClipBatch, VideoChunk
 from vodet.tasks.checkpoint import CARD_KEY, fitting_weights, model_card
 from vodet.tasks.schedule import Schedule
 
-OptimizerFactory = Callable[[Iterator[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterator[tuple[str, nn.Parameter]]], Optimizer]
 
 
 class VideoDetectionTask(L.LightningModule):
@@ -32,7 +32,8 @@ class VideoDetectionTask(L.LightningModule):
 
     Args:
         detector: The detector.
-        optimizer: Builds the optimizer from the parameters that require a gradient.
+        optimizer: Builds the optimizer from the named parameters of the detector: a class of
+            ``torch.optim`` or, with options for parts of the detector, a `GroupedOptimizer`.
         schedule: How the learning rate moves; constant by default.
         config: The resolved config of the run, kept in checkpoints: from its entry ``model``
             `vodet.load` rebuilds the detector.
@@ -82,7 +83,7 @@ class VideoDetectionTask(L.LightningModule):
             msg = "Training needs an optimizer: VideoDetectionTask(detector, optimizer=...)."
             raise TrainingError(msg)
         try:
-            optimizer = self._optimizer(p for p in self.detector.parameters() if p.requires_grad)
+            optimizer = self._optimizer(self.detector.named_parameters())
         except (TypeError, ValueError) as error:
             msg = f"The optimizer cannot be built: {error}"
             raise ConfigError(msg) from error

@@ -17,13 +17,13 @@ class Schedule:
     Args:
         scheduler: Builds the schedule from the optimizer.
         interval: Whether the schedule advances with each step or each epoch.
-        warmup_steps: Steps in which the learning rate rises linearly to its value.
+        warmup_steps: Steps in which the learning rate rises linearly to its value; 0 for none.
         warmup_start: Factor of the learning rate at the first of them.
     """
 
     scheduler: Callable[[Optimizer], LRScheduler]
     interval: Literal["step", "epoch"] = "epoch"
-    warmup_steps: int = 0
+    warmup_steps: int = 100
     warmup_start: float = 0.1
 
     def __call__(self, optimizer: Optimizer) -> list[dict[str, Any]]:

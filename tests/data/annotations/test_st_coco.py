@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.annotations.random_document import random_document
 from vodet.data.annotations.index import VideoIndex
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.errors import DataError
@@ -390,17 +391,11 @@ def test_missing_file(tmp_path: Path) -> None:
         read_st_coco(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "davis16", "imagenet_vid", "kitti_mots", "kitti_mots_with_ignore", "mot17_04",
-        "mot17_04_with_ignore",
-    ],
-)  # fmt: skip
-def test_real_files_against_plain_json(shared: Path, name: str) -> None:
-    path = shared / "sample" / "stcoco" / f"{name}.json"
-    index = read_st_coco(path)
-    document = json.loads(path.read_text())
+@pytest.mark.parametrize("crowded", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_random_files_against_plain_json(write: Any, seed: int, crowded: bool) -> None:
+    document = random_document(seed, crowded)
+    index = read_st_coco(write(document))
     annotations = copy.deepcopy(document["annotations"])
     names = {category["id"]: category["name"] for category in document["categories"]}
     assert index.num_frames == len(document["images"])
@@ -413,7 +408,7 @@ def test_real_files_against_plain_json(shared: Path, name: str) -> None:
         target = index.target(frame)
         expected = [a for a in annotations if a["image_id"] == entry["id"]]
         boxes = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in expected)]
-        assert torch.equal(target["boxes"], torch.tensor(boxes, dtype=torch.float32))
+        assert torch.equal(target["boxes"], torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
         assert [index.class_names[label] for label in target["labels"]] == [
             names[a["category_id"]] for a in expected
         ]

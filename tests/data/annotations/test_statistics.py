@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from data.annotations.random_document import random_document
 from vodet.data.annotations.columns import PackedStrings
 from vodet.data.annotations.index import BoxRows, FrameRows, VideoIndex
 from vodet.data.annotations.st_coco import read_st_coco
@@ -120,8 +127,31 @@ def test_many_frame_sizes_are_summed_up() -> None:
     assert "frames of 3 other sizes 3" in render(index)
 
 
-def test_real_file(shared: Path) -> None:
-    path = shared / "sample" / "stcoco" / "mot17_04_with_ignore.json"
+def test_random_file_counted_one_by_one(tmp_path: Path) -> None:
+    document = random_document(0)
+    path = tmp_path / "random.json"
+    path.write_text(json.dumps(document))
     numbers = compute_statistics(read_st_coco(path))
-    assert (numbers.boxes, numbers.crowds, numbers.tracks) == (336, 32, 42)
-    assert numbers.frame_sizes == {(1080, 1920): 8}
+
+    images = {image["id"]: image for image in document["images"]}
+    is_ignored = [bool(row["iscrowd"] or row["ignore"]) for row in document["annotations"]]
+    objects = [
+        row for row, ignored in zip(document["annotations"], is_ignored, strict=True) if not ignored
+    ]
+    names = {category["id"]: category["name"] for category in document["categories"]}
+    tracks = Counter((images[row["image_id"]]["video"], row["id_track"]) for row in objects)
+    sides = [math.sqrt(row["bbox"][2] * row["bbox"][3]) for row in objects]
+    assert (numbers.videos, numbers.frames) == (5, len(images))
+    assert (numbers.boxes, numbers.crowds) == (len(objects), sum(is_ignored))
+    assert numbers.boxes_per_class == Counter(names[row["category_id"]] for row in objects)
+    assert numbers.frame_sizes == Counter((i["height"], i["width"]) for i in images.values())
+    assert numbers.tracks == len(tracks)
+    assert numbers.track_lengths == spread(tracks.values())
+    assert astuple(numbers.box_sizes) == pytest.approx(astuple(spread(sides)), rel=1e-6)
+    lengths = Counter(image["video"] for image in images.values())
+    assert numbers.video_lengths == spread(lengths.values())
+
+
+def spread(values: Iterable[float]) -> Spread:
+    ordered = sorted(values)
+    return Spread(float(ordered[0]), float(median(ordered)), float(ordered[-1]))

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import albumentations
+import cv2
 import lightning
 import numpy as np
 import pytest
 import torch
 from torch import distributed
 
+from data.annotations.random_document import random_document
 from vodet.data.annotations.source import Source, match_classes
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.datamodule import ClipDataModule
@@ -33,7 +35,7 @@ def module(source, **options):
             albumentations.HorizontalFlip(p=0.5),
             albumentations.RandomBrightnessContrast(p=0.5),
         ],
-        "temporal_dropout": TemporalDropout(past=1),
+        "temporal_dropout": TemporalDropout(past=1, future=0),
         "history": History(1),
         "chunk_size": 3,
         "pin_memory": False,
@@ -359,14 +361,37 @@ def test_no_data_is_set():
         _ = module(None, val=None).class_names
 
 
-def test_real_videos(shared):
-    sample = shared / "sample"
-    source = Source(str(sample / "stcoco/davis16.json"), str(sample))
-    data = module(source, resize=Resize(90), batch_size=4)
+def test_videos_of_real_sizes(tmp_path):
+    document = random_document(0)
+    for entry in document["images"]:
+        pixels = np.zeros((entry["height"], entry["width"], 3), np.uint8)
+        pixels[:, : entry["width"] // 2] = (20, entry["frame_number"], 200)  # in BGR
+        path = tmp_path / entry["file_name"]
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+    (tmp_path / "random.json").write_text(json.dumps(document))
+    source = Source(str(tmp_path / "random.json"), str(tmp_path))
+    data = module(source, resize=Resize(90, 160), batch_size=4, train_transforms=())
 
     batch = next(iter(data.train_dataloader()))
-    document = json.loads(Path(source.annotations).read_text())
-
     assert batch.frames.shape == (4, 2 + 2, 3, 96, 160)
-    assert len(data.class_names) == len(document["categories"])
-    assert sum(len(chunk.frames) for chunk in data.val_dataloader()) == len(document["images"])
+    assert list(data.class_names) == ["bird", "person", "car", "dog"]  # by their ids
+    shown = []
+    for chunk in data.val_dataloader():
+        for frame, info in zip(chunk.frames, chunk.infos, strict=True):
+            height, width = info.size
+            original_height, original_width = info.original_size
+            scale = min(90 / original_height, 160 / original_width)
+            assert (height, width) == (
+                round(original_height * scale),
+                round(original_width * scale),
+            )
+            left, right = (
+                frame[:, :height, : width // 2 - 2],
+                frame[:, :height, width // 2 + 2 : width],
+            )
+            means = left.float().mean(dim=(1, 2))
+            assert means.tolist() == pytest.approx([200, info.frame_number, 20], abs=4)
+            assert right.float().mean() < 4
+            shown.append((info.video, info.frame_number))
+    assert shown == [(entry["video"], entry["frame_number"]) for entry in document["images"]]

@@ -120,7 +120,7 @@ def test_each_frame_is_decoded_once(source, monkeypatch, repeats):
 def test_augmentation_and_dropout_are_drawn_anew_in_each_epoch_and_repeat_with_it(source):
     options = {
         "transform": ClipTransform(RANDOM),
-        "temporal_dropout": TemporalDropout(past=1),
+        "temporal_dropout": TemporalDropout(past=1, future=0),
         "history": History(1),
     }
     dataset, other = (clips(source, Window(past=3), **options) for _ in range(2))
@@ -189,7 +189,7 @@ def test_clips_per_video(source):
 
 def test_dropout_that_does_not_fit_the_window(source):
     with pytest.raises(ConfigError, match="more support frames"):
-        clips(source, Window(past=1), temporal_dropout=TemporalDropout(past=2))
+        clips(source, Window(past=1), temporal_dropout=TemporalDropout(past=2, future=0))
 
 
 def test_nothing_annotated(write_set):

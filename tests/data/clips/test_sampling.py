@@ -54,9 +54,9 @@ def test_temporal_dropout_of_everything_and_of_nothing():
 
 def test_temporal_dropout_needs_frames_to_choose_from():
     with pytest.raises(ConfigError, match=r"past=2.*more support frames than.*past=1"):
-        TemporalDropout(past=2).check(Window(past=1))
+        TemporalDropout(past=2, future=0).check(Window(past=1))
     with pytest.raises(ConfigError, match="0 or more support frames"):
-        TemporalDropout(past=-1)
+        TemporalDropout(past=-1, future=0)
 
 
 def test_windows_elsewhere_share_no_frame_with_the_clip():
@@ -187,7 +187,7 @@ def test_windows_elsewhere_follow_that_of_the_clip():
 
 
 def test_windows_elsewhere_have_a_temporal_dropout_of_their_own():
-    window, dropout = Window(past=5), TemporalDropout(past=1)
+    window, dropout = Window(past=5), TemporalDropout(past=1, future=0)
     sampling = ClipSampling(window, History(1, "anywhere"), dropout)
 
     assert sampling.layout == ClipLayout(((0, 1),), 1, 1, history=((2, 3),))
@@ -245,14 +245,14 @@ def test_losses_on_all_frames_of_previous_windows():
 
 def test_previous_windows_need_all_frames():
     with pytest.raises(ConfigError, match=r"temporal_dropout leaves out frames.*policy=previous"):
-        ClipSampling(Window(past=3), History(1, "previous"), TemporalDropout(past=1))
-    ClipSampling(Window(past=3), History(0, "previous"), TemporalDropout(past=1))
-    ClipSampling(Window(past=3), History(1, "anywhere"), TemporalDropout(past=1))
+        ClipSampling(Window(past=3), History(1, "previous"), TemporalDropout(past=1, future=0))
+    ClipSampling(Window(past=3), History(0, "previous"), TemporalDropout(past=1, future=0))
+    ClipSampling(Window(past=3), History(1, "anywhere"), TemporalDropout(past=1, future=0))
 
 
 def test_a_dropout_that_does_not_fit_the_window():
     with pytest.raises(ConfigError, match="more support frames"):
-        ClipSampling(Window(past=1), temporal_dropout=TemporalDropout(past=2))
+        ClipSampling(Window(past=1), temporal_dropout=TemporalDropout(past=2, future=0))
 
 
 def test_unknown_options():
@@ -265,7 +265,7 @@ def test_unknown_options():
 
 
 def test_what_is_drawn_depends_on_the_generator_alone():
-    sampling = ClipSampling(Window(past=3), History(2), TemporalDropout(past=1))
+    sampling = ClipSampling(Window(past=3), History(2), TemporalDropout(past=1, future=0))
 
     assert drawn(sampling, 10, 40, clip=3) == drawn(sampling, 10, 40, clip=3)
     assert len({tuple(drawn(sampling, 10, 40, clip)) for clip in range(20)}) > 10

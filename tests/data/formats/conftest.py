@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
+from data.formats.random_native import Frames
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.formats.writer import write_st_coco
 
 
-@pytest.fixture(scope="session")
-def native(shared) -> Path:
-    return shared / "sample" / "native"
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 @pytest.fixture
@@ -90,18 +91,20 @@ def convert(tmp_path):
 
 
 @pytest.fixture
-def same_as_sample(convert, shared):
-    """Compares what is converted with a file of the sample, in all but the image root."""
+def same_as_written(convert):
+    """Compares what is converted with what a function of ``random_native`` has written."""
 
-    def check(records, name: str, **options) -> None:
-        found = convert(records, **options).index
-        expected = read_st_coco(shared / "sample" / "stcoco" / name)
-        for column in ("boxes", "labels", "track_ids", "areas", "iscrowd", "box_starts"):
-            np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
-        for column in ("frame_numbers", "sizes", "video_starts"):
-            np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
-        assert found.class_names == expected.class_names
-        for frame in range(found.num_frames):
-            assert expected.file_name(frame).endswith(f"/{found.file_name(frame)}")
+    def check(records, written: Frames, drop_ignored: bool = False) -> SimpleNamespace:
+        found = convert(records, drop_ignored=drop_ignored)
+        assert list(found.frames) == list(written)
+        for key, rows in written.items():
+            kept = [row for row in rows if not (drop_ignored and row[3])]
+            boxes = found.frames[key]
+            assert [(name, *rest) for name, _, *rest in boxes] == [
+                (name, *rest) for name, _, *rest in kept
+            ]
+            for (_, box, *_), (_, expected, *_) in zip(boxes, kept, strict=True):
+                assert box == pytest.approx(expected, abs=1e-5)
+        return found
 
     return check

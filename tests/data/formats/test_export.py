@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data.formats import random_native
 from vodet.data.formats import export
 from vodet.data.formats.export import SEQUENCE_TOOLKITS, DetectionRows, write_sequences
 from vodet.data.formats.kitti_tracking import read_kitti_tracking
@@ -111,30 +112,32 @@ def test_what_is_read_is_what_was_written(index_of, tmp_path, monkeypatch, name)
 
 
 @pytest.mark.parametrize(
-    ("name", "read", "source", "annotations", "is_kept", "box"),
+    ("name", "read", "write", "annotations", "is_kept", "box"),
     [
         (
             "mot",
             read_mot,
-            "mot17",
-            "mot17/MOT17-04-FRCNN/gt/gt.txt",
+            random_native.mot,
+            "MOT17-04-FRCNN/gt/gt.txt",
             lambda row: row[6:8] == ["1", "1"],
             slice(2, 6),
         ),
         (
             "kitti",
             read_kitti_tracking,
-            "kitti_mots",
-            "kitti_mots/label_02/0001.txt",
+            random_native.kitti_tracking,
+            "label_02/0001.txt",
             lambda row: row[2] != "DontCare",
             slice(6, 10),
         ),
     ],
 )
-def test_annotations_of_the_sample_come_back(
-    native, convert, tmp_path, name, read, source, annotations, is_kept, box
+def test_annotations_come_back(
+    rng, convert, tmp_path, name, read, write, annotations, is_kept, box
 ):
-    found = convert(read(native / source), drop_ignored=True)
+    native = tmp_path / "native"
+    write(native, rng)
+    found = convert(read(native), drop_ignored=True)
     index = found.index
     frames = np.repeat(np.arange(index.num_frames), np.diff(index.box_starts))
     objects = DetectionRows(frames, index.boxes.astype(float), np.ones(len(frames)), index.labels)

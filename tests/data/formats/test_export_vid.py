@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from data.formats import random_native
 from vodet.data.formats.export import DetectionRows
 from vodet.data.formats.export_vid import write_vid_devkit
 from vodet.data.formats.imagenet import CLASSES, read_imagenet_vid
@@ -90,17 +91,22 @@ def test_a_class_that_vid_lacks_is_refused(index, tmp_path):
         write_vid_devkit(other, DETECTIONS, tmp_path / "vid.txt")
 
 
-def test_the_list_of_the_sample_gives_its_frames_their_order(native, convert, tmp_path):
-    root = native / "imagenet_vid/ILSVRC2015"
+def test_a_list_gives_the_frames_of_a_data_set_their_order(rng, convert, tmp_path):
+    root = tmp_path / "ILSVRC2015"
+    written = random_native.imagenet_vid(root, rng, CLASSES)
     val = root / "ImageSets/VID/val.txt"
     index = convert(read_imagenet_vid(root, split="val", frames=val)).index
-    found = DetectionRows(np.arange(6), np.ones((6, 4)), np.ones(6), np.zeros(6, np.int64))
+    frames = len(written)
+    found = DetectionRows(
+        np.arange(frames), np.ones((frames, 4)), np.ones(frames), np.zeros(frames, np.int64)
+    )
 
     write_vid_devkit(index, found, tmp_path / "listed.txt", val)
     write_vid_devkit(index, found, tmp_path / "ordered.txt")
 
     listed = (tmp_path / "listed.txt").read_text()
-    assert [line.split()[0] for line in listed.splitlines()] == list("123456")
+    numbers = [int(line.split()[0]) for line in listed.splitlines()]
+    assert numbers == list(range(1, frames + 1))
     assert (tmp_path / "ordered.txt").read_text() == listed
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from data.formats import random_native
 from vodet.data.formats import imagenet_xml
 from vodet.data.formats.imagenet import CLASSES, read_imagenet_vid
 from vodet.data.formats.imagenet_det import read_imagenet_det
@@ -289,17 +290,22 @@ def test_faults_of_det(det, pair, image, convert, text):
         convert(read_imagenet_det(det, split="train"))
 
 
-def test_sample(native, same_as_sample):
-    records = read_imagenet_vid(native / "imagenet_vid/ILSVRC2015", split="val")
+def test_random_objects_of_all_classes(root, rng, same_as_written):
+    written = random_native.imagenet_vid(root, rng, CLASSES)
+    records = read_imagenet_vid(root, split="val")
 
-    same_as_sample(records, "imagenet_vid.json")
-    assert records.skipped == {"images without an XML file": 138}
+    found = same_as_written(records, written)
+    assert records.skipped == {"images without an XML file": 30}
+    assert found.index.sizes.tolist() == [[480, 640]] * 60
 
 
-def test_sample_by_its_list(native, same_as_sample):
-    root = native / "imagenet_vid/ILSVRC2015"
+def test_random_objects_by_a_list_of_frames(root, rng, same_as_written):
+    written = random_native.imagenet_vid(root, rng, CLASSES)
     records = read_imagenet_vid(
         root, split="val", frames=root / "ImageSets/VID/val.txt", check_sizes=True
     )
 
-    same_as_sample(records, "imagenet_vid.json")
+    found = same_as_written(records, written)
+    assert [image["file_name"] for image in found.images] == [
+        f"Data/VID/{video}/{frame:06d}.JPEG" for video, frame in written
+    ]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from data.formats import random_native
 from vodet.data.formats.folders import read_sequences
 from vodet.data.formats.kitti_mots import read_kitti_mots
 from vodet.errors import ConfigError, DataError, FrameError
@@ -140,15 +141,8 @@ def test_images_that_are_missing(source, convert, masks):
         read_kitti_mots(source, images=source / "instances", masks=masks)
 
 
+@pytest.mark.parametrize("drop_ignored", [True, False])
 @pytest.mark.parametrize("masks", ["txt", "png"])
-def test_sample_without_ignore_regions(native, same_as_sample, masks):
-    records = read_kitti_mots(native / "kitti_mots", masks=masks)
-
-    same_as_sample(records, "kitti_mots.json", drop_ignored=True)
-
-
-@pytest.mark.parametrize("masks", ["txt", "png"])
-def test_sample(native, same_as_sample, masks):
-    records = read_kitti_mots(native / "kitti_mots", masks=masks)
-
-    same_as_sample(records, "kitti_mots_with_ignore.json")
+def test_random_masks_that_hide_each_other(rng, same_as_written, tmp_path, masks, drop_ignored):
+    written = random_native.kitti_mots(tmp_path / "k", rng)
+    same_as_written(read_kitti_mots(tmp_path / "k", masks=masks), written, drop_ignored)

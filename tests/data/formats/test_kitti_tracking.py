@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from data.formats import random_native
 from vodet.data.formats.kitti_tracking import CLASS_NAMES, read_kitti_tracking
 from vodet.errors import ConfigError, DataError
 
@@ -76,11 +77,8 @@ def test_what_is_missing(source, convert):
         convert(read_kitti_tracking(source))
 
 
-def test_sample(native, convert):
-    found = convert(read_kitti_tracking(native / "kitti_mots"), drop_ignored=True)
-
-    assert found.summary.boxes == {0: 14}
-    assert found.frames["0001", 0][1][1:3] == (
-        (716.495068, 179.216697, 139.825299, 90.8944),
-        "1",
-    )
+@pytest.mark.parametrize("drop_ignored", [True, False])
+def test_random_objects_of_all_types(rng, same_as_written, tmp_path, drop_ignored):
+    written = random_native.kitti_tracking(tmp_path / "k", rng)
+    found = same_as_written(read_kitti_tracking(tmp_path / "k"), written, drop_ignored)
+    assert {name for rows in found.frames.values() for name, *_ in rows} == set(CLASS_NAMES)

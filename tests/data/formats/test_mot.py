@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from data.formats import random_native
 from vodet.data.formats.mot import read_mot
 from vodet.errors import ConfigError, DataError, FrameError
 
@@ -129,9 +130,9 @@ def test_a_malformed_seqinfo_is_named(sequence, convert, text, lines):
         convert(read_mot(source))
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("mot17_04.json", {"drop_ignored": True}), ("mot17_04_with_ignore.json", {})],
-)
-def test_sample(native, same_as_sample, name, options):
-    same_as_sample(read_mot(native / "mot17"), name, **options)
+@pytest.mark.parametrize("drop_ignored", [True, False])
+def test_random_objects_of_all_classes(rng, same_as_written, tmp_path, drop_ignored):
+    written = random_native.mot(tmp_path / "mot17", rng)
+    found = same_as_written(read_mot(tmp_path / "mot17"), written, drop_ignored)
+    assert found.index.sizes.tolist() == [[1080, 1920]] * 9
+    assert found.summary.clipped > 10

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import os
+from collections import Counter
 
 import pytest
 
+from data.formats import random_native
 from vodet.data.formats.uavdt import SPLITS, read_uavdt
 from vodet.errors import ConfigError, DataError
 
@@ -130,13 +131,16 @@ def test_missing_folders(source, convert):
         convert(read_uavdt(source))
 
 
-def test_sample_with_one_image_for_every_frame(native, convert, image, tmp_path):
-    first = image(tmp_path / "M0801/img000001.jpg", 540, 1024)
-    for frame in range(2, 299):
-        os.link(first, first.with_name(f"img{frame:06d}.jpg"))
+@pytest.mark.parametrize("drop_ignored", [True, False])
+def test_random_objects_of_a_sequence_of_real_length(rng, same_as_written, tmp_path, drop_ignored):
+    images = tmp_path / "images"
+    written = random_native.uavdt(tmp_path / "uavdt", images, rng)
 
-    found = convert(read_uavdt(native / "uavdt", images=tmp_path))
+    found = same_as_written(read_uavdt(tmp_path / "uavdt", images=images), written, drop_ignored)
 
     assert found.summary.frames == 298
-    assert found.summary.boxes == {0: 3832, 1: 108, 2: 207}
-    assert len({a["id_track"] for a in found.annotations}) == 24
+    rows = [row for rows in written.values() for row in rows if not row[3]]
+    counts = Counter(kind for kind, *_ in rows)
+    assert found.summary.boxes == {0: counts["car"], 1: counts["truck"], 2: counts["bus"]}
+    assert min(counts.values()) > 100
+    assert len({a["id_track"] for a in found.annotations if not a["ignore"]}) == 24

@@ -47,7 +47,7 @@ class TemporalDropout:
     """
 
     past: int
-    future: int = 0
+    future: int
 
     def __post_init__(self) -> None:
         if self.past < 0 or self.future < 0:

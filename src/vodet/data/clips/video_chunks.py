@@ -38,7 +38,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         images: str,
         *,
         resize: FrameResize | None = None,
-        chunk_size: int = 16,
+        chunk_size: int = 8,
         on_bad_frame: OnBadFrame = "raise",
     ) -> None:
         self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)

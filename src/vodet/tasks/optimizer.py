@@ -1,0 +1,134 @@
+"""Optimizers with learning rates, or other options, of their own for parts of a detector."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from vodet.errors import ConfigError
+
+REST = "rest"  # of the parameters that are in no part with options of its own
+
+
+class GroupedOptimizer:
+    """Builds an optimizer in whose parameter groups parts of a detector have their own options.
+
+    Each parameter that learns is in one group: that of the part with the longest name it belongs
+    to, or ``rest``. Learning rates are logged by these names, such as ``lr-AdamW/backbone``.
+    Schedules multiply the learning rate of each group, so that their ratios stay.
+
+    Example:
+        ``GroupedOptimizer(torch.optim.AdamW, lr=1e-4, groups={"backbone": {"lr": 1e-5}})``
+
+    Args:
+        optimizer: A class of ``torch.optim``, or what else builds an optimizer from groups.
+        groups: Options by part. A part is a module or parameter of the detector, by its dotted
+            name: ``{"head.rpn": {"lr": 1e-5}}``, which ``{"head": {"rpn": {"lr": 1e-5}}}`` is too.
+        decay_norms_and_biases: False sets the weight decay of norms and biases to 0.
+        options: Options of all other parameters, such as ``lr`` and ``weight_decay``.
+    """
+
+    def __init__(
+        self,
+        optimizer: Callable[..., Optimizer],
+        *,
+        groups: Mapping[str, Any] | None = None,
+        decay_norms_and_biases: bool = True,
+        **options: Any,
+    ) -> None:
+        self.optimizer = optimizer
+        self.groups = dict(_by_part(groups or {}))
+        self.decay_norms_and_biases = decay_norms_and_biases
+        self.options = options
+
+    def __call__(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
+        """Build the optimizer of a detector's parameters.
+
+        Args:
+            named_parameters: All parameters; those that do not learn are left out.
+
+        Raises:
+            ConfigError: If the detector has no such part, or the optimizer no such option.
+            TypeError: If an option of all parameters is unknown.
+            ValueError: If an option of all parameters is out of range, or no parameter learns.
+        """
+        parameters = dict(named_parameters)
+        for part, own in self.groups.items():
+            _check_part(part, list(parameters))
+            self._check_options(part, own)
+        members: dict[tuple[str, bool], list[nn.Parameter]] = defaultdict(list)
+        for name, parameter in parameters.items():
+            if parameter.requires_grad:
+                is_decayed = self.decay_norms_and_biases or parameter.ndim > 1
+                members[self._part_of(name), is_decayed].append(parameter)
+        return self.optimizer([self._group(*key, members[key]) for key in members], **self.options)
+
+    def _part_of(self, name: str) -> str:
+        return max((part for part in self.groups if _contains(part, name)), key=len, default=REST)
+
+    def _group(self, part: str, is_decayed: bool, parameters: list[nn.Parameter]) -> dict[str, Any]:
+        group = {"params": parameters, "name": part, **self.groups.get(part, {})}
+        return group if is_decayed else group | {"name": f"{part}/no_decay", "weight_decay": 0.0}
+
+    def _check_options(self, part: str, own: dict[str, Any]) -> None:
+        """Try the options of a part: torch checks those of all parameters alone.
+
+        Raises:
+            ConfigError: If the optimizer has no such option, or a value is out of range.
+        """
+        try:
+            self.optimizer([nn.Parameter()], **(self.options | own))
+        except (TypeError, ValueError) as error:
+            msg = f"optimizer.groups.{part}: {error}"
+            raise ConfigError(msg) from error
+
+
+def _by_part(tree: Mapping[str, Any], part: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the parts that have options, and the options.
+
+    Raises:
+        ConfigError: If an option belongs to no part.
+    """
+    own = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
+    if own and not part:
+        msg = (
+            "optimizer.groups: expected options by part of the detector, such as "
+            f"{{backbone: {{lr: 1e-5}}}}, found {own} without a part."
+        )
+        raise ConfigError(msg)
+    if own:
+        yield part, own
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _by_part(value, f"{part}.{key}" if part else key)
+
+
+def _contains(part: str, name: str) -> bool:
+    return f"{name}.".startswith(f"{part}.")
+
+
+def _check_part(part: str, names: Sequence[str]) -> None:
+    """Make sure that a part is there.
+
+    Raises:
+        ConfigError: If no parameter is in it; names the parts that there are.
+    """
+    if any(_contains(part, name) for name in names):
+        return
+    place = part
+    while place and not any(_contains(place, name) for name in names):
+        place = place.rpartition(".")[0]
+    depth = place.count(".") + 1 if place else 0
+    inside = [name for name in names if not place or _contains(place, name)]
+    known = list(dict.fromkeys(".".join(name.split(".")[: depth + 1]) for name in inside))
+    near = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
+    msg = (
+        f"optimizer.groups: the detector has no part {part!r} with parameters."
+        f"{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(known)}."
+    )
+    raise ConfigError(msg)
