@@ -1,0 +1,107 @@
+"""ConvGRU: a recurrent memory of feature maps, with no lookahead and the same cost for every frame.
+
+Source: N. Ballas et al., "Delving Deeper into Convolutional Networks for Learning Video
+Representations" (arXiv 1511.06432), equations 8 to 11, as a memory of a detector in the manner of
+M. Liu, M. Zhu, "Mobile Video Object Detection with Temporally-Aware Feature Maps" (arXiv
+1711.06368). That the memory is added to the maps by a layer that starts from zero, and that gates
+start in favour of the memory, is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, State, WindowBatch
+from vodet.errors import ConfigError
+from vodet.stages import MapFusion
+
+_INITIAL_UPDATE = -2.0  # bias of the update gate: 88 % of the memory stays at first
+
+
+class ConvGRUCell(nn.Module):
+    """The recurrence of one level.
+
+    ``z, r = sigmoid(conv([x; h]))``, ``n = tanh(conv([x; r h]))``, ``h' = (1 - z) h + z n``; the
+    output is ``x + conv1x1(h')``. The last convolution starts from zero, so that the detector
+    starts as its single-frame baseline.
+
+    Args:
+        channels: Channels of the map.
+        hidden: Channels of the memory.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(channels + hidden, 2 * hidden, kernel_size=3, padding=1)
+        self.candidate = nn.Conv2d(channels + hidden, hidden, kernel_size=3, padding=1)
+        self.out = nn.Conv2d(hidden, channels, kernel_size=1)
+        with torch.no_grad():
+            cast("Tensor", self.gates.bias)[:hidden].fill_(_INITIAL_UPDATE)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(cast("Tensor", self.out.bias))
+
+    def forward(
+        self, x: Float[Tensor, "B C h w"], hidden: Float[Tensor, "B D h w"]
+    ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B D h w"]]:
+        """Return the map with what is remembered, and the memory after it, float32."""
+        update, reset = self.gates(torch.cat((x, hidden), dim=1)).sigmoid().chunk(2, dim=1)
+        new = self.candidate(torch.cat((x, reset * hidden), dim=1)).tanh()
+        hidden = torch.lerp(hidden, new.float(), update.float())
+        return x + self.out(hidden), hidden
+
+
+class ConvGRU(MapFusion):
+    """Remembers maps of the frames so far, in a cell of its own for each level.
+
+    It looks at the reference frame alone: a window of one frame will do. The state of ``B`` videos
+    is ``hidden_STRIDE`` ``[B, D, h, w]`` for each level that has a cell. Train it with
+    ``data.history.policy=previous``, ``data.history.windows=7`` and ``data.losses_on=all``.
+
+    Args:
+        spec: Levels of the maps.
+        hidden: Channels of the memory of a level; None is half of those of the level.
+        strides: Levels that have a memory; None is all. The finest costs most.
+
+    Raises:
+        ConfigError: If a level of ``strides`` does not exist.
+    """
+
+    remembers = True
+
+    def __init__(
+        self, spec: FeatureSpec, hidden: int | None = None, strides: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.strides = tuple(spec.strides if strides is None else strides)
+        if unknown := set(self.strides) - set(spec.strides):
+            msg = f"ConvGRU: there are levels of strides {spec.strides}, found {sorted(unknown)}."
+            raise ConfigError(msg)
+        channels = dict(zip(spec.strides, spec.channels, strict=True))
+        self.hidden = {stride: hidden or max(1, channels[stride] // 2) for stride in self.strides}
+        self.cells = nn.ModuleDict(
+            {str(s): ConvGRUCell(channels[s], self.hidden[s]) for s in self.strides}
+        )
+
+    def begin(self, videos: int, frames: EncodedFrames) -> State:
+        """Return an empty memory: zeros."""
+        state = {}
+        for level, stride in zip(frames.maps.levels, self.spec.strides, strict=True):
+            if stride in self.hidden:
+                shape = (videos, self.hidden[stride], *level.shape[-2:])
+                state[f"hidden_{stride}"] = torch.zeros(shape, device=level.device)
+        return state
+
+    def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
+        """Return the maps of the reference frames with what is remembered, and the new memory."""
+        levels = dict(zip(self.spec.strides, windows.reference_maps.levels, strict=True))
+        after = {}
+        for stride in self.strides:
+            name = f"hidden_{stride}"
+            levels[stride], after[name] = self.cells[str(stride)](levels[stride], state[name])
+        return FeatureMaps(tuple(levels.values())), after
