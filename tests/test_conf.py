@@ -115,8 +115,10 @@ def test_choice_builds(group: str, option: str, compose) -> None:
 def test_data_sets_and_methods_make_experiments_without_a_file() -> None:
     data = {"cityscapes", "custom", "imagenet_vid", "imagenet_vid_det", "kitti_mots", "mot17"}
     data |= {"synthetic", "uavdt"}
-    methods = {"centernet", "faster_rcnn", "sltnet", "stf"}
-    files = {"cityscapes_sltnet", "imagenet_vid_faster_rcnn", "imagenet_vid_sltnet"}
+    methods = {"centernet", "faster_rcnn", "selsa", "sltnet", "stf"}
+    files = {"cityscapes_sltnet"} | {
+        f"imagenet_vid_{m}" for m in ("faster_rcnn", "selsa", "sltnet")
+    }
     assert set(PAIRS) == {f"{d}_{m}" for d in data for m in methods} - files
     assert files <= set(options("experiment"))
 

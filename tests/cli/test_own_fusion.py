@@ -166,3 +166,68 @@ def test_a_candidate_fusion_works_from_the_command_line(
     detector = vodet.load(checkpoint, trusted=["own_fusion"])
     assert detector.head.fusion.members["mean"].scale == 0.5
     assert len(vodet.StreamingDetector(detector).push(random_frames(3))) == 3
+
+
+METHODS = {
+    "conv_gru": (
+        "model/fusion/own.yaml",
+        "_target_: own_methods.conv_gru.ConvGRU\n_partial_: true\n",
+        [
+            *TINY,
+            "model/fusion=own",
+            "window=single",
+            "data.history.windows=2",
+            "data.history.policy=previous",
+            "data.losses_on=all",
+        ],
+    ),
+    "fgfa": (
+        "model/fusion/own.yaml",
+        "_target_: own_methods.fgfa.FGFA\n_partial_: true\nembedding_width: 8\nflow_updates: 1\n",
+        [*TINY, "model/fusion=own"],
+    ),
+    "selsa": (
+        "model/head/fusion/own.yaml",
+        "own:\n  _target_: own_methods.selsa.SELSA\n  _partial_: true\n  width: 32\n  heads: 2\n",
+        [
+            "experiment=demo_baseline",
+            *TINY_TWO_STAGE,
+            "window=previous",
+            "model/head/fusion=own",
+            "model.head.refine=boxes",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_of_three_families_work_in_a_package_of_a_user(
+    name: str, inside: Path, command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The file of each method, moved into another package as it is, with a YAML of its own."""
+    path, yaml, overrides = METHODS[name]
+    (tmp_path / "own_methods").mkdir()
+    source = Path(vodet.__file__).parent / "fusion" / f"{name}.py"
+    (tmp_path / "own_methods" / source.name).write_text(source.read_text())
+    config = tmp_path / "conf" / path
+    config.parent.mkdir(parents=True)
+    config.write_text(yaml)
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("own_methods", f"own_methods.{name}"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    folder = f"runs/own_{name}"
+    command(
+        "train",
+        "--config-dir",
+        str(tmp_path / "conf"),
+        *overrides,
+        "trainer.max_epochs=1",
+        f"run_dir={folder}",
+    )
+    detector = vodet.load(inside / folder / "last.ckpt", trusted=["own_methods"])
+    names = {type(module).__module__ for module in detector.modules()}
+    assert f"own_methods.{name}" in names
+    assert f"vodet.fusion.{name}" not in names
+    frames = random_frames(3)
+    stream = vodet.StreamingDetector(detector)
+    assert len([answer for frame in frames for answer in stream.push(frame)]) == 3
