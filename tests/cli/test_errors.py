@@ -107,7 +107,7 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         (
             "train model/fusion=sft",
             "There is no model/fusion=sft. Did you mean model/fusion=stf? "
-            "Valid choices: mean, none, stf.",
+            "Valid choices: conv_gru, fgfa, mean, none, stf.",
         ),
         ("train experiment=dmo", "There is no experiment=dmo. Did you mean experiment=demo? "),
         ("eval ckt=x", "There is no config key 'ckt'. Did you mean ckpt?"),

@@ -83,7 +83,7 @@ def test_sltnet(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         "SLTnet, resnet50, 3 classes, width=64, stages=2, advanced_share=0.0, geometry=True, "
         "group_width=16",
         f"Loaded from {source}: 317 weights: backbone (265), pyramid (16), head.rpn (6), "
-        "head.box_head (8), head.st_head (22)",
+        "head.box_head (8), head.fusion (20), head.st_head (2)",
         "Input: BGR, mean [103.53, 116.28, 123.675], std [1.0, 1.0, 1.0] (defaults of detectron2), "
         "strides in the 1 x 1 convolutions",
         f"Next: vodet-eval ckpt={target} data.annotations=FILE data.images=FOLDER",

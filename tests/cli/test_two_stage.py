@@ -57,7 +57,7 @@ def test_two_stages_and_two_windows(
     command("train", *second_stage(baseline, "runs/sltnet"))
     printed = capsys.readouterr().out
     assert f"Loaded from {baseline}: " in printed
-    assert "New, with their first values: 22 weights: head.st_head (22)" in printed
+    assert "New, with their first values: 22 weights: head.fusion (20), head.st_head (2)" in printed
     first, second = weights(baseline), weights(inside / "runs/sltnet/last.ckpt")
     assert all(torch.equal(second[name], value) for name, value in first.items())
     assert len(second) == len(first) + 22

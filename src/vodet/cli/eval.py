@@ -70,12 +70,14 @@ def plain(config: Any) -> Any:
     return OmegaConf.to_container(config, resolve=True)
 
 
-def overlaid(below: dict[str, Any], above: Any) -> dict[str, Any]:
+def overlaid(below: dict[str, Any], above: Any) -> Any:
     """Return a mapping with the values of another one, where these are not null.
 
     Plain values, not OmegaConf's: an interpolation in a checkpoint is not to be resolved.
     """
-    above = above if isinstance(above, dict) else {}
+    if not isinstance(above, dict | None):
+        return above  # a value in the place of keys, of which using it tells
+    above = above or {}
     result = below | {key: above[key] for key in below if above.get(key) is not None}
     groups = {key: value for key, value in below.items() if isinstance(value, dict)}
     return result | {key: overlaid(value, above.get(key)) for key, value in groups.items()}
