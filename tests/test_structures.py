@@ -73,7 +73,7 @@ def test_windows_show_their_frames_by_place() -> None:
     assert windows.reference_maps.levels[0].flatten().tolist() == [1, 2]
     assert windows.sizes.tolist() == [[1, 101], [2, 102]]
     assert windows.extra("head.number").tolist() == [[3, 1, 0], [2, 2, 1]]
-    assert [windows.at(place).extra("head.number").tolist() for place in range(3)] == [
+    assert [windows.places[place].extra("head.number").tolist() for place in range(3)] == [
         [3, 2],
         [1, 2],
         [0, 1],
@@ -89,8 +89,8 @@ def test_fused_windows_have_other_reference_frames_alone() -> None:
     fused = windows.fused(encoded(10, 2))
     assert fused.reference_maps.levels[0].flatten().tolist() == [10, 11]
     assert fused.sizes.tolist() == [[10, 110], [11, 111]]
-    assert fused.at(1).extra("head.number").tolist() == [10, 11]
-    assert fused.at(0).extra("head.number").tolist() == [3, 1]
+    assert fused.places[1].extra("head.number").tolist() == [10, 11]
+    assert fused.places[0].extra("head.number").tolist() == [3, 1]
     assert fused.maps.levels[0].view(2, 2).tolist() == [[3, 1], [1, 2]]
 
 

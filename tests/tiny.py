@@ -133,7 +133,9 @@ def tiny_detector(
     )
     for name, weight in detector.named_parameters():
         if "bn" not in name and weight.ndim > 1:
-            torch.nn.init.normal_(weight, std=min(0.2, weight[0].numel() ** -0.5))
+            torch.nn.init.normal_(
+                weight, std=0.2 if weight[0].numel() <= 300 else weight[0].numel() ** -0.5
+            )
     with torch.no_grad():
         detector.head.size.out.weight.mul_(0.1)
         detector.head.size.out.bias.fill_(4)  # boxes of some cells

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a video seen mirrored and in several sizes, by one detector."""
+"""Test-time augmentation: runs a detector on mirrored and rescaled views of a video."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from vodet.structures import Detections, FrameDetections, Size
 
 
 class AugmentedStream:
-    """A `StreamingDetector` for each view of the video; the detections of a frame are fused.
+    """Runs a `StreamingDetector` on each view of a video and fuses the detections of each frame.
 
-    The views are all sizes, each as it is and, with ``flip``, mirrored left to right. Each has a
-    state of its own, as if it were the only one, so any detector will do. An answer takes as much
-    time as those of all views together. What becomes of their detections: `fuse_views`.
+    There is one view per scale and, with ``flip``, a mirrored view per scale. Each view has its own
+    memory, so any detector can be used. Run time is the sum over all views. `fuse_views` defines
+    how detections are fused.
 
     Args:
         detector: The detector; it may serve any number of streams.
-        flip: Whether there are mirrored views.
-        scales: Factors by which frames are larger than the detector's own size of evaluation.
-        score_threshold: Detections with lower scores, after the fusion, are left out.
+        flip: Whether to add mirrored views.
+        scales: Scales of the frames relative to the detector's evaluation size.
+        score_threshold: Minimum score of a detection after fusion (inclusive).
 
     Raises:
-        ConfigError: If there is no scale, one is not positive, or one is there twice.
+        ConfigError: If there are no scales, a scale is not positive, or a scale occurs twice.
 
     Example:
         ::
@@ -59,7 +59,7 @@ class AugmentedStream:
             for scale in scales
             for is_mirrored in ((False, True) if flip else (False,))
         ]
-        self._widths: deque[int] = deque()  # of the frames without an answer
+        self._widths: deque[int] = deque()  # of frames not processed yet
 
     def reset(self) -> None:
         """Forget the video; the next frame is the first of another one."""
@@ -68,12 +68,12 @@ class AugmentedStream:
             stream.reset()
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
-        """Take the next frame or frames and return the answers that have become known.
+        """Take the next frame or frames and return the detections that are now complete.
 
-        Args and errors as of `StreamingDetector.push`.
+        Arguments and errors are as for `StreamingDetector.push`.
         """
         arrays = frames_as_arrays(frames)
-        # Mirrored before they are resized: the padding of a letterbox stays on the right.
+        # Frames are mirrored before resizing, so that letterbox padding stays on the right.
         answers = [
             stream.push(arrays[:, :, ::-1] if is_mirrored else arrays)
             for stream, is_mirrored in self._views
@@ -87,7 +87,7 @@ class AugmentedStream:
         """Like `push`, with the arguments of `StreamingDetector.push_resized`.
 
         Raises:
-            ConfigError: If the frames are not of original size: each view resizes them itself.
+            ConfigError: If the frames are not of original size, since each view resizes them.
         """
         if size != original_size:
             msg = (
@@ -98,11 +98,11 @@ class AugmentedStream:
         return self.push(frames[..., : size[0], : size[1]])
 
     def flush(self) -> list[FrameDetections]:
-        """Answer the frames that still wait for later ones: the video has ended. Then `reset`."""
+        """End the video: process the remaining frames, return their detections, then `reset`."""
         return self._fused([stream.flush() for stream, _ in self._views])
 
     def _fused(self, answers: Sequence[Sequence[FrameDetections]]) -> list[FrameDetections]:
-        """Fuse the answers of all views, ``[views][frames]``."""
+        """Fuse the detections of all views, ``[views][frames]``."""
         fused = []
         for of_views in zip(*answers, strict=True):
             width = self._widths.popleft()
@@ -117,14 +117,15 @@ class AugmentedStream:
 
 
 def stream_factory(flip: Any, scales: Any) -> StreamFactory:
-    """Return `StreamingDetector`, or what builds an `AugmentedStream` if there is another view.
+    """Return `StreamingDetector`, or a factory of `AugmentedStream` if there are other views.
 
     Args:
-        flip: Whether there are mirrored views.
-        scales: Factors by which frames are larger than the detector's own size of evaluation.
+        flip: Whether to add mirrored views.
+        scales: Scales of the frames relative to the detector's evaluation size.
 
     Raises:
-        ConfigError: If these are not a bool and a list of different positive numbers.
+        ConfigError: If ``flip`` is not a bool, or ``scales`` not a list of distinct positive
+            numbers.
     """
     is_list = isinstance(scales, Sequence)
     if not isinstance(flip, bool) or not is_list or not all(map(_is_number, scales)):
@@ -145,10 +146,10 @@ def _is_number(value: object) -> bool:
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Make sure that there are scales, all different and positive.
+    """Check that there are scales, all distinct and positive.
 
     Raises:
-        ConfigError: If not.
+        ConfigError: If the check fails.
     """
     is_right = all(0 < scale < math.inf for scale in scales) and len({*scales}) == len(scales)
     if not scales or not is_right:

@@ -1,4 +1,4 @@
-"""The detector: the only module that names all stages."""
+"""The detector, which connects all stages."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ from vodet.structures import ClipBatch, Detections, Size, Window
 
 
 class VideoDetector(nn.Module):
-    """A video object detector, in two parts: what sees one frame and what joins frames.
+    """A video object detector in two parts: per-frame encoding and temporal fusion.
 
-    `encode` is everything that depends on one frame alone; `step` is everything that joins frames.
-    Neither keeps anything of a video: training, evaluation and streaming call the same two methods
-    and get the same detections, however the video is fed.
+    `encode` does everything that depends on a single frame; `step` does everything that combines
+    frames. Neither stores anything about a video: training, evaluation and streaming call the same
+    two methods and get the same detections, however the video is split into calls.
 
     Args:
-        backbone: Frames to feature maps.
-        pyramid: Builds the per-frame stage behind the backbone from the backbone's levels.
+        backbone: Computes feature maps of frames.
+        pyramid: Builds the per-frame stage after the backbone from the backbone's levels.
         fusion: Builds the map fusion from the pyramid's levels: a `MapFusion`, or a plain module
             with ``forward(window, reference)``.
         head: Builds the head from the pyramid's levels and the number of classes.
-        window: The frames that are joined.
+        window: The frames that are combined around a reference frame.
         class_names: Names of the labels.
-        resize: How frames are brought to the size at which they are evaluated.
-        frozen: Names of parts that do not learn, such as ``("backbone", "pyramid", "head.rpn")``:
-            they stay in evaluation mode, and where nothing that learns comes before them they run
-            without gradient.
+        resize: Resizes frames to the evaluation size.
+        frozen: Parts that are not trained, such as ``("backbone", "pyramid", "head.rpn")``.
+            They stay in evaluation mode, and run without autograd if no trainable part comes before
+            them.
 
     Raises:
-        ConfigError: If there is no class, a class name is there twice, there is no part of a name
-            in ``frozen``, or the head needs pixels and gets fused maps.
+        ConfigError: If there are no classes, a class name occurs twice, ``frozen`` names a part
+            that does not exist, or the head needs pixels but would get fused maps.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class VideoDetector(nn.Module):
         self.head = head(self.pyramid.spec, len(self.class_names))
         if self.head.needs_pixels and self.fusion.changes_maps:
             msg = (
-                f"{type(self.head).__name__} looks at the frames themselves, so no map fusion can "
+                f"{type(self.head).__name__} needs the pixels of the frames, so no map fusion can "
                 f"come before it: expected model/fusion=none, found {type(joined).__name__}."
             )
             raise ConfigError(msg)
         self.frozen = tuple(frozen)
-        # Convolutions are faster so, by a tenth on a CPU; what the maps look like to others stays.
+        # Channels-last convolutions are about 10 % faster on a CPU; shapes are unchanged.
         self.to(memory_format=torch.channels_last)
         self.train(self.training)
 
@@ -94,7 +94,7 @@ class VideoDetector(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -105,11 +105,11 @@ class VideoDetector(nn.Module):
     def encode(
         self, frames: UInt8[Tensor, "F 3 H W"], sizes: Int[Tensor, "F 2"] | None = None
     ) -> EncodedFrames:
-        """Encode frames, each by itself.
+        """Encode each frame separately.
 
         Args:
-            frames: RGB, of any size; padded with black at the right and the bottom as the backbone
-                needs it.
+            frames: RGB, of any size; padded with black at the right and bottom to multiples of the
+                backbone's ``size_divisor``.
             sizes: ``(height, width)`` of the picture in the upper left corner of each frame; by
                 default the picture is the whole frame.
         """
@@ -120,29 +120,30 @@ class VideoDetector(nn.Module):
         pixels = F.pad(frames, (0, right, 0, bottom))
         maps = self.pyramid(self.backbone(pixels))
         extras = prefixed("fusion", self.fusion.encode(pixels, sizes, maps))
-        extras |= prefixed("head", self.head.encode(pixels, sizes, maps))
+        if self.head.uses_support or not self.fusion.changes_maps:
+            extras |= prefixed("head", self.head.encode(pixels, sizes, maps))
         return EncodedFrames(maps, sizes, extras)
 
     def _encode_fused(self, maps: FeatureMaps, sizes: Tensor) -> EncodedFrames:
-        """Encode fused maps of reference frames for the head."""
+        """Let the head encode the fused maps of reference frames."""
         return EncodedFrames(maps, sizes, prefixed("head", self.head.encode(None, sizes, maps)))
 
     def begin(self, videos: int, frames: EncodedFrames) -> Memory:
-        """Return the memory of videos of which nothing has been seen.
+        """Return the initial memory, before the first frame of a video.
 
         Args:
             videos: Number of videos.
-            frames: Encoded frames of the size of theirs.
+            frames: Encoded frames of the same size as the frames of the videos.
         """
         stages = {"fusion": self.fusion, "head": self.head}
         return Memory({name: stage.begin(videos, frames) for name, stage in stages.items()})
 
     def step(self, windows: WindowBatch, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
-        """Join the frames of windows into predictions for their reference frames.
+        """Predict the reference frames of windows.
 
         Args:
             windows: Windows of encoded frames of ``B`` videos.
-            memory: What these videos have left behind, see `begin`.
+            memory: The memory of these videos, initially from `begin`.
 
         Returns:
             The head's raw predictions, and the memory to use for the next frames.
@@ -160,8 +161,8 @@ class VideoDetector(nn.Module):
         """Turn raw predictions into detections in pixels of the original images.
 
         Args:
-            predictions: What `step` returned.
-            sizes: Of each reference frame, the size of the picture in the input and the size of
+            predictions: Raw predictions from `step`.
+            sizes: For each reference frame, the size of the picture in the input and the size of
                 the original image.
         """
         return [
@@ -172,7 +173,7 @@ class VideoDetector(nn.Module):
     def forward(self, batch: ClipBatch) -> list[Detections]:
         """Detect the objects of the reference frames of clips, in pixels of the original images.
 
-        Each clip counts as the beginning of a video: nothing is in its memory.
+        Each clip is treated as the start of a video, with the initial memory.
         """
         frames = self._encode_clips(batch)
         windows = _windows(frames, batch, [batch.layout.reference_window])
@@ -184,7 +185,7 @@ class VideoDetector(nn.Module):
         """Return the named loss terms of a batch of clips; their sum is the training loss.
 
         Raises:
-            ConfigError: If a stage remembers and the clips bring nothing to remember.
+            ConfigError: If a stage has a memory but the clips have no history.
         """
         frames = self._encode_clips(batch)
         memory = self._recall(frames, batch)
@@ -213,13 +214,13 @@ class VideoDetector(nn.Module):
     def _trained(
         self, frames: EncodedFrames, batch: ClipBatch
     ) -> Iterator[tuple[WindowBatch, Targets]]:
-        """Yield the windows to train on: one after the other where a stage remembers, else all."""
+        """Yield the windows to train on: one at a time if a stage has a memory, else together."""
         windows = batch.layout.windows
         for some in [[window] for window in windows] if self.remembers else [windows]:
-            yield _windows(frames, batch, some), _targets(batch, some)
+            yield _windows(frames, batch, some), _trained_targets(batch, some)
 
     def _recall(self, frames: EncodedFrames, batch: ClipBatch) -> Memory:
-        """Return the memory with which clips are trained, from their histories."""
+        """Compute the memory to train clips with from their histories."""
         memory = self.begin(len(batch.frames), frames)
         if not self.remembers:
             return memory
@@ -235,8 +236,9 @@ class VideoDetector(nn.Module):
         for window in layout.history:
             windows = _windows(frames, batch, [window])
             fused, states["fusion"] = self._fuse(windows, Memory(states))
-            history.append(fused.seen_by("head"))
-            targets.append(_targets(batch, [window]))
+            if self.head.remembers:
+                history.append(fused.seen_by("head"))
+                targets.append(_targets(batch, [window]))
         now = _targets(batch, [layout.reference_window])
         states["head"] = self.head.recall(states["head"], history, targets, now)
         return Memory(states)
@@ -245,7 +247,7 @@ class VideoDetector(nn.Module):
 def _windows(
     frames: EncodedFrames, batch: ClipBatch, windows: Sequence[Sequence[int]]
 ) -> WindowBatch:
-    """Return some windows of each clip, those of the first window of all clips first."""
+    """Return the given windows of each clip, ordered by window, then by clip."""
     clips, length = batch.frames.shape[:2]
     rows = torch.tensor([[clip * length + n for n in w] for w in windows for clip in range(clips)])
     index = rows.to(batch.frames.device, non_blocking=True)
@@ -256,3 +258,13 @@ def _targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:
     """Return the objects of the frames of these windows."""
     known = batch.known_targets
     return [[clip[position] for position in window] for window in windows for clip in known]
+
+
+def _trained_targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:
+    """Like `_targets`, with None for reference frames without a loss."""
+    targets = [list(clip) for clip in _targets(batch, windows)]
+    infos = [clip[window[batch.layout.reference]] for window in windows for clip in batch.infos]
+    for target, info in zip(targets, infos, strict=True):
+        if not info.has_loss:
+            target[batch.layout.reference] = None
+    return targets

@@ -1,7 +1,7 @@
-"""What the stages of a detector hand to each other: encoded frames, windows, candidates, memory.
+"""Data exchanged between the stages of a detector: encoded frames, windows, candidates, memory.
 
-Shape letters: ``F`` frames, ``B`` windows, ``T`` frames of a window, ``C H W`` channels, height and
-width, ``N`` candidates of a frame. Boxes are ``xyxy`` float32 in pixels of the input.
+Shape letters: ``F`` frames, ``B`` windows, ``T`` frames per window, ``C H W`` channels, height and
+width, ``N`` candidates per frame. Boxes are ``xyxy`` float32 in input pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class FeatureSpec:
     """Channels and strides of the levels of a feature pyramid, finest first.
 
     Raises:
-        ConfigError: If there is no level, the lengths differ or the strides do not ascend.
+        ConfigError: If there are no levels, the lengths differ or the strides do not increase.
     """
 
     channels: tuple[int, ...]
@@ -41,7 +41,7 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """Feature maps of some frames, one tensor per level, finest first.
+    """Feature maps of frames, one tensor per level, finest first.
 
     Each level is ``[N, C, H / stride, W / stride]`` for single frames and
     ``[B, T, C, H / stride, W / stride]`` for windows.
@@ -57,38 +57,38 @@ class FeatureMaps:
         return len(self.levels[0])
 
     def __getitem__(self, index: Any) -> FeatureMaps:
-        """Index the leading dimensions of every level alike."""
+        """Index the leading dimensions of every level in the same way."""
         return self.map(lambda level: level[index])
 
 
 State = Mapping[str, Tensor]
-"""What one stage remembers of ``B`` videos: named tensors ``[B, ...]`` of fixed shapes.
+"""State of one stage for ``B`` videos: named tensors ``[B, ...]`` of fixed shapes.
 
-A stage takes its state and returns a new one; nobody writes into the tensors of a state.
+A stage takes its state and returns a new one. The tensors of a state are never modified in place.
 """
 
 
 def prefixed(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put the name of a stage before the names of its tensors: ``logits`` is ``head.logits``."""
+    """Prefix tensor names with the name of their stage: ``logits`` becomes ``head.logits``."""
     return {f"{stage}.{name}": tensor for name, tensor in tensors.items()}
 
 
 def of_stage(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of one stage by their own names: the inverse of `prefixed`."""
+    """Return the tensors of one stage without its prefix: the inverse of `prefixed`."""
     start = f"{stage}."
     return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
 
 
 @dataclass(frozen=True)
 class EncodedFrames:
-    """Frames as the stages have encoded them, each frame by itself.
+    """Frames after per-frame encoding by all stages.
 
     Args:
         maps: Feature maps ``[F, C, h, w]`` per level.
         sizes: ``(height, width)`` of the picture in the upper left corner of each frame, ``[F, 2]``
             int64.
-        extras: What stages have found in each frame alone, ``[F, ...]``, under names that begin
-            with the name of the stage: ``head.logits``.
+        extras: What each stage computed from a single frame, ``[F, ...]``. Names are prefixed with
+            the name of the stage, such as ``head.logits``.
     """
 
     maps: FeatureMaps
@@ -99,7 +99,7 @@ class EncodedFrames:
         return len(self.sizes)
 
     def tensors(self) -> list[Tensor]:
-        """Return all tensors, in a fixed order."""
+        """Return all tensors in a fixed order."""
         return [*self.maps.levels, self.sizes, *self.extras.values()]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> EncodedFrames:
@@ -108,17 +108,17 @@ class EncodedFrames:
         return EncodedFrames(self.maps.map(function), function(self.sizes), extras)
 
     def seen_by(self, stage: str) -> EncodedFrames:
-        """Return the same frames with the extras of one stage alone, under its own names."""
+        """Return the same frames with only the extras of one stage, without its prefix."""
         return replace(self, extras=of_stage(stage, self.extras))
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One of some frames for each window, by index: a tensor is copied when it is asked for.
+    """One frame per window, chosen by index. Tensors are gathered (copied) on access.
 
     Args:
         frames: The frames to choose from.
-        rows: Which of them is chosen for each window, ``[B]`` int64.
+        rows: Index of the chosen frame for each window, ``[B]`` int64.
     """
 
     frames: EncodedFrames
@@ -135,20 +135,25 @@ class Selection:
         return self.frames.sizes[self.rows]
 
     def extra(self, name: str) -> Tensor:
-        """Return an extra of the chosen frames, ``[B, ...]``."""
+        """Return one of the extras of the chosen frames, ``[B, ...]``."""
         return self.frames.extras[name][self.rows]
+
+    @staticmethod
+    def all(frames: EncodedFrames) -> Selection:
+        """Select every frame once."""
+        return Selection(frames, torch.arange(len(frames), device=frames.sizes.device))
 
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """Windows of encoded frames, one for each reference frame that is to be predicted.
+    """Windows of encoded frames, one for each reference frame to predict.
 
     Args:
-        frames: The frames of all windows, each once.
-        index: Which frame is at each place of each window, ``[B, T]`` int64.
-        reference: Place of the reference frame in each window.
-        current: The reference frames as the stages before have left them: those of ``frames``, or
-            others after a map fusion.
+        frames: The frames of all windows, each stored once.
+        index: Index in ``frames`` of each frame of each window, ``[B, T]`` int64.
+        reference: Position of the reference frame in each window.
+        current: The reference frames as the next stage sees them: the encoded frames themselves, or
+            the fused frames after a map fusion.
     """
 
     frames: EncodedFrames
@@ -158,12 +163,12 @@ class WindowBatch:
 
     @staticmethod
     def of(frames: EncodedFrames, index: Tensor, reference: int) -> WindowBatch:
-        """Return windows whose reference frames are as encoded."""
+        """Return windows whose reference frames are not fused yet."""
         return WindowBatch(frames, index, reference, Selection(frames, index[:, reference]))
 
     @staticmethod
     def of_clips(frames: EncodedFrames, length: int, reference: int) -> WindowBatch:
-        """Return the windows of clips of ``length`` frames that lie one after the other."""
+        """Return one window per clip, for consecutive clips of ``length`` frames each."""
         index = torch.arange(len(frames), device=frames.sizes.device).view(-1, length)
         return WindowBatch.of(frames, index, reference)
 
@@ -177,7 +182,7 @@ class WindowBatch:
 
     @property
     def maps(self) -> FeatureMaps:
-        """Maps of the whole windows as encoded, ``[B, T, C, h, w]``."""
+        """Encoded maps of all frames of the windows, ``[B, T, C, h, w]``."""
         shape = tuple(self.index.shape)
         rows = self.index.flatten()
         return self.frames.maps.map(
@@ -186,35 +191,36 @@ class WindowBatch:
 
     @property
     def reference_maps(self) -> FeatureMaps:
-        """Maps of the reference frames, after a map fusion where there is one, ``[B, C, h, w]``."""
+        """Maps of the reference frames, fused if there is a map fusion, ``[B, C, h, w]``."""
         return self.current.maps
 
     def extra(self, name: str) -> Tensor:
-        """Return an extra of the whole windows as encoded, ``[B, T, ...]``."""
+        """Return one of the extras of all frames of the windows, ``[B, T, ...]``."""
         return self.frames.extras[name][self.index]
 
-    def at(self, place: int) -> Selection:
-        """Return the frames at one place of the windows."""
-        if place == self.reference:
-            return self.current
-        return Selection(self.frames, self.index[:, place])
+    @property
+    def places(self) -> list[Selection]:
+        """The frames at each position of the windows, with the current reference frames."""
+        places = [Selection(self.frames, rows) for rows in self.index.unbind(dim=1)]
+        places[self.reference] = self.current
+        return places
 
     def fused(self, references: EncodedFrames) -> WindowBatch:
-        """Return the same windows with other reference frames, ``B`` of them."""
-        rows = torch.arange(len(references), device=references.sizes.device)
-        return replace(self, current=Selection(references, rows))
+        """Return the same windows with ``B`` fused reference frames."""
+        return replace(self, current=Selection.all(references))
 
     def seen_by(self, stage: str) -> WindowBatch:
-        """Return the same windows with the extras of one stage alone, under its own names."""
+        """Return the same windows with only the extras of one stage, without its prefix."""
         current = replace(self.current, frames=self.current.frames.seen_by(stage))
         return replace(self, frames=self.frames.seen_by(stage), current=current)
 
 
 @dataclass(frozen=True)
 class CandidateSpec:
-    """What the features of a candidate look like: ``channels`` on a grid of ``resolution`` squared.
+    """Shape of a candidate's features: ``[channels, resolution, resolution]``.
 
-    A proposal has the grid of its RoI features, a cell or a query a single feature vector.
+    A proposal has a grid of RoI features; a cell or a query has a single feature vector
+    (``resolution`` 1).
     """
 
     channels: int
@@ -222,16 +228,16 @@ class CandidateSpec:
 
     @property
     def width(self) -> int:
-        """Number of features of a candidate."""
+        """Number of features per candidate."""
         return self.channels * self.resolution**2
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Possible objects of windows, each with features: proposals, cells or queries.
+    """Candidate objects of windows with their features: proposals, cells or queries.
 
-    The number of candidates is fixed; ``is_valid`` says which of them are there. In each frame the
-    best come first.
+    The number of candidates is fixed; ``is_valid`` marks the rows that hold a candidate. Within a
+    frame, candidates are sorted by score, best first.
 
     Args:
         features: For each of the ``T`` frames, ``[B, N, C, s, s]``.
@@ -239,10 +245,10 @@ class Candidates:
         scores: Logits, ``[B, T, N]``.
         is_valid: ``[B, T, N]`` bool.
         sizes: ``(height, width)`` of the pictures, ``[B, 2]``.
-        reference: Place of the reference frame among the ``T``.
+        reference: Position of the reference frame among the ``T`` frames.
         linked: Whether candidate ``n`` is the same object in all frames.
-        extras: What a candidate fusion has encoded of each frame of the windows, ``[B, T', ...]``
-            with all the frames of the window, also where ``T`` is 1.
+        extras: What a candidate fusion encoded from each frame, ``[B, T', ...]``, where ``T'`` is
+            the number of frames of the window even if ``T`` is 1.
     """
 
     features: tuple[Tensor, ...]
@@ -256,7 +262,7 @@ class Candidates:
 
     @property
     def current(self) -> Candidates:
-        """The candidates of the reference frames alone."""
+        """The candidates of the reference frames only."""
         one = slice(self.reference, self.reference + 1)
         return replace(
             self,
@@ -282,16 +288,18 @@ class Candidates:
         return replace(self.current, features=(features,))
 
     def seen_by(self, stage: str) -> Candidates:
-        """Return the same candidates with the extras of one fusion alone, under its own names."""
+        """Return the same candidates with only the extras of one fusion, without its prefix."""
         return replace(self, extras=of_stage(stage, self.extras))
 
 
 @dataclass(frozen=True)
 class Memory:
-    """What ``B`` videos have left behind beyond their windows: a value that a step renews.
+    """The states of all stages for ``B`` videos.
+
+    `VideoDetector.step` takes it and returns the next one.
 
     Args:
-        states: The state of each stage, by its name.
+        states: The state of each stage, by stage name.
     """
 
     states: Mapping[str, State]

@@ -1,4 +1,4 @@
-"""Candidate fusions one after the other, as a single one: what a head holds."""
+"""A chain of candidate fusions that acts as a single one."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 
 from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, State, of_stage, prefixed
 from vodet.errors import ConfigError
-from vodet.stages import CandidateFusion, CandidateFusionFactories, Targets
+from vodet.stages import CandidateFusion, CandidateFusionFactories, ReferenceTargets
 
 
 class FusionChain(CandidateFusion):
-    """Applies candidate fusions in order; without any, the reference frame is left as it is.
+    """Applies candidate fusions in order; an empty chain leaves the features unchanged.
 
     Args:
-        spec: Features of a candidate.
-        fusions: What builds each fusion, by name.
+        spec: Shape of a candidate's features.
+        fusions: Factory of each fusion, by name.
 
     Raises:
-        ConfigError: If one needs linked candidates and another encodes each frame's own, or if a
-            name is one of the methods of a module.
+        ConfigError: If a fusion that encodes the candidates of each frame is combined with a fusion
+            that needs linked candidates or is not the first one, or if a name is already an
+            attribute of ``nn.ModuleDict``.
     """
 
     def __init__(self, spec: CandidateSpec, fusions: CandidateFusionFactories) -> None:
@@ -34,6 +35,12 @@ class FusionChain(CandidateFusion):
                 msg = f"A candidate fusion cannot be called {name!r}: choose another name."
                 raise ConfigError(msg)
             fusion = factory(spec)
+            if fusion.encodes_candidates and self.members:
+                msg = (
+                    f"The candidate fusion {name} encodes the candidates of each frame, so it must "
+                    f"be the first one; found it after {', '.join(self.members)}."
+                )
+                raise ConfigError(msg)
             self.members[name] = fusion
             spec = fusion.spec
         self.spec = spec
@@ -42,13 +49,12 @@ class FusionChain(CandidateFusion):
         self.needs_links = any(fusion.needs_links for fusion in members)
         self.joins_frames = any(fusion.joins_frames for fusion in members)
         keys = [f.keys_per_frame for f in members if f.remembers or f.encodes_candidates]
-        self.keys_per_frame = max(keys, default=0) if all(keys) else 0
-        linking = [name for name, fusion in self._members().items() if fusion.needs_links]
-        encoding = [name for name, fusion in self._members().items() if fusion.encodes_candidates]
-        if linking and encoding:
+        self.keys_per_frame = 0 if 0 in keys else max(keys, default=0)
+        if self.needs_links and self.encodes_candidates:
             msg = (
-                f"The candidate fusion {linking[0]} needs candidates that are linked through the "
-                f"window, and {encoding[0]} those of each frame alone: choose one of them."
+                f"Of the candidate fusions {', '.join(self.members)}, the first encodes the "
+                "candidates of each frame, and a later one needs candidates that are linked "
+                "through the window: choose one of them."
             )
             raise ConfigError(msg)
 
@@ -57,11 +63,11 @@ class FusionChain(CandidateFusion):
 
     @property
     def encodes_candidates(self) -> bool:
-        """Whether one of the fusions does work on the candidates of each frame alone."""
+        """Whether one of the fusions encodes the candidates of each frame separately."""
         return any(fusion.encodes_candidates for fusion in self._members().values())
 
     def encode_candidates(self, candidates: Candidates) -> Mapping[str, Tensor]:
-        """Return what the fusions encode, under their names."""
+        """Return what the fusions encode, prefixed with their names."""
         encoded: dict[str, Tensor] = {}
         for name, fusion in self._members().items():
             best = candidates.best(fusion.keys_per_frame or candidates.boxes.shape[2])
@@ -69,7 +75,7 @@ class FusionChain(CandidateFusion):
         return encoded
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the states of the fusions, under their names."""
+        """Return the states of the fusions, prefixed with their names."""
         state: dict[str, Tensor] = {}
         for name, fusion in self._members().items():
             state |= prefixed(name, fusion.begin(videos, frames))
@@ -77,33 +83,31 @@ class FusionChain(CandidateFusion):
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
         """Apply the fusions in order."""
-        fused, after = self._through(self._members(), candidates, state)
-        return fused.current, after
-
-    def _through(
-        self, members: Mapping[str, CandidateFusion], candidates: Candidates, state: State
-    ) -> tuple[Candidates, State]:
         after: dict[str, Tensor] = {}
         extras = candidates.extras
-        for name, fusion in members.items():
-            own = replace(candidates, extras=of_stage(name, extras))
-            candidates, fusion_state = fusion(own, of_stage(name, state))
+        for name, fusion in self._members().items():
+            inputs = replace(candidates, extras=of_stage(name, extras))
+            candidates, fusion_state = fusion(inputs, of_stage(name, state))
             after |= prefixed(name, fusion_state)
-        return candidates, after
+        return candidates.current, after
 
     def recall(
-        self, state: State, history: Sequence[Candidates], targets: Sequence[Targets], now: Targets
+        self,
+        state: State,
+        history: Sequence[Candidates],
+        targets: Sequence[ReferenceTargets],
+        now: ReferenceTargets,
     ) -> State:
-        """Let each fusion recall its state from what the fusions before it make of the history."""
+        """Let each fusion compute its state from the history after the fusions before it."""
         recalled: dict[str, Tensor] = {}
-        before: dict[str, CandidateFusion] = {}
+        past = history
         for name, fusion in self._members().items():
-            with torch.no_grad():
-                inputs = [self._through(before, past, state)[0] for past in history]
-            own = [
-                replace(fused, extras=of_stage(name, past.extras))
-                for fused, past in zip(inputs, history, strict=True)
+            initial = of_stage(name, state)
+            inputs = [
+                replace(candidates, extras=of_stage(name, original.extras))
+                for candidates, original in zip(past, history, strict=True)
             ]
-            recalled |= prefixed(name, fusion.recall(of_stage(name, state), own, targets, now))
-            before[name] = fusion
+            recalled |= prefixed(name, fusion.recall(initial, inputs, targets, now))
+            with torch.no_grad():
+                past = [fusion(candidates, initial)[0] for candidates in inputs]
         return recalled

@@ -1,13 +1,14 @@
-"""The stages of a detector: what each gets and gives, and base classes with the defaults.
+"""The stages of a detector: their interfaces, and base classes with default behaviour.
 
-Backbone and pyramid see one frame; a map fusion joins the maps of a window; a head finds objects,
-and may hold candidate fusions. Shape letters as in ``encodings``.
+The backbone and the pyramid process single frames. A map fusion combines the feature maps of a
+window. A head detects objects and may contain candidate fusions. Shape letters are as in
+``encodings``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -23,120 +24,102 @@ from vodet.encodings import (
 )
 from vodet.structures import Detections, Size, Target
 
-Targets = Sequence[Sequence[Target | None]]
-"""Objects of all frames of ``B`` windows, ``[B][T]``; None where they are not known."""
+ReferenceTargets = Sequence[Target | None]
+"""Objects of the reference frames of ``B`` windows; None for frames without annotations."""
+
+Targets = Sequence[ReferenceTargets]
+"""Objects of all frames of ``B`` windows, ``[B][T]``; None for frames without annotations."""
 
 
 @runtime_checkable
 class FrameResize(Protocol):
-    """How a frame is brought to the size at which it is evaluated."""
+    """Resizes frames to the evaluation size."""
 
     def target_size(self, original_size: Size) -> Size:
-        """Return the size of the picture after resizing."""
+        """Return the size ``(height, width)`` of the picture after resizing."""
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Resize ``[H, W, 3]`` uint8 to the target size of its own size."""
+        """Resize a frame ``[H, W, 3]`` uint8 to ``target_size((H, W))``."""
 
     def scaled(self, factor: float) -> FrameResize:
-        """Return a resize to sizes that are larger by a positive factor."""
+        """Return a resize whose target sizes are multiplied by a positive factor."""
 
 
 @runtime_checkable
 class Backbone(Protocol):
-    """Frames to feature maps, each frame by itself."""
+    """Computes feature maps of single frames."""
 
     spec: FeatureSpec
     size_divisor: int
 
     def compile(self) -> None:
-        """Compile it with ``torch.compile``, as every ``nn.Module`` can be."""
+        """Compile the backbone with ``torch.compile``; every ``nn.Module`` has this method."""
 
     def __call__(self, frames: Tensor) -> FeatureMaps:
-        """Encode uint8 RGB ``[N, 3, H, W]``, sides divisible by ``size_divisor``."""
+        """Encode uint8 RGB ``[N, 3, H, W]`` with sides divisible by ``size_divisor``."""
 
 
 @runtime_checkable
 class Pyramid(Protocol):
-    """Feature maps to feature maps of other levels or channels, each frame by itself."""
+    """Converts the feature maps of single frames to other levels or channels."""
 
     spec: FeatureSpec
 
     def __call__(self, maps: FeatureMaps) -> FeatureMaps:
-        """Turn maps ``[N, C, h, w]`` into maps of ``spec``."""
+        """Convert maps ``[N, C, h, w]`` into maps that match ``spec``."""
 
 
 class Stage(nn.Module):
-    """A part of a detector that joins frames, and may remember something of a video.
+    """A part of a detector that combines frames and may have a state per video.
 
-    What it remembers is its state, a value: it gets the state of each video and returns the next
-    one, and keeps nothing itself. The defaults are those of a stage without a memory.
+    It receives the state of each video and returns the new state; the module itself stores
+    no state. By default the state is empty.
 
     Attributes:
-        remembers: Whether a prediction depends on what earlier ones have left in the state. If
-            not, the frames of a video may be predicted in any order and all at once.
-        needs_pixels: Whether `encode` looks at the frames themselves.
+        remembers: Whether predictions depend on the state from earlier predictions. If not, the
+            frames of a video can be predicted in any order and in one batch.
     """
 
     remembers: bool = False
-    needs_pixels: bool = False
-
-    def encode(
-        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
-    ) -> Mapping[str, Tensor]:
-        """Do the work that depends on one frame alone; done once for a frame, kept with it.
-
-        Args:
-            pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black beyond the picture; None where only the
-                maps are known, after a map fusion.
-            sizes: ``(height, width)`` of the pictures, ``[F, 2]``.
-            maps: Maps ``[F, C, h, w]`` of each level.
-
-        Returns:
-            Named tensors ``[F, ...]`` of shapes that do not depend on the content. The stage finds
-            them again in the ``extras`` of what it is called with.
-        """
-        return {}
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the state of videos of which nothing has been seen.
+        """Return the initial state, before the first frame of a video.
 
         Args:
             videos: Number of videos, ``B``.
-            frames: Frames of these sizes; their number and content do not matter.
+            frames: Encoded frames of the size of the videos; their content is not used.
         """
         return {}
 
-    def recall(
-        self, state: State, history: Sequence[Any], targets: Sequence[Targets], now: Targets
-    ) -> State:
-        """Return the state with which a clip is trained: by default, that after its history.
-
-        Args:
-            state: The state of videos that begin.
-            history: What the stage would be called with for each earlier or other window that the
-                clips bring along, in order.
-            targets: Objects of the frames of each of these windows.
-            now: Objects of the frames of the clips' own windows.
-        """
-        for inputs in history if self.remembers else ():
-            _, state = self(inputs, state)
-        return state
-
 
 class MapFusion(Stage):
-    """Feature maps of windows to feature maps of their reference frames, of the same levels.
+    """Fuses the feature maps of windows into maps of their reference frames, with the same levels.
 
-    Where maps and the place of the reference frame are all that is needed, a plain ``nn.Module``
-    with ``forward(window: FeatureMaps, reference: int) -> FeatureMaps`` is a map fusion too.
+    A fusion that needs only the maps and the position of the reference frame can be a plain
+    ``nn.Module`` with ``forward(window: FeatureMaps, reference: int) -> FeatureMaps``.
 
     Attributes:
-        changes_maps: Whether the maps of the reference frames differ afterwards.
+        changes_maps: Whether the fusion changes the maps of the reference frames.
     """
 
     changes_maps: bool = True
 
+    def encode(self, pixels: Tensor, sizes: Tensor, maps: FeatureMaps) -> Mapping[str, Tensor]:
+        """Do the work that depends on a single frame; it is done once for each frame.
+
+        Args:
+            pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black beyond the picture.
+            sizes: ``(height, width)`` of the pictures, ``[F, 2]``.
+            maps: Maps ``[F, C, h, w]`` of each level.
+
+        Returns:
+            Named tensors ``[F, ...]`` whose shapes do not depend on the content. The stage gets
+            them back as the ``extras`` of its windows.
+        """
+        return {}
+
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
-        """Return maps ``[B, C, h, w]`` of the reference frames, and the state after them."""
+        """Return fused maps ``[B, C, h, w]`` of the reference frames, and the new state."""
         raise NotImplementedError
 
     def fuse(
@@ -145,23 +128,23 @@ class MapFusion(Stage):
         state: State,
         encode: Callable[[FeatureMaps, Tensor], EncodedFrames],
     ) -> tuple[WindowBatch, State]:
-        """Return the windows with fused reference frames, and the state after them.
+        """Return the windows with fused reference frames, and the new state.
 
         Args:
             windows: Windows of encoded frames, with the extras of all stages.
             state: The state of each window's video.
-            encode: Encodes maps and sizes of single frames for the stages that follow.
+            encode: Encodes fused maps and the picture sizes for the later stages.
         """
         maps, state = self(windows.seen_by("fusion"), state)
         return windows.fused(encode(maps, windows.sizes)), state
 
 
 class PlainMapFusion(MapFusion):
-    """A plain module as a map fusion.
+    """Wraps a plain module as a map fusion.
 
     Args:
         net: A module with ``forward(window: FeatureMaps, reference: int) -> FeatureMaps``, which
-            turns maps ``[B, T, C, h, w]`` into maps ``[B, C, h, w]``.
+            fuses maps ``[B, T, C, h, w]`` into maps ``[B, C, h, w]``.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -169,20 +152,21 @@ class PlainMapFusion(MapFusion):
         self.net = net
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
-        """Call the module; it has no state."""
+        """Call the module; the state is unchanged."""
         return self.net(windows.maps, windows.reference), state
 
 
 class CandidateFusion(Stage):
-    """Candidates of windows to candidates of their reference frames, with new features.
+    """Fuses the candidates of windows into new features of the reference frames' candidates.
 
     Attributes:
-        spec: Features of a candidate afterwards.
+        spec: Shape of a candidate's features after the fusion.
         needs_links: Whether candidate ``n`` must be the same object in all frames of a window.
-        joins_frames: Whether it looks at the candidates of support frames. Where no fusion does,
-            it gets those of the reference frame alone, beside what it has encoded of each frame.
-        keys_per_frame: How many candidates of a frame, the best, it keeps: those that
-            `encode_candidates` gets, and those of a history that it recalls; 0 is all.
+        joins_frames: Whether it uses the candidates of support frames. If no fusion of a head does,
+            the fusions receive only the candidates of the reference frame and what they encoded
+            from each frame.
+        keys_per_frame: Number of best candidates per frame that `encode_candidates` and `recall`
+            receive; 0 means all.
     """
 
     spec: CandidateSpec
@@ -192,53 +176,109 @@ class CandidateFusion(Stage):
 
     @property
     def encodes_candidates(self) -> bool:
-        """Whether it does work on the candidates of each frame alone."""
+        """Whether it encodes the candidates of each frame separately."""
         return type(self).encode_candidates is not CandidateFusion.encode_candidates
 
     def encode_candidates(self, candidates: Candidates) -> Mapping[str, Tensor]:
-        """Do the work on candidates that depends on one frame alone, as `encode` does on maps.
+        """Do the work that depends on the candidates of a single frame, once for each frame.
 
         Args:
             candidates: The best ``keys_per_frame`` candidates of ``F`` single frames, ``T = 1``.
+
+        Returns:
+            Named tensors ``[F, ...]`` whose shapes do not depend on the content. The fusion gets
+            them back as ``candidates.extras``, ``[B, T, ...]``.
         """
         return {}
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Return `Candidates.fused` of the reference frames, and the state after them."""
+        """Return `Candidates.fused` of the reference frames, and the new state."""
         raise NotImplementedError
 
     def recall(
-        self, state: State, history: Sequence[Candidates], targets: Sequence[Targets], now: Targets
+        self,
+        state: State,
+        history: Sequence[Candidates],
+        targets: Sequence[ReferenceTargets],
+        now: ReferenceTargets,
     ) -> State:
-        """Return the state with which a clip is trained, see `Stage.recall`.
+        """Return the state to train a clip with: by default, after stepping through its history.
 
-        Targets are those of the reference frames alone: ``T`` is 1.
+        Args:
+            state: The initial state, from `begin`.
+            history: Candidates of the history windows of the clips, in order.
+            targets: Objects of the reference frames of these windows.
+            now: Objects of the clips' own reference frames.
         """
-        return super().recall(state, history, targets, now)
+        for candidates in history if self.remembers else ():
+            _, state = self(candidates, state)
+        return state
 
 
 class Head(Stage):
-    """Windows of encoded frames to the boxes of their reference frames."""
+    """Predicts the boxes of reference frames from windows of encoded frames.
+
+    Attributes:
+        needs_pixels: Whether `encode` uses the pixels of the frames; if so, no map fusion can come
+            before the head.
+        uses_support: Whether the head uses what it encoded from support frames.
+    """
+
+    needs_pixels: bool = False
+    uses_support: bool = False
+
+    def encode(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> Mapping[str, Tensor]:
+        """Do the work that depends on a single frame; it is done once for each frame.
+
+        After a map fusion, it is called again for the fused maps of the reference frames.
+
+        Args:
+            pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black beyond the picture; None for fused
+                maps.
+            sizes: ``(height, width)`` of the pictures, ``[F, 2]``.
+            maps: Maps ``[F, C, h, w]`` of each level.
+
+        Returns:
+            Named tensors ``[F, ...]`` whose shapes do not depend on the content.
+        """
+        return {}
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
-        """Return named raw predictions, batch first, and the state after them."""
+        """Return named raw predictions ``[B, ...]``, and the new state."""
         raise NotImplementedError
 
     def losses(
         self, windows: WindowBatch, targets: Targets, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """Return the named, weighted loss terms, whose sum is the training loss, and the state.
+        """Return the named, weighted loss terms, whose sum is the training loss, and the new state.
 
         Args:
             windows: Windows of ``B`` clips.
-            targets: Objects of their frames. A window whose reference frame is not annotated gives
-                no loss of its own.
+            targets: Objects of the frames, ``[B][T]``. A window whose reference frame is not
+                annotated contributes no loss for that frame.
             state: The state of each clip.
         """
         raise NotImplementedError
 
+    def recall(
+        self, state: State, history: Sequence[WindowBatch], targets: Sequence[Targets], now: Targets
+    ) -> State:
+        """Return the state to train a clip with: by default, after stepping through its history.
+
+        Args:
+            state: The initial state, from `begin`.
+            history: The history windows of the clips, in order.
+            targets: Objects of the frames of each of these windows.
+            now: Objects of the frames of the clips' own windows.
+        """
+        for windows in history if self.remembers else ():
+            _, state = self(windows, state)
+        return state
+
     def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections of each item in input pixels, best first, not clipped."""
+        """Return the detections of each reference frame in input pixels, unclipped, best first."""
         raise NotImplementedError
 
 
@@ -250,7 +290,7 @@ CandidateFusionFactories = Mapping[str, CandidateFusionFactory]
 
 @runtime_checkable
 class HeadFactory(Protocol):
-    """Builds a head from the levels it will get and the number of classes."""
+    """Builds a head from the levels of its input maps and the number of classes."""
 
     def __call__(self, spec: FeatureSpec, num_classes: int) -> Head:
         """Return a head."""

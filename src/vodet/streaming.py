@@ -1,4 +1,4 @@
-"""Running a detector on a video as it arrives, each frame encoded once."""
+"""Runs a detector on a video as it arrives, encoding each frame once."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from vodet.structures import FrameDetections, Size, Window
 
 @runtime_checkable
 class VideoStream(Protocol):
-    """What answers the frames of one video after the other, in order: a `StreamingDetector`."""
+    """Processes the frames of one video at a time, in order, such as a `StreamingDetector`."""
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
-        """Take the next frames, uint8 RGB; return the answers that have become known."""
+        """Take the next frames, uint8 RGB, and return the detections that are now complete."""
 
     def push_resized(
         self, frames: Tensor, original_size: Size, size: Size
     ) -> list[FrameDetections]:
-        """Like `push`, for frames as an evaluation loads them."""
+        """Like `push`, for frames ``[n, 3, H, W]`` that are already at evaluation size."""
 
     def flush(self) -> list[FrameDetections]:
-        """Return the answers still outstanding: the video has ended. Then `reset`."""
+        """End the video: return the detections of the remaining frames, then `reset`."""
 
     def reset(self) -> None:
         """Forget the video; the next frame is the first of another one."""
@@ -40,16 +40,16 @@ StreamFactory = Callable[[VideoDetector], VideoStream]
 
 
 class StreamingDetector:
-    """The holder of one video's memory: push frames, get the detections that have become known.
+    """Runs a detector on one video and holds its memory.
 
-    The detections of a frame are known as soon as the later frames of its window have been seen
-    (`Window.lookahead`), and they are those of the frame as part of a clip. What is held does not
-    grow with the video.
+    The detections of a frame are complete once the later frames of its window have been seen
+    (`Window.lookahead`). They equal the detections of the same frame in a clip. Memory use does not
+    grow with the length of the video.
 
     Args:
         detector: The detector, in evaluation mode; it may serve any number of streams.
-        score_threshold: Detections with lower scores are left out.
-        resize: How `push` brings frames to size; as the detector says by default.
+        score_threshold: Minimum score of a detection (inclusive).
+        resize: Resizes the frames given to `push`; by default the ``resize`` of the detector.
 
     Example:
         ::
@@ -79,18 +79,18 @@ class StreamingDetector:
         self._memory: Memory | None = None
         self._arrived = 0
         self._processed = 0
-        self._sizes: dict[int, tuple[Size, Size]] = {}  # of the frames that are not processed yet
+        self._sizes: dict[int, tuple[Size, Size]] = {}  # of frames not processed yet
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
-        """Take the next frame or frames and return the detections that have become known.
+        """Take the next frame or frames and return the detections that are now complete.
 
         Args:
             frames: uint8 RGB of any size: an array ``[H, W, 3]`` or ``[n, H, W, 3]``, or a tensor
                 ``[3, H, W]`` or ``[n, 3, H, W]``.
 
         Raises:
-            ConfigError: If ``frames`` is none of these or empty, if the frames are not of the size
-                of those before, or if the detector is in training mode.
+            ConfigError: If ``frames`` has another shape or type or is empty, if the size differs
+                from earlier frames of the video, or if the detector is in training mode.
         """
         arrays = frames_as_arrays(frames)
         resized = [torch.from_numpy(self.resize(frame)).permute(2, 0, 1) for frame in arrays]
@@ -101,12 +101,12 @@ class StreamingDetector:
     def push_resized(
         self, frames: Tensor, original_size: Size, size: Size
     ) -> list[FrameDetections]:
-        """Like `push`, for frames that are at the size of evaluation.
+        """Like `push`, for frames that are already at evaluation size.
 
         Args:
             frames: ``[n, 3, H, W]`` uint8 RGB, at least one.
-            original_size: Size that the detections refer to.
-            size: Size of the picture in the upper left corner of ``frames``.
+            original_size: ``(height, width)`` of the original frames, to which the boxes refer.
+            size: ``(height, width)`` of the picture in the upper left corner of ``frames``.
         """
         self._check(frames)
         sizes = torch.tensor(size, device=self.detector.device).expand(len(frames), 2)
@@ -124,7 +124,7 @@ class StreamingDetector:
 
     @torch.inference_mode()
     def flush(self) -> list[FrameDetections]:
-        """Process the frames that still wait for later ones: the video has ended. Then `reset`."""
+        """End the video: process the remaining frames, return their detections, then `reset`."""
         found = self._process(self._arrived)
         self.reset()
         return found
@@ -140,7 +140,7 @@ class StreamingDetector:
             (height, width), (new_height, new_width) = self._ring.frame_size, frames.shape[-2:]
             msg = (
                 f"The frames of a video must have one size: expected {height} x {width} after "
-                f"resizing, as the first ones, found {new_height} x {new_width}. Call reset() "
+                f"resizing, like the first frames, found {new_height} x {new_width}. Call reset() "
                 "before another video."
             )
             raise ConfigError(msg)
@@ -148,7 +148,7 @@ class StreamingDetector:
     def _process(self, end: int) -> list[FrameDetections]:
         """Return the detections of all frames before ``end`` that have not been processed."""
         ready = range(self._processed, end)
-        # What a step leaves in the memory, the next one needs; without that, all go at once.
+        # With a memory, each step needs the result of the one before; otherwise one step does all.
         at_once = 1 if self.detector.remembers else max(len(ready), 1)
         found = []
         for start in range(0, len(ready), at_once):
@@ -168,12 +168,12 @@ class StreamingDetector:
 
 
 class _Ring:
-    """The last encoded frames of a video: frame ``i`` has the place ``i`` modulo the length.
+    """Ring buffer of the last encoded frames: frame ``i`` is in row ``i`` modulo the length.
 
-    It is as long as what can still be asked for: the window and the new frames.
+    It holds the window and the new frames.
 
     Args:
-        like: Encoded frames, for the shapes.
+        like: Encoded frames that define the shapes.
         frame_size: Height and width of the frames.
         window: The window around a reference frame.
     """
@@ -184,12 +184,12 @@ class _Ring:
         self._frames = _empty(like, window.lookback + window.lookahead + len(like))
 
     def put(self, encoded: EncodedFrames, number: int, first_needed: int) -> None:
-        """Keep new frames.
+        """Store new frames.
 
         Args:
-            encoded: The frames.
-            number: Number of the first of them in the video.
-            first_needed: The first frame that is still needed.
+            encoded: The new frames.
+            number: Index of the first new frame in the video.
+            first_needed: Index of the first frame that is still needed.
         """
         needed = range(max(first_needed, 0), number)
         if len(needed) + len(encoded) > len(self._frames):
@@ -200,12 +200,13 @@ class _Ring:
         self._write(range(number, number + len(encoded)), encoded)
 
     def _write(self, numbers: range, frames: EncodedFrames) -> None:
-        places = [number % len(self._frames) for number in numbers]
+        places = torch.tensor([number % len(self._frames) for number in numbers], dtype=torch.int64)
+        places = places.to(self._frames.sizes.device)
         for kept, new in zip(self._frames.tensors(), frames.tensors(), strict=True):
-            kept[places] = new
+            kept.index_copy_(0, places, new)
 
     def windows(self, numbers: range, arrived: int) -> WindowBatch:
-        """Return the windows around frames, of which ``arrived`` are known."""
+        """Return the windows around frames, given that ``arrived`` frames have been seen."""
         index = torch.tensor([self._window.positions(number, arrived) for number in numbers])
         places = (index % len(self._frames)).to(self._frames.sizes.device)
         return WindowBatch.of(self._frames, places, self._window.reference)
@@ -219,7 +220,7 @@ def frames_as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
     """Return frames as ``[n, H, W, 3]``.
 
     Raises:
-        ConfigError: If they are not as `StreamingDetector.push` expects them.
+        ConfigError: If the frames are not as `StreamingDetector.push` expects.
     """
     channels = -3 if isinstance(frames, Tensor) else -1
     is_right = frames.ndim in (3, 4) and frames.shape[channels] == 3 and 0 not in frames.shape

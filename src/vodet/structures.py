@@ -1,7 +1,7 @@
-"""The values that cross a border between parts of vodet.
+"""Data structures shared by the parts of vodet.
 
-Shape letters: ``B`` clips, ``T`` frames of a clip, ``C H W`` channels, height and width, ``n``
-boxes of a frame. Boxes are ``xyxy`` float32 in pixels; sizes are always ``(height, width)`` in
+Shape letters: ``B`` clips, ``T`` frames per clip, ``C H W`` channels, height and width, ``n``
+boxes per frame. Boxes are ``xyxy`` float32 in pixels; sizes are always ``(height, width)`` in
 pixels.
 """
 
@@ -20,14 +20,15 @@ from vodet.errors import ConfigError
 Size = tuple[int, int]
 
 
-NO_CATEGORY = -(2**63)  # stands for the category id of a class that the annotation file lacks
+NO_CATEGORY = -(2**63)  # category id of a class that is missing from the annotation file
 
 
 class Target(TypedDict):
     """Annotated objects of one frame, in torchvision's convention.
 
     ``boxes`` ``[n, 4]`` xyxy float32, ``labels`` ``[n]`` int64, ``track_ids`` ``[n]`` int64 (-1
-    where unknown), ``iscrowd`` ``[n]`` bool: regions that are neither object nor background.
+    where unknown), ``iscrowd`` ``[n]`` bool: regions that count neither as objects nor as
+    background.
     """
 
     boxes: Tensor
@@ -48,7 +49,7 @@ class Detections(TypedDict):
 
 
 def clamped(reference: int, offsets: Sequence[int], length: int) -> list[int]:
-    """Return positions at offsets from a frame; beyond the borders of the video the nearest."""
+    """Return the positions at offsets from a frame, clamped to a video of ``length`` frames."""
     return [min(max(reference + offset, 0), length - 1) for offset in offsets]
 
 
@@ -62,7 +63,7 @@ class Window:
         frame_stride: Distance, in frames, between two neighbouring frames of the window.
 
     Raises:
-        ConfigError: If a number is negative or ``frame_stride`` is not positive.
+        ConfigError: If ``past`` or ``future`` is negative or ``frame_stride`` is not positive.
     """
 
     past: int = 0
@@ -84,26 +85,26 @@ class Window:
 
     @property
     def reference(self) -> int:
-        """Place of the reference frame in the window."""
+        """Position of the reference frame in the window."""
         return self.past
 
     def positions(self, reference: int, length: int) -> list[int]:
-        """Return the frames of the window around a frame; beyond the borders the nearest repeats.
+        """Return the positions of the frames of the window, clamped to the video.
 
         Args:
             reference: Position of the reference frame in its video.
-            length: Number of frames of the video that are known.
+            length: Number of frames of the video so far.
         """
         return clamped(reference, self.offsets, length)
 
     @property
     def lookahead(self) -> int:
-        """How many later frames must be seen before a frame can be answered."""
+        """How many later frames must be seen before a frame can be predicted."""
         return self.future * self.frame_stride
 
     @property
     def lookback(self) -> int:
-        """How many earlier frames an answer depends on."""
+        """How many earlier frames of the window a prediction depends on."""
         return self.past * self.frame_stride
 
 
@@ -112,12 +113,14 @@ class FrameInfo:
     """Where a frame comes from and how it was resized.
 
     Args:
-        video: Id of its video.
-        frame_number: Its number in the video, as annotated.
-        image_id: Its id in the annotation file.
+        video: Id of the video.
+        frame_number: Number of the frame in the video, as annotated.
+        image_id: Image id in the annotation file.
         original_size: Size of the image file.
         size: Size of the picture in the input tensor, before padding at the right and the bottom.
-        is_annotated: Whether its objects are known.
+        is_annotated: Whether the frame is annotated.
+        has_loss: Whether the frame contributes a loss as a reference frame. A frame that occurs
+            several times in a clip contributes once.
     """
 
     video: str
@@ -126,6 +129,7 @@ class FrameInfo:
     original_size: Size
     size: Size
     is_annotated: bool = True
+    has_loss: bool = True
 
     def __str__(self) -> str:
         return f"video {self.video!r} frame {self.frame_number} (image id {self.image_id})"
@@ -133,14 +137,14 @@ class FrameInfo:
 
 @dataclass(frozen=True)
 class ClipLayout:
-    """Which frames of a clip make which windows; the same for all clips of a training.
+    """Which frames of a clip form which windows; the same for all clips of a training run.
 
     Args:
-        windows: The windows that are trained on, in order of time: positions of their frames in the
-            clip. That of the clip's own reference frame is among them.
-        reference: Place of the reference frame in each window.
-        reference_frame: Position in the clip of its own reference frame.
-        history: Further windows of the same video, from which stages recall their states.
+        windows: Windows with a loss, in temporal order, as positions of their frames in the clip.
+            They include the window of the clip's own reference frame.
+        reference: Position of the reference frame in each window.
+        reference_frame: Position of the clip's own reference frame in the clip.
+        history: Additional windows of the same video, from which stages compute their states.
     """
 
     windows: tuple[tuple[int, ...], ...]
@@ -150,8 +154,13 @@ class ClipLayout:
 
     @staticmethod
     def of_window(length: int, reference: int) -> ClipLayout:
-        """Return the layout of clips that are one window."""
+        """Return the layout of clips that consist of a single window."""
         return ClipLayout((tuple(range(length)),), reference, reference)
+
+    @property
+    def reference_frames(self) -> list[int]:
+        """Positions of the reference frames of the windows that are trained on."""
+        return [window[self.reference] for window in self.windows]
 
     @property
     def reference_window(self) -> tuple[int, ...]:
@@ -161,7 +170,7 @@ class ClipLayout:
 
 @dataclass(frozen=True)
 class Clip:
-    """Frames of one video: a reference frame, its support frames, and those of further windows.
+    """Frames of one video: a reference frame, its support frames and the frames of other windows.
 
     Args:
         frames: ``[T, 3, H, W]`` uint8 RGB.
@@ -178,7 +187,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Clips of one layout, padded with black at the right and the bottom to a common size.
+    """Clips with the same layout, padded with black at the right and bottom to a common size.
 
     Args:
         frames: ``[B, T, 3, H, W]`` uint8 RGB.
@@ -218,7 +227,7 @@ class ClipBatch:
         )
 
     def to(self, device: torch.device | str) -> ClipBatch:
-        """Move the tensors to a device, without waiting where the memory is pinned."""
+        """Move the tensors to a device, asynchronously if their memory is pinned."""
         return self._apply(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> ClipBatch:
@@ -240,7 +249,7 @@ class VideoChunk:
     """Consecutive frames of one video, for evaluation.
 
     Args:
-        frames: ``[n, 3, H, W]`` uint8 RGB; ``n`` may be 0 for a process that has no video.
+        frames: ``[n, 3, H, W]`` uint8 RGB; ``n`` is 0 for a process without a video.
         infos: One per frame.
         is_first: Whether the video starts here.
         is_last: Whether the video ends here.
@@ -252,7 +261,7 @@ class VideoChunk:
     is_last: bool
 
     def to(self, device: torch.device | str) -> VideoChunk:
-        """Move the frames to a device, without waiting where the memory is pinned."""
+        """Move the frames to a device, asynchronously if their memory is pinned."""
         return replace(self, frames=self.frames.to(device, non_blocking=True))
 
     def pin_memory(self) -> VideoChunk:
@@ -262,7 +271,7 @@ class VideoChunk:
 
 @dataclass(frozen=True)
 class FrameDetections:
-    """The answer for one frame of a stream: its position in it, from 0, and its detections."""
+    """Detections of one frame of a stream, with the index of the frame in the stream, from 0."""
 
     frame_index: int
     detections: Detections
@@ -270,28 +279,28 @@ class FrameDetections:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Annotations of a whole data set in columns.
+    """Annotations of a whole data set, stored as columns.
 
     The boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
 
     Args:
         class_names: Names of the labels.
         category_ids: Category id of each label in the annotation file, ``[K]`` int64;
-            ``NO_CATEGORY`` for classes that it lacks.
+            ``NO_CATEGORY`` for classes that are missing from the file.
         image_ids: Ids of the annotated frames, ``[F]`` int64.
-        sizes: Their sizes ``(height, width)``, ``[F, 2]`` int32.
-        videos: The number of the video of each, ``[F]`` int64.
-        frame_numbers: Their numbers in their videos, ``[F]`` int32.
+        sizes: Sizes of these frames, ``(height, width)``, ``[F, 2]`` int32.
+        videos: Index of the video of each frame, ``[F]`` int64.
+        frame_numbers: Number of each frame in its video, ``[F]`` int32.
         box_starts: ``[F + 1]`` int64.
         boxes: xyxy in original pixels, ``[A, 4]`` float32.
         labels: ``[A]`` int64.
         track_ids: ``[A]`` int32, identity of the object in its video; -1 where unknown.
-        areas: ``[A]`` float32, in square pixels, as annotated or else of the box.
+        areas: ``[A]`` float32, in square pixels; the box area where no area is annotated.
         iscrowd: ``[A]`` bool; crowds and ignore regions.
-        attribute_names: Names of the attributes of videos, ``night`` and the like.
-        video_attributes: Which video has which, ``[V, attributes]`` bool.
-        video_names: Names of the videos, ``[V]``, for errors.
-        source: The file that they were read from, for errors.
+        attribute_names: Names of video attributes, such as ``night``.
+        video_attributes: Which video has which attribute, ``[V, attributes]`` bool.
+        video_names: Names of the videos, ``[V]``, for error messages.
+        source: The file that the annotations were read from, for error messages.
     """
 
     class_names: tuple[str, ...]
@@ -317,7 +326,7 @@ class GroundTruth:
         return np.repeat(np.arange(len(self.image_ids)), np.diff(self.box_starts))
 
     def select(self, frames: np.ndarray) -> GroundTruth:
-        """Return the annotations of some of the frames, ``[F]`` bool, in their order."""
+        """Return the annotations of the frames in a mask ``[F]`` bool, in the same order."""
         lengths = np.diff(self.box_starts)
         boxes = np.repeat(frames, lengths)
         return replace(

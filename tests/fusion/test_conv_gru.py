@@ -162,3 +162,9 @@ def test_gradients_reach_back_through_all_frames():
     sum(level.sum() for level in unrolled(module, frames)[-1].levels).backward()
     for level in first.levels:
         assert level.grad[0].abs().sum() > 0
+
+
+@pytest.mark.parametrize("hidden", [0, -1])
+def test_a_memory_without_channels_is_refused(hidden: int) -> None:
+    with pytest.raises(ConfigError, match=f"ConvGRU: hidden must be at least 1, found {hidden}"):
+        ConvGRU(SPEC, hidden)

@@ -168,8 +168,3 @@ def test_files_that_are_no_flow_weights_are_refused(tmp_path: Path, content) -> 
         CheckpointError, match=r"Cannot load weights of raft_small from .*raft\.pth"
     ):
         FGFA(SPEC, checkpoint_path=path)
-
-
-def test_it_cannot_come_after_another_map_fusion() -> None:
-    with pytest.raises(ValueError, match="sees the frames themselves"):
-        lively().encode(None, torch.zeros(1, 2), FeatureMaps(()))

@@ -57,7 +57,12 @@ def random_frames(*lengths: int) -> list[KeyFrame]:
 FRAMES = EncodedFrames(FeatureMaps((torch.zeros(1, 4, 2, 2),)), torch.tensor([[100, 100]]), {})
 
 
-def state_of(module: LongTermAttention, *videos: list[KeyFrame], processed: int = 1) -> State:
+def state_of(
+    module: LongTermAttention,
+    *videos: list[KeyFrame],
+    processed: int = 1,
+    recalled: bool | list[bool] = False,
+) -> State:
     """The state of videos with these key frames, oldest first, and what nobody may look at."""
     begun = module.begin(len(videos), FRAMES)
     lengths = [len(boxes) for frames in videos for _, boxes in frames]
@@ -78,6 +83,7 @@ def state_of(module: LongTermAttention, *videos: list[KeyFrame], processed: int 
         "boxes": boxes,
         "is_valid": is_valid,
         "processed": torch.full_like(begun["processed"], processed),
+        "is_recalled": torch.tensor(recalled).expand(len(videos)),
     }
 
 
@@ -135,7 +141,7 @@ def test_training_and_its_gradients_agree_with_the_reference(reference, referenc
         make_candidates(reference[f"kf{i}_pooled"][None], reference[f"kf{i}_rois"][None])
         for i in range(2)
     ]
-    state = module.recall(module.begin(1, FRAMES), history, [[[None]]] * 2, [[None]])
+    state = module.recall(module.begin(1, FRAMES), history, [[None]] * 2, [None])
     x = reference["x"].clone().requires_grad_()
     candidates = make_candidates(x[None], reference["rois_cur"][None])
     found = attended(module, candidates, state)[0]
@@ -239,19 +245,43 @@ def test_the_state_that_came_is_not_changed():
     }
 
 
-def test_in_training_nothing_is_remembered_and_own_candidates_are_no_keys():
-    module, candidates = lively(key_frame_interval=1).train(), random_candidates()
-    state = state_of(module, random_frames(3))
+@pytest.mark.parametrize("is_training", [False, True])
+def test_beside_recalled_key_frames_nothing_is_remembered_and_own_candidates_are_no_keys(
+    is_training,
+):
+    module, candidates = lively(key_frame_interval=1).train(is_training), random_candidates()
+    frames = random_frames(3)
+    state = state_of(module, frames, recalled=True)
     found, after = module(candidates, state)
-    assert after is state
-    module.eval()
-    answer = attended(module, candidates, state)[0]
+    assert after.keys() == state.keys()
+    for name in state.keys() - {"processed"}:
+        assert torch.equal(after[name], state[name]), name
+    assert after["processed"].tolist() == [2]
+    answer = attended(module, candidates, state_of(module, frames))[0]
     assert not torch.allclose(answer, found.features[0][0, :, :, 0, 0])
-    module.train()
-    with_own = state_of(module, [*random_frames(3), own_frame(module, candidates)])
-    for name in ("features", "projected", "boxes"):
-        with_own[name][:, 0] = state[name][:, 0]
+    with_own = state_of(module, [*frames, own_frame(module, candidates)], recalled=True)
     torch.testing.assert_close(answer, attended(module, candidates, with_own)[0])
+
+
+def test_without_a_recalled_state_training_is_as_evaluation():
+    module, candidates = lively(key_frame_interval=1), random_candidates()
+    state = state_of(module, random_frames(3))
+    expected, expected_after = module(candidates, state)
+    found, after = module.train()(candidates, state)
+    assert torch.equal(found.features[0], expected.features[0])
+    assert after.keys() == expected_after.keys()
+    for name, value in expected_after.items():
+        assert torch.equal(after[name], value), name
+    assert after["is_valid"].any(dim=2).tolist() == [[True, True, False, False, False]]
+
+
+@pytest.mark.parametrize("recalled", [False, True])
+@pytest.mark.parametrize("propagate", ["replace", "center"])
+def test_in_training_remembered_boxes_stay(propagate, recalled):
+    module = lively(propagate=propagate).train()
+    state = state_of(module, random_frames(3), recalled=recalled)
+    _, after = module(random_candidates(), state)
+    assert torch.equal(after["boxes"], state["boxes"])
 
 
 @pytest.mark.parametrize("propagate", ["replace", "center"])
@@ -296,20 +326,23 @@ def test_a_new_key_frame_comes_with_its_own_boxes_where_boxes_follow():
 
 
 @pytest.mark.parametrize("options", [{}, {"geometry": False}, {"advanced_share": 0.5}])
-@pytest.mark.parametrize("is_training", [False, True])
-def test_padding_and_other_clips_do_not_matter(options, is_training):
+@pytest.mark.parametrize(
+    ("is_training", "recalled"),
+    [(False, [False] * 3), (True, [False] * 3), (True, [True] * 3), (True, [True, False, True])],
+)
+def test_padding_and_other_clips_do_not_matter(options, is_training, recalled):
     module = lively(key_frame_interval=1, keys_per_frame=4, **options).train(is_training)
     lengths = [2, 5, 4]
     candidates = random_candidates(clips=3, lengths=lengths)
     videos = [random_frames(1, 2), random_frames(4, 3, 2), []]
-    state = state_of(module, *videos)
+    state = state_of(module, *videos, recalled=recalled)
     together, after = module(candidates, state)
     for clip, length in enumerate(lengths):
         alone = make_candidates(
             candidates.features[0][clip : clip + 1, :length],
             candidates.boxes[clip : clip + 1, 0, :length],
         )
-        found, own = module(alone, state_of(module, videos[clip]))
+        found, own = module(alone, state_of(module, videos[clip], recalled=recalled[clip]))
         torch.testing.assert_close(together.features[0][clip, :length], found.features[0][0])
         is_valid = own["is_valid"]
         assert torch.equal(after["is_valid"][clip], is_valid[0])
@@ -324,7 +357,8 @@ def test_without_keys_only_the_layers_are_left_and_gradients_are_finite(options,
     module = lively(**options).train()
     candidates = random_candidates(clips=2)
     candidates.features[0].requires_grad_()
-    found = attended(module, candidates, state_of(module, [], random_frames(*others)))
+    state = state_of(module, [], random_frames(*others), recalled=True)
+    found = attended(module, candidates, state)
     x = candidates.features[0][0].flatten(1)
     for fc in module.fcs[:2]:
         x = fc(x).relu()
@@ -387,7 +421,7 @@ def added(module, number: int, x: Tensor, boxes: Tensor, keys: Tensor, key_boxes
 
 @pytest.mark.parametrize("stages", [1, 3])
 def test_stages_and_the_advanced_stage_agree_with_their_formulas(stages):
-    module = lively(stages=stages, advanced_share=0.4).train()
+    module = lively(stages=stages, advanced_share=0.4, keys_per_frame=5).train()
     candidates, frames = random_candidates(), random_frames(5, 4, 1)
     boxes = candidates.boxes[0, 0]
     keys = torch.cat([features for features, _ in frames])
@@ -401,7 +435,7 @@ def test_stages_and_the_advanced_stage_agree_with_their_formulas(stages):
     best = best + added(module, -2, best, best_boxes, keys, key_boxes)
     best = module.fcs[-1](best).relu()
     expected = x + added(module, -1, x, boxes, best, best_boxes)
-    state = state_of(module, frames)
+    state = state_of(module, frames, recalled=True)
     torch.testing.assert_close(attended(module, candidates, state)[0], expected)
     assert len(module.fcs) == stages + 1
     assert len(module.attentions) == stages + 2
@@ -430,7 +464,7 @@ def test_layers_start_as_kaiming_uniform_with_zero_bias():
 
 def test_a_state_of_another_width_is_refused():
     state = small(width=16).begin(1, FRAMES)
-    expected = "comes from another detector: expected 32 features of each candidate, found 16"
+    expected = "comes from another detector: expected 32 features per candidate, found 16"
     with pytest.raises(ConfigError, match=expected):
         small().eval()(random_candidates(), state)
 
@@ -438,14 +472,15 @@ def test_a_state_of_another_width_is_refused():
 def test_training_needs_a_history():
     module = small().train()
     with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows=2"):
-        module.recall(module.begin(1, FRAMES), [], [], [[None]])
+        module.recall(module.begin(1, FRAMES), [], [], [None])
 
 
 @pytest.mark.parametrize("lengths", [[5, 2], [3, 0]])
 def test_the_recalled_key_frames_are_the_best_candidates_of_the_history(lengths):
     module = lively().train()
     history = [random_candidates(clips=2, lengths=lengths) for _ in range(2)]
-    state = module.recall(module.begin(2, FRAMES), history, [[[None]] * 2] * 2, [[None]] * 2)
+    state = module.recall(module.begin(2, FRAMES), history, [[None] * 2] * 2, [None] * 2)
+    assert state["is_recalled"].tolist() == [True, True]
     assert state["features"].shape == (2, 2, 3, 32)
     for number, past in enumerate(history):
         for clip, length in enumerate(lengths):
@@ -594,8 +629,8 @@ def test_recalled_boxes_follow_the_tracks_of_the_reference_frames(propagate):
     module = small(propagate=propagate).train()
     past = make_candidates(torch.randn(1, 1, 4, 2, 2), torch.tensor([[[22.0, 12, 40, 28]]]))
     history, nothing = [past, past], target([])
-    targets = [[[target([6], [OBJECT])]], [[nothing]]]
-    state = module.recall(module.begin(1, FRAMES), history, targets, [[target([6], [MOVED])]])
+    targets = [[target([6], [OBJECT])], [nothing]]
+    state = module.recall(module.begin(1, FRAMES), history, targets, [target([6], [MOVED])])
     moved = [22, 12, 40, 28] if propagate == "none" else [27, 15, 45, 31]
     assert state["boxes"][0, :, 0].tolist() == [moved, [22, 12, 40, 28]]
     assert state["is_valid"][0].tolist() == [[True, False, False]] * 2

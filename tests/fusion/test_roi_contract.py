@@ -71,7 +71,7 @@ def state_of(chain: FusionChain, windows: int) -> State:
         return state
     frames = [candidates_of(chain, windows, 1, seed=seed) for seed in range(1, 5)]
     if chain.training:
-        unknown = [[None]] * windows
+        unknown = [None] * windows
         state = chain.recall(state, frames[:2], [unknown] * 2, unknown)
         return {name: value.detach() for name, value in state.items()}
     for frame in frames:
@@ -104,7 +104,7 @@ def test_no_memory_and_no_candidate_are_well(name: str, training: bool) -> None:
         if training and chain.remembers:  # of a frame without any candidate
             past = candidates_of(chain, 2, 1, seed=1)
             past = replace(past, is_valid=torch.zeros_like(past.is_valid))
-            state = chain.recall(state, [past], [[[None]] * 2], [[None]] * 2)
+            state = chain.recall(state, [past], [[None] * 2], [None] * 2)
         fused, _ = chain(candidates_of(chain, 2, 3, count), state)
         (features,) = fused.features
         assert features.shape[1] == count
@@ -121,7 +121,7 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
     state = chain.begin(2, FRAMES)
     if chain.remembers:
         history = [candidates_of(chain, 2, 1, seed=seed) for seed in (1, 2)]
-        unknown = [[None]] * 2
+        unknown = [None] * 2
         state = chain.recall(state, history, [unknown] * 2, unknown)
     fused, _ = chain(candidates_of(chain, 2, 3), state)
     if not list(chain.parameters()):

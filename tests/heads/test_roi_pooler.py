@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
+import pytest
 import torch
 
 from recipe import REFERENCE
 from vodet.encodings import FeatureMaps
+from vodet.errors import ConfigError
 from vodet.heads.roi_pooler import RoIPooler
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -31,6 +35,15 @@ def test_levels_and_features_agree_with_the_reference():
     assert torch.equal(pooler.level_of(boxes), values["level_assignment"])
     found = pooler(maps, boxes, torch.zeros(len(boxes), dtype=torch.int64))
     torch.testing.assert_close(found, values["out_aligned_sampling0"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("strides", [(4, 16), (8, 16, 24), (4, 8, 32)])
+def test_strides_that_do_not_double_are_refused(strides):
+    expected = re.escape(f"levels whose strides double, found {list(strides)}")
+    with pytest.raises(ConfigError, match=expected):
+        RoIPooler(strides, 7)
+    RoIPooler((4, 8, 16, 32, 100), 7)  # levels that are not pooled from do not matter
+    RoIPooler((16,), 7)
 
 
 def test_a_level_is_of_boxes_of_half_to_the_whole_of_its_size():

@@ -234,7 +234,7 @@ def test_proposals_are_linked_from_the_frames_of_each_window_in_its_picture():
     maps = FeatureMaps((torch.zeros(4, 8, 1, 1),))  # three anchors
     frames = EncodedFrames(maps, sizes, {"anchor_boxes": boxes, "anchor_logits": logits})
     windows = WindowBatch.of(frames, torch.tensor([[1, 2], [3, 0]]), reference=1)
-    places = [windows.at(0), windows.at(1)]
+    places = windows.places
 
     proposals = RPN(FeatureSpec((8,), (4,))).proposals(places, 1, ProposalLimits(3, 2))
 

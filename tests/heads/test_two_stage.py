@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tiny import (
     candidate_fusion_names,
@@ -14,11 +17,13 @@ from tiny import (
     tiny_two_stage,
 )
 from vodet.detector import VideoDetector
-from vodet.encodings import EncodedFrames, WindowBatch
+from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, WindowBatch
 from vodet.errors import ConfigError, DataError
+from vodet.fusion.conv_gru import ConvGRU
 from vodet.fusion.mean import MeanFusion
 from vodet.fusion.none import NoFusion
 from vodet.heads.linking import ProposalLimits
+from vodet.streaming import StreamingDetector
 from vodet.structures import ClipBatch, ClipLayout, Target, Window
 
 CAUSAL = Window(past=2)
@@ -213,8 +218,82 @@ def test_frozen_parts_run_without_gradient_in_evaluation_mode() -> None:
 
 
 def test_nothing_to_train_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="All parts of the head are frozen"):
+    with pytest.raises(ConfigError, match="Nothing that the losses of the head reach can learn"):
         frozen_detector("none").losses(batch_of([[OBJECTS] * 3], 3))
+
+
+class WeightedMean(MeanFusion):
+    """The mean of the window, times a weight for each level."""
+
+    def __init__(self, spec: FeatureSpec) -> None:
+        super().__init__(spec)
+        self.weights = nn.Parameter(torch.ones(len(spec.channels)))
+
+    def forward(self, window: FeatureMaps, reference: int) -> FeatureMaps:
+        mean = super().forward(window, reference)
+        return FeatureMaps(
+            tuple(w * level for w, level in zip(self.weights, mean.levels, strict=True))
+        )
+
+
+@pytest.mark.parametrize("name", ["none", "max", "selsa"])
+@pytest.mark.parametrize("frozen", [("head",), ("head.rpn", "head.box_head")])
+@pytest.mark.parametrize("fusion", [WeightedMean, partial(ConvGRU, hidden=4)])
+def test_a_map_fusion_trains_before_a_frozen_head(
+    fusion: Callable[..., Any], frozen: tuple[str, ...], name: str
+) -> None:
+    detector = tiny_two_stage(name, CAUSAL, fusion)
+    detector.frozen = ("backbone", "pyramid", *frozen)
+    detector.train()
+    losses = detector.losses(batch_of([[OBJECTS] * 3] * 2, 3, history=2))
+    expected = {"rpn_class", "rpn_box", "class", "box"}
+    assert set(losses) == (expected if detector.head.st_head is None else expected | {"st_class"})
+    assert all(torch.isfinite(loss) for loss in losses.values())
+    total(losses).backward()
+    weights = dict(detector.fusion.named_parameters())
+    assert weights
+    for parameter_name, weight in weights.items():
+        assert weight.grad is not None, parameter_name
+        assert weight.grad.isfinite().all(), parameter_name
+        assert weight.grad.any(), parameter_name
+    learning = {n for n, weight in detector.named_parameters() if weight.requires_grad}
+    trained = {n for n, weight in detector.named_parameters() if weight.grad is not None}
+    assert trained == learning
+    heads = ("head.rpn", "head.box_head", *frozen)
+    assert not any(n.startswith(("backbone", "pyramid", *heads)) for n in trained)
+
+
+@pytest.mark.parametrize("name", ["long_term", "sltnet"])
+def test_a_head_learns_behind_a_frozen_long_term_attention(name: str) -> None:
+    detector = tiny_two_stage(candidate_fusions_of(name), CAUSAL)
+    detector.frozen = ("backbone", "pyramid", "head.rpn", "head.box_head", "head.fusion")
+    detector.train()
+    batch = batch_of([[OBJECTS] * 3] * 2, 3, history=2)
+    torch.manual_seed(0)
+    losses = detector.losses(batch)
+    assert set(losses) == {"st_class"}
+    total(losses).backward()
+    for parameter_name, weight in detector.named_parameters():
+        assert (weight.grad is not None) == parameter_name.startswith("head.st_head")
+    # A frozen fusion gives what it gives when it learns.
+    detector.frozen = detector.frozen[:-1]
+    detector.train()
+    torch.manual_seed(0)
+    torch.testing.assert_close(losses, detector.losses(batch))
+
+
+def test_with_a_map_fusion_alone_only_fused_frames_get_proposals() -> None:
+    detector = tiny_two_stage({}, Window(past=1, future=1), MeanFusion)
+    calls = []
+    detector.head.rpn.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    stream = StreamingDetector(detector)
+    answers = []
+    for frame in random_frames(5):
+        answers += stream.push(frame)
+        assert calls == [1] * len(answers)
+    answers += stream.flush()
+    assert len(answers) == 5
+    assert calls == [1] * 5
 
 
 def test_long_term_attention_needs_a_history_to_train() -> None:
@@ -240,11 +319,9 @@ def test_a_fusion_recalls_with_the_objects_of_the_reference_frames(
     detector.losses(batch)
     assert [len(past.features) for past in seen["history"]] == [3 if name == "sltnet" else 1] * 2
     assert all(past.boxes.shape[2] == 6 for past in seen["history"])  # keys_per_frame
-    own = [[clips[0][2]], [clips[1][2]]]
+    own = [clips[0][2], clips[1][2]]
     for found in (*seen["targets"], seen["now"]):
-        assert [[t["boxes"].tolist() for t in clip] for clip in found] == [
-            [t["boxes"].tolist() for t in clip] for clip in own
-        ]
+        assert [t["boxes"].tolist() for t in found] == [t["boxes"].tolist() for t in own]
 
 
 def test_propagation_needs_track_ids() -> None:

@@ -1,4 +1,4 @@
-"""vodet-eval: a checkpoint, or saved predictions, against the annotations of whole videos."""
+"""vodet-eval: evaluates a checkpoint or saved predictions on whole annotated videos."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from vodet.tasks.report import PredictionsFile, json_text
 
 
 def evaluate(config: DictConfig) -> None:
-    """Evaluate what a config names, print a table and write ``eval.json``.
+    """Run the evaluation of a config, print a table and write ``eval.json``.
 
     Raises:
-        ConfigError: If it names a protocol or a linking that does not exist.
+        ConfigError: If a protocol or linking does not exist.
     """
     trained: dict[str, Any] = {}
-    measures, stream = chosen(config, trained)  # before anything is read
+    measures, stream = chosen(config, trained)  # fails early, before anything is read
     if config.ckpt:
         trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
         measures, stream = chosen(config, trained)
@@ -54,10 +54,10 @@ def evaluate(config: DictConfig) -> None:
 
 
 def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, StreamFactory]:
-    """Return what is computed and what detects: as configured, else as in training.
+    """Return the metrics and the stream factory: as configured, else as in training.
 
     Raises:
-        ConfigError: If there is no such protocol, linking or view.
+        ConfigError: If a protocol, linking or view does not exist.
     """
     evaluation = plain(OmegaConf.load(config_dir() / "evaluation" / "coco.yaml"))
     for values in (trained.get("evaluation"), plain(config.evaluation)):
@@ -66,17 +66,17 @@ def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, Strea
 
 
 def plain(config: Any) -> Any:
-    """Return a config as dicts and lists."""
+    """Convert a config to dicts and lists."""
     return OmegaConf.to_container(config, resolve=True)
 
 
 def overlaid(below: dict[str, Any], above: Any) -> Any:
-    """Return a mapping with the values of another one, where these are not null.
+    """Return a mapping updated with the values of another one that are not null.
 
-    Plain values, not OmegaConf's: an interpolation in a checkpoint is not to be resolved.
+    Both are plain mappings, not OmegaConf, so that interpolations in a checkpoint are not resolved.
     """
     if not isinstance(above, dict | None):
-        return above  # a value in the place of keys, of which using it tells
+        return above  # a value instead of a mapping; using it raises an error
     above = above or {}
     result = below | {key: above[key] for key in below if above.get(key) is not None}
     groups = {key: value for key, value in below.items() if isinstance(value, dict)}
@@ -86,7 +86,7 @@ def overlaid(below: dict[str, Any], above: Any) -> Any:
 def result_tables(
     protocols: Sequence[str], linkings: Sequence[str], result: Mapping[str, float], console: Console
 ) -> list[Table]:
-    """Lay out the result: COCO AP in full if it is alone, else side by side if there is room."""
+    """Build tables: COCO AP in full if it is alone, else side by side if they fit."""
     if protocols == ["coco"]:
         return [coco_table(result, linkings)]
     together = protocols_table(protocols, result, linkings)
@@ -102,7 +102,7 @@ def evaluate_predictions(
     """Evaluate a COCO results file, without the model.
 
     Raises:
-        ConfigError: If the file or the annotations are not given, or views of frames are asked for.
+        ConfigError: If the file or the annotations are missing, or test-time augmentation is set.
     """
     if stream is not StreamingDetector:
         msg = (
@@ -125,9 +125,9 @@ def evaluate_predictions(
 def evaluate_checkpoint(
     config: DictConfig, trained: dict[str, Any], measures: Measures, stream: StreamFactory
 ) -> dict[str, float] | None:
-    """Stream the videos through the detector of a checkpoint; None on all but one process.
+    """Stream the videos through the detector of a checkpoint; return None on all but one process.
 
-    A file of predictions holds what the detector found, before any linking.
+    The file of predictions contains the detections before any linking.
     """
     window = {
         f"window.{key}": config.window[key]
@@ -152,10 +152,10 @@ def evaluate_checkpoint(
 
 
 def source(data: DictConfig, trained: dict[str, Any]) -> Source:
-    """Return the data to evaluate on: as configured, else as in training.
+    """Return the evaluation data: as configured, else as in training.
 
     Raises:
-        ConfigError: If neither says it, or annotations are configured without their images.
+        ConfigError: If there are none, or annotations are configured without images.
     """
     known = trained.get("data", {}).get("val") or {}
     annotations = data.annotations or known.get("annotations")

@@ -1,4 +1,4 @@
-"""Experiments without a file: ``experiment=DATA_METHOD`` is a data set with a method."""
+"""Experiments without a file: ``experiment=DATA_METHOD`` combines a data set and a method."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
     """Return the name, data set and method of each experiment that needs no file.
 
     Args:
-        folders: Folders of configs, whose ``data/*.yaml`` and ``method/*.yaml`` are combined, but
-            for those that have an ``experiment/DATA_METHOD.yaml``.
+        folders: Config folders, whose ``data/*.yaml`` and ``method/*.yaml`` are combined, except
+            pairs that have an ``experiment/DATA_METHOD.yaml``.
     """
     data, methods, files = (
         sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
@@ -25,7 +25,7 @@ def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
 
 
 def register_experiments(*folders: Path) -> None:
-    """Make Hydra know the experiments that need no file, as if each had one."""
+    """Register the experiments that need no file with Hydra, as if each had one."""
     store = ConfigStore.instance()
     for name, (data, method) in experiments(*folders).items():
         defaults = [{"override /method": method}, {"override /data": data}]
@@ -37,6 +37,6 @@ def own_config_dirs(arguments: Sequence[str]) -> list[Path]:
     """Return the folder that a command line names with ``--config-dir``, if any."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
-    parser.add_argument("--cfg", "-c")  # else it counts as the beginning of -cd
+    parser.add_argument("--cfg", "-c")  # otherwise parsed as a prefix of -cd
     folder = parser.parse_known_args(arguments)[0].config_dir
     return [folder] if folder is not None else []

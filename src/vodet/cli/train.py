@@ -1,4 +1,4 @@
-"""vodet-train: compose, build, fit."""
+"""vodet-train: trains a detector from a config."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def train(config: DictConfig) -> None:
 
 
 def continue_run(config: DictConfig) -> Path | None:
-    """Find the checkpoint that ``resume`` asks for; its run goes on in its own folder.
+    """Find the checkpoint named by ``resume``; the run continues in the folder of the checkpoint.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is no such checkpoint.
     """
     if config.resume is None:
         return None
@@ -75,10 +75,10 @@ def continue_run(config: DictConfig) -> Path | None:
 
 
 def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
-    """Load the weights that ``init_from`` names; without it, return None.
+    """Load the weights named by ``init_from``; return None if it is not set.
 
     Raises:
-        ConfigError: If parts are frozen whose weights come from nowhere.
+        ConfigError: If frozen parts would have random weights.
         CheckpointError: See `init_from`.
     """
     if config.init_from is not None:
@@ -97,7 +97,7 @@ def set_precision(name: str) -> None:
     """Set the precision of float32 matrix products on GPUs.
 
     Raises:
-        ConfigError: If torch has none of this name, of which it would only warn.
+        ConfigError: If the name is unknown; torch would only warn.
     """
     known = ("highest", "high", "medium")
     if name not in known:
@@ -107,10 +107,10 @@ def set_precision(name: str) -> None:
 
 
 def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
-    """Build the data module and, for the classes that it has, the detector and its task.
+    """Build the data module and, for its classes, the detector and its task.
 
     Raises:
-        ConfigError: If a protocol does not exist, or has no such number as ``best_by``.
+        ConfigError: If a protocol does not exist, or no protocol has the metric ``best_by``.
     """
     measures = measures_of(config.evaluation)
     stream = stream_factory(**config.evaluation.test_time_augmentation)
@@ -136,10 +136,10 @@ def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
 
 
 def measures_of(evaluation: Mapping[str, Any]) -> Measures:
-    """Return what the group ``evaluation`` of a config says to compute.
+    """Return the metrics chosen in the config group ``evaluation``.
 
     Raises:
-        ConfigError: If there is no such protocol or linking, or the threshold is not a number.
+        ConfigError: If a protocol or linking does not exist, or the threshold is not a number.
     """
     threshold = evaluation["steadiness"]["score_threshold"]
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
@@ -152,10 +152,10 @@ def measures_of(evaluation: Mapping[str, Any]) -> Measures:
 
 
 def check_best_by(data: ClipDataModule, measures: Measures, best_by: str) -> None:
-    """Make sure, before hours of training, that the number that tells the best will be there.
+    """Check, before hours of training, that the metric ``best_by`` will be computed.
 
     Raises:
-        ConfigError: If the protocols have no such number, or it is better the lower it is.
+        ConfigError: If the protocols have no such metric, or lower values of it are better.
     """
     if data.val is None:
         return
@@ -172,7 +172,7 @@ def check_best_by(data: ClipDataModule, measures: Measures, best_by: str) -> Non
 
 
 def prepare(config: DictConfig) -> None:
-    """Make the data set, where its config says how; one process after the other."""
+    """Create the data set if its config says how, in one process at a time."""
     if config.prepare_data is not None:
         root = Path(config.data_dir)
         root.mkdir(parents=True, exist_ok=True)
@@ -181,10 +181,10 @@ def prepare(config: DictConfig) -> None:
 
 
 def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
-    """Build the trainer with its loggers and callbacks, those of the config and further ones.
+    """Build the trainer with the loggers and callbacks of the config and additional callbacks.
 
     Raises:
-        ConfigError: If the machine has not what is asked for, such as a GPU.
+        ConfigError: If the trainer cannot be built, such as on a machine without a GPU.
     """
     try:
         trainer: L.Trainer = instantiate(
@@ -208,7 +208,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
 
 
 def built(configs: DictConfig) -> list[Any]:
-    """Build each entry of a group whose options can be combined; null leaves one out."""
+    """Build the entries of a config group whose options can be combined; null skips an entry."""
     return [instantiate(config) for config in configs.values() if config is not None]
 
 
@@ -220,7 +220,7 @@ def save_config(config: DictConfig) -> None:
 
 
 def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
-    """Say where the output is and what to type next."""
+    """Print where the output is and the next command."""
     console = Console(soft_wrap=True)
     score = trainer.callback_metrics.get(f"val/{best_by}")
     if score is not None:

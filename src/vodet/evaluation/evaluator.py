@@ -1,4 +1,4 @@
-"""The evaluation of a detector: stream whole videos, gather the detections, measure them once."""
+"""Evaluates a detector: streams whole videos, gathers the detections, computes the metrics once."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ Processed = tuple[np.ndarray, Predictions]  # image ids of the processed frames,
 
 
 class Evaluator:
-    """Evaluates a detector on whole videos; the numbers are the same on any number of processes.
+    """Evaluates a detector on whole videos; the result does not depend on the number of processes.
 
-    Each process streams its own videos through the detector. `compute`, which all processes must
-    call, brings the detections to the first process, measures them there once and returns the
-    numbers on all. A frame that was processed by no process, or by two, is an error.
+    Each process streams its own videos through the detector. All processes must call `compute`,
+    which gathers the detections on the first process, computes the metrics there once and returns
+    them on all processes. It is an error if a frame was not processed or processed twice.
 
     Args:
-        detector: The detector. It is in evaluation mode while it detects; afterwards its mode is
-            as before.
-        data: A `ClipDataModule`, of which ``val`` is evaluated, or a loader: its own, or another
-            one of `VideoChunk` from a data set that has a ``ground_truth``, such as
-            `VideoChunkDataset`. `WholeVideoSampler` gives each process its videos.
-        measures: What is computed of the detections; COCO AP by default.
-        stream: Builds what detects, such as a `StreamingDetector`.
+        detector: The detector. It is switched to evaluation mode while detecting and restored
+            afterwards.
+        data: A `ClipDataModule`, whose ``val`` is evaluated, or a loader of `VideoChunk` whose data
+            set has a ``ground_truth``, such as `VideoChunkDataset`. `WholeVideoSampler` gives each
+            process its videos.
+        measures: Metrics to compute from the detections; COCO AP by default.
+        stream: Builds the stream that detects, such as a `StreamingDetector`.
 
     Raises:
-        ConfigError: If the loader cannot be evaluated: it has no ground truth, or a class that the
-            detector lacks, or `DistributedSampler` divides its videos.
+        ConfigError: If the loader has no ground truth, has a class that the detector lacks, or uses
+            a `DistributedSampler`.
 
     Example:
         ::
@@ -84,7 +84,7 @@ class Evaluator:
             _log.warning("%s has no objects: AP is not a number.", self.ground_truth.source)
 
     def run(self) -> dict[str, float]:
-        """Evaluate the detector on all videos and return the numbers."""
+        """Evaluate the detector on all videos and return the metrics."""
         self.start()
         for chunk in self.loader:
             self.update(chunk)
@@ -93,19 +93,19 @@ class Evaluator:
     def start(self) -> None:
         """Begin a new evaluation, on all processes."""
         self.reset()
-        # Running statistics differ after a training step: each process has seen other clips.
+        # Running statistics differ after training: each process trained on different clips.
         copy_from_first(self.detector.buffers())
 
     def reset(self) -> None:
-        """Forget all detections."""
+        """Discard all detections."""
         self._processed.clear()
         self._found.clear()
 
     def update(self, chunk: VideoChunk) -> None:
-        """Process the next frames.
+        """Process the next chunk.
 
         Raises:
-            DataError: If they do not go on where the last chunk of the video ended.
+            DataError: If it does not continue where the last chunk of the video ended.
         """
         if chunk.is_first:
             self._stream.reset()
@@ -131,7 +131,7 @@ class Evaluator:
         return answers
 
     def _keep(self, answers: list[FrameDetections]) -> None:
-        """Keep which frames were processed, and the detections of those that are annotated."""
+        """Store which frames were processed, and the detections of annotated frames."""
         infos = [self._infos[answer.frame_index] for answer in answers]
         self._processed.append(np.array([info.image_id for info in infos], np.int64))
         annotated = [
@@ -143,10 +143,10 @@ class Evaluator:
         self._found.append(Predictions.of_frames(image_ids, detections))
 
     def gather(self) -> Processed | None:
-        """Return what all processes have, detections by image id, on the first; None elsewhere.
+        """Return the image ids and detections of all processes on the first; None elsewhere.
 
         Raises:
-            DataError: If a frame was processed twice; on all processes.
+            DataError: If a frame was processed twice; raised on all processes.
         """
         nothing = Predictions.of_frames([], [])
         own = np.concatenate([nothing.image_ids, *self._processed])
@@ -158,14 +158,15 @@ class Evaluator:
         return np.concatenate(image_ids), Predictions.cat(found).by_image()
 
     def compute(self, *, only_processed: bool = False) -> dict[str, float]:
-        """Measure the detections of all processes and return the numbers on each.
+        """Compute the metrics of the detections of all processes and return them on each.
 
         Args:
-            only_processed: Measure on the frames that were processed, and warn, where they are
-                not all.
+            only_processed: If frames were not processed, warn and evaluate only the processed
+                frames.
 
         Raises:
-            DataError: If an annotated frame was not processed, or one twice; on all processes.
+            DataError: If an annotated frame was not processed, or a frame was processed twice;
+                raised on all processes.
         """
         return on_first(partial(self._measured, only_processed), self.gather())
 
@@ -190,7 +191,7 @@ def ground_truth_of(loader: Any) -> GroundTruth:
     """Return the annotations of the data set of a loader.
 
     Raises:
-        ConfigError: If it has none, or the loader cannot be evaluated.
+        ConfigError: If the data set has no ground truth, or see `check_sharding`.
     """
     check_sharding(loader)
     ground_truth = getattr(getattr(loader, "dataset", None), "ground_truth", None)
@@ -205,15 +206,15 @@ def ground_truth_of(loader: Any) -> GroundTruth:
 
 
 def check_sharding(loader: Any) -> None:
-    """Make sure that whole videos, or clips, are divided among the processes only once.
+    """Check that videos or clips are divided among the processes only once.
 
     Raises:
-        ConfigError: If Lightning's trainer has put its own sampler into the loader.
+        ConfigError: If the loader has a `DistributedSampler`, such as from Lightning's trainer.
     """
     if isinstance(getattr(loader, "sampler", None), DistributedSampler):
         msg = (
-            "Expected a loader that divides its data among the processes by a sampler of vodet, "
-            "found a DistributedSampler: it splits videos and leaves frames out. Make the trainer "
+            "Expected a loader that divides its data among the processes with a sampler of vodet, "
+            "found a DistributedSampler, which splits videos and drops frames. Create the trainer "
             "with L.Trainer(use_distributed_sampler=False, ...); in a loader of your own, use "
             "WholeVideoSampler."
         )

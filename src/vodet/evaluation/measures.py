@@ -1,4 +1,4 @@
-"""What an evaluation computes of the detections of a data set."""
+"""The metrics that an evaluation computes from the detections of a data set."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from vodet.structures import GroundTruth
 
 @dataclass(frozen=True)
 class Measures:
-    """The numbers of one or more evaluation protocols.
+    """The metrics of one or more evaluation protocols.
 
     Args:
         protocols: One or more of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and
             ``steadiness``.
-        tubelet_linking: ``seq_nms``, ``rescore`` or ``rescore_online`` measures the detections
-            twice: as they are and after this linking, as ``seq_nms/map`` and so on; ``none`` as
-            they are only.
-        score_threshold: The lowest score that counts as found for ``steadiness``.
+        tubelet_linking: ``seq_nms``, ``rescore`` or ``rescore_online`` evaluates the detections
+            twice: unchanged, and after this linking, as ``seq_nms/map`` and so on. ``none``
+            evaluates only the unchanged detections.
+        score_threshold: Minimum score of the detections used for ``steadiness``.
 
     Raises:
-        ConfigError: If there is no such protocol or linking.
+        ConfigError: If a protocol or the linking does not exist.
     """
 
     protocols: str | Sequence[str] = ("coco",)
@@ -46,10 +46,10 @@ class Measures:
         return choose_protocols(names, self.score_threshold)
 
     def __call__(self, ground_truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
-        """Measure the detections of a data set.
+        """Compute the metrics of the detections of a data set.
 
         Raises:
-            DataError: If detections with scores below 0, as of a foreign file, are to be linked.
+            DataError: If detections with negative scores, as in an imported file, should be linked.
         """
         result = measure_all(self.by_name, ground_truth, predictions)
         if self.tubelet_linking == "none":
@@ -60,7 +60,7 @@ class Measures:
         return result | {f"{self.tubelet_linking}/{name}": of_linked[name] for name in of_linked}
 
     def names(self, ground_truth: GroundTruth) -> list[str]:
-        """Return the names of the numbers for these data, without the cost of computing them."""
+        """Return the names of the metrics for these data, without computing them."""
         no_frames = ground_truth.select(np.zeros(len(ground_truth.image_ids), bool))
         return list(self(no_frames, Predictions.of_frames([], [])))
 
@@ -78,20 +78,20 @@ def _check_scores(predictions: Predictions, linking: str) -> None:
 def link_tubelets(ground_truth: GroundTruth, predictions: Predictions, linking: str) -> Predictions:
     """Link the detections of whole videos.
 
-    Frames are neighbours if no annotated frame of the video is between them.
+    Frames are neighbours if no annotated frame of the video lies between them.
 
     Args:
-        ground_truth: Says which frames make a video, in which order; no more of it is used.
-        predictions: Of annotated frames.
+        ground_truth: Annotations of the videos. Only videos and frame order are used.
+        predictions: Detections of annotated frames.
         linking: A name in `LINKINGS`.
 
     Returns:
-        What is kept, by image id, best first, with new scores.
+        The remaining detections with new scores, sorted by image id, then best first.
     """
     order = np.lexsort((ground_truth.frame_numbers, ground_truth.videos))
     apart = np.diff(ground_truth.videos[order], prepend=ground_truth.videos[order][:1]) != 0
     numbers = np.empty(len(order), np.int64)
-    numbers[order] = np.arange(len(order)) + np.cumsum(apart)  # one is left out between videos
+    numbers[order] = np.arange(len(order)) + np.cumsum(apart)  # leaves a gap between videos
     frames = numbers[positions_in(ground_truth.image_ids, predictions.image_ids)]
     rows, scores = LINKINGS[linking](
         frames, predictions.boxes, predictions.scores, predictions.labels

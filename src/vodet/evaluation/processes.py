@@ -1,4 +1,4 @@
-"""Exchange between the processes of an evaluation: everything goes through the first process."""
+"""Communication between the processes of an evaluation, always through the first process."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import TypeVar
 from torch import Tensor, distributed
 
 from vodet.data.clips.sampler import process_of
-from vodet.errors import VodetError
 
 T = TypeVar("T")
 Gathered = TypeVar("Gathered")
 
 
 def gather_to_first(part: T) -> list[T] | None:
-    """Return the parts of all processes, in their order, on the first process; None elsewhere."""
+    """Return the parts of all processes, by rank, on the first process; None elsewhere."""
     rank, world_size = process_of()
     if world_size == 1:
         return [part]
@@ -25,21 +24,21 @@ def gather_to_first(part: T) -> list[T] | None:
 
 
 def on_first(function: Callable[[Gathered], T], gathered: Gathered | None) -> T:
-    """Apply a function to what the first process has gathered.
+    """Apply a function to the gathered data on the first process.
 
     Returns:
-        The result, on all processes; an error of the function is raised on all of them, too.
+        The result, on all processes. An exception of the function is raised on all processes.
     """
-    outcome: list[T | VodetError | None] = [None]
+    outcome: list[T | Exception | None] = [None]
     if gathered is not None:
         try:
             outcome = [function(gathered)]
-        except VodetError as error:  # the other processes wait for an outcome
+        except Exception as error:  # the other processes wait for any outcome
             outcome = [error]
     if process_of()[1] > 1:
         distributed.broadcast_object_list(outcome)
     (result,) = outcome
-    if isinstance(result, VodetError):
+    if isinstance(result, Exception):
         raise result
     return result  # type: ignore[return-value]  # None only where `function` returns None
 

@@ -1,4 +1,4 @@
-"""Backbones of timm: uint8 frames to feature maps."""
+"""Backbones from timm, which compute feature maps of uint8 frames."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from vodet.freezing import find_modules, freeze
 
 
 class TimmBackbone(nn.Module):
-    """The levels of a timm model, from uint8 RGB frames normalised with its own mean and std.
+    """Feature maps of a timm model, from uint8 RGB frames normalised with the model's mean and std.
 
-    HRNet gives the outputs of its branches (32 to 256 channels for ``hrnet_w32``), not the widened
-    maps of its classifier. Frozen modules stay in evaluation mode and get no gradient; where
-    nothing that learns comes before them, autograd keeps no graph of them either.
+    HRNet returns the outputs of its branches (32 to 256 channels for ``hrnet_w32``), not the wider
+    maps of its classifier. Frozen modules stay in evaluation mode and get no gradient; if no
+    trainable module comes before them, autograd does not record them either.
 
     Args:
-        name: Name of the model in timm, with or without the tag of its weights.
-        strides: The levels to return; of several levels of one stride, the last.
+        name: Name of the model in timm, with or without the tag of the weights.
+        strides: Strides of the levels to return; if several levels have the same stride, the last.
         pretrained: Load timm's weights, from its cache or the hub.
-        checkpoint_path: Load this file of weights of the model instead; nothing in it is executed.
-        frozen: Names of modules that do not learn, such as ``("conv1", "bn1", "layer1")``.
-        frozen_norm: Freeze all batch norms, as is usual with pretrained weights and few pictures
-            in a batch.
-        mean: Of the three channels, in the order that the network takes them, in values of 0 to
-            255; None means timm's for these weights.
-        std: The same.
-        channel_order: ``rgb``, or ``bgr`` for a network that takes the channels the other way
-            round, as those of Caffe and detectron2 do.
-        stride_in_1x1: Move the stride of bottleneck blocks from their 3 x 3 to their first 1 x 1
-            convolution, where the ResNets of Caffe and detectron2 (not their ResNeXts) have it.
-        img_size: ``(height, width)`` of the largest frames, for models that are built for one size:
-            smaller frames are padded. Most models take any size and need none; of ViTs it is the
-            size of the position embeddings, which other sizes interpolate.
+        checkpoint_path: Load the weights from this file instead; no code in the file is executed.
+        frozen: Names of modules that are not trained, such as ``("conv1", "bn1", "layer1")``.
+        frozen_norm: Freeze all batch norms, as is usual with pretrained weights and small batches.
+        mean: Mean of the three channels, in the network's channel order, on a scale of 0 to 255;
+            None means timm's value for these weights.
+        std: Standard deviation of the three channels, like ``mean``.
+        channel_order: ``rgb``, or ``bgr`` for networks with reversed channels, such as from Caffe
+            and detectron2.
+        stride_in_1x1: Move the stride of bottleneck blocks from the 3 x 3 to the first 1 x 1
+            convolution, as in the ResNets of Caffe and detectron2 (but not in their ResNeXts).
+        img_size: ``(height, width)`` of the largest frames, for models built for a fixed size:
+            smaller frames are padded. Most models take any size and do not need it. For ViTs, it is
+            the size of the position embeddings, which are interpolated for other sizes.
         model_kwargs: Further arguments of the timm model, such as ``drop_path_rate``.
 
     Attributes:
         spec: Channels and strides of the levels.
-        size_divisor: Sides of the frames must be multiples of this, the coarsest stride of the
-            network, whichever levels are chosen; 1 where all are padded to ``frame_size``.
+        size_divisor: Sides of the frames must be multiples of this number, the coarsest stride of
+            the network, whatever ``strides`` is; 1 if all frames are padded to ``frame_size``.
         frame_size: ``(height, width)`` to which frames are padded; None means any size.
 
     Raises:
-        ConfigError: If timm has no such model, the model has no such level or module, or it is
-            built for one size of frames and ``img_size`` is not given.
+        ConfigError: If timm has no such model, the model has no such level or module,
+            ``channel_order`` is unknown, or the model is built for a fixed size and ``img_size`` is
+            not given.
         CheckpointError: If the weights cannot be loaded.
     """
 
@@ -94,7 +94,7 @@ class TimmBackbone(nn.Module):
         divisor = max(level["reduction"] for level in levels)
         size = None if img_size is None else (img_size[0], img_size[1])
         model_kwargs, self.frame_size = find_frame_size(name, model_kwargs, size, divisor)
-        self.size_divisor = divisor if self.frame_size is None else 1  # else it pads by itself
+        self.size_divisor = divisor if self.frame_size is None else 1  # otherwise it pads by itself
         net = _build(name, pretrained, checkpoint_path, model_kwargs)
         self.net: nn.Module = net
         for statistic, given in (("mean", mean), ("std", std)):
@@ -115,7 +115,7 @@ class TimmBackbone(nn.Module):
         return self
 
     def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> FeatureMaps:
-        """Encode frames.
+        """Compute the feature maps of frames.
 
         Raises:
             ConfigError: If the model does not take frames of this size.
@@ -137,7 +137,7 @@ class TimmBackbone(nn.Module):
     def _padded(
         self, frames: UInt8[Tensor, "N 3 H W"], height: int, width: int
     ) -> UInt8[Tensor, "N 3 h w"]:
-        """Pad frames at the right and the bottom to the size that the model is built for."""
+        """Pad frames at the right and bottom to the size that the model is built for."""
         bottom, right = height - frames.shape[-2], width - frames.shape[-1]
         if bottom < 0 or right < 0:
             msg = (
@@ -164,7 +164,7 @@ def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) 
 def _build(
     name: str, pretrained: bool, checkpoint_path: str | Path | None, model_kwargs: dict[str, Any]
 ) -> Any:
-    """Build the model with its weights; what timm refuses now is the fault of the weights."""
+    """Build the model with its weights; any error at this point is due to the weights."""
     if checkpoint_path is not None:
         model_kwargs = model_kwargs | {"pretrained_cfg_overlay": {"file": str(checkpoint_path)}}
         pretrained = True
@@ -184,7 +184,7 @@ def _build(
 
 
 def _move_strides(net: nn.Module, name: str) -> None:
-    """Move strides of bottleneck blocks from the 3 x 3 convolution to the one before it."""
+    """Move strides of bottleneck blocks from the 3 x 3 to the first 1 x 1 convolution."""
     blocks: list[Any] = [block for block in net.modules() if hasattr(block, "conv3")]
     if not blocks:
         msg = f"stride_in_1x1 is for ResNets of bottleneck blocks; {name} has none."
@@ -194,7 +194,7 @@ def _move_strides(net: nn.Module, name: str) -> None:
 
 
 def _missing_weights(net: nn.Module, checkpoint_path: str | Path) -> set[str]:
-    """Weights not in the file, where timm did not check: for models that are no feature wrapper."""
+    """Return weights missing from the file, for models for which timm does not check."""
     if type(net).__module__ == "timm.models._features":
         return set()
     return net.state_dict().keys() - load_state_dict(str(checkpoint_path)).keys()

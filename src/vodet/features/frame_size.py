@@ -1,4 +1,4 @@
-"""Which sizes of frames a timm model takes: tried on a copy of it whose weights take no memory."""
+"""Finds the frame sizes that a timm model accepts, by trying a copy on the meta device."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vodet.errors import ConfigError
 
 Size = tuple[int, int]  # height, width
 
-# With one of these, timm's models take frames of any size where their architecture can: ViTs
-# interpolate their position embeddings, Swin transformers pad their windows.
+# With one of these options, timm models take frames of any size if their architecture allows it:
+# ViTs interpolate their position embeddings, Swin transformers pad their windows.
 _ANY_SIZE: tuple[dict[str, bool], ...] = (
     {},
     {"dynamic_img_size": True},
@@ -23,7 +23,7 @@ _ANY_SIZE: tuple[dict[str, bool], ...] = (
 
 
 def build_without_weights(name: str, model_kwargs: dict[str, Any]) -> Any:
-    """Build a timm model as a backbone on the meta device, where it takes no memory.
+    """Build a timm model as a backbone on the meta device, where weights take no memory.
 
     Raises:
         ConfigError: If timm has no such model, or cannot build it with these arguments.
@@ -45,19 +45,20 @@ def build_without_weights(name: str, model_kwargs: dict[str, Any]) -> Any:
 def find_frame_size(
     name: str, model_kwargs: dict[str, Any], img_size: Size | None, divisor: int
 ) -> tuple[dict[str, Any], Size | None]:
-    """Find the arguments with which a model takes frames of any size, else of ``img_size``.
+    """Find arguments that let a model take frames of any size, or else of ``img_size``.
 
     Args:
         name: Name of the model in timm.
-        model_kwargs: Its arguments, without ``img_size``.
-        img_size: The largest frames, if they are known.
+        model_kwargs: Arguments of the model, without ``img_size``.
+        img_size: ``(height, width)`` of the largest frames, if known.
         divisor: The coarsest stride of the model.
 
     Returns:
         The arguments, and the size that all frames must have; None means any.
 
     Raises:
-        ConfigError: If the model is built for one size of frames, and that is not ``img_size``.
+        ConfigError: If the model is built for a fixed size that is not ``img_size``, or takes any
+            size but has no ``img_size``.
     """
     sized = model_kwargs if img_size is None else model_kwargs | {"img_size": img_size}
     for options in _ANY_SIZE:
@@ -74,19 +75,19 @@ def find_frame_size(
 
 
 def to_channels_first(net: Any, levels: list[Tensor]) -> list[Tensor]:
-    """Bring the maps of a timm model to ``[N, C, H, W]``."""
+    """Convert the maps of a timm model to ``[N, C, H, W]``."""
     is_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
     return [level.permute(0, 3, 1, 2) for level in levels] if is_last else list(levels)
 
 
 def _fault(name: str, model_kwargs: dict[str, Any], size: Size) -> str | None:
-    """Return what keeps a model from encoding frames of a size, or None if it can."""
+    """Return why a model cannot encode frames of a size, or None if it can."""
     try:
         net = build_without_weights(name, model_kwargs)
         with torch.no_grad():
             maps = to_channels_first(net, net(torch.empty(1, 3, *size, device="meta")))
-    except Exception as error:  # every model refuses a size in its own way
-        # Some operations cannot be tried on the meta device, which says nothing of the size.
+    except Exception as error:  # models refuse sizes with different errors
+        # Some operations do not exist on the meta device, which says nothing about the size.
         is_untried = isinstance(error, NotImplementedError) or "meta tensor" in str(error)
         return None if is_untried else str(error)
     info = net.feature_info
@@ -99,7 +100,7 @@ def _fault(name: str, model_kwargs: dict[str, Any], size: Size) -> str | None:
 
 
 def _takes_other_sizes(name: str, model_kwargs: dict[str, Any], divisor: int) -> bool:
-    """Whether the model takes frames of another size than the one it is built for."""
+    """Whether the model takes frames of a size other than the one it is built for."""
     height, width = model_kwargs.get("img_size") or _own_size(name)
     other = (height // divisor + 1) * divisor, (width // divisor + 3) * divisor
     return _fault(name, model_kwargs, other) is None

@@ -1,10 +1,10 @@
-"""ConvGRU: a recurrent memory of feature maps, with no lookahead and the same cost for every frame.
+"""ConvGRU: a recurrent memory of feature maps, with no lookahead and constant cost per frame.
 
 Source: N. Ballas et al., "Delving Deeper into Convolutional Networks for Learning Video
 Representations" (arXiv 1511.06432), equations 8 to 11, as a memory of a detector in the manner of
 M. Liu, M. Zhu, "Mobile Video Object Detection with Temporally-Aware Feature Maps" (arXiv
-1711.06368). That the memory is added to the maps by a layer that starts from zero, and that gates
-start in favour of the memory, is ours.
+1711.06368). Two additions are ours: the memory is added to the maps by a zero-initialised
+layer, and the initial bias of the update gate favours the memory.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, State, Wind
 from vodet.errors import ConfigError
 from vodet.stages import MapFusion
 
-_INITIAL_UPDATE = -2.0  # bias of the update gate: 88 % of the memory stays at first
+_INITIAL_UPDATE = -2.0  # bias of the update gate: initially 88 % of the memory is kept per frame
 
 
 class ConvGRUCell(nn.Module):
-    """The recurrence of one level.
+    """The ConvGRU cell of one level.
 
     ``z, r = sigmoid(conv([x; h]))``, ``n = tanh(conv([x; r h]))``, ``h' = (1 - z) h + z n``; the
-    output is ``x + conv1x1(h')``. The last convolution starts from zero, so that the detector
-    starts as its single-frame baseline.
+    output is ``x + conv1x1(h')``. The last convolution is zero-initialised, so that the
+    detector starts as its single-frame baseline.
 
     Args:
         channels: Channels of the map.
@@ -48,7 +48,7 @@ class ConvGRUCell(nn.Module):
     def forward(
         self, x: Float[Tensor, "B C h w"], hidden: Float[Tensor, "B D h w"]
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B D h w"]]:
-        """Return the map with what is remembered, and the memory after it, float32."""
+        """Return the map with the memory added, and the new memory, float32."""
         update, reset = self.gates(torch.cat((x, hidden), dim=1)).sigmoid().chunk(2, dim=1)
         new = self.candidate(torch.cat((x, reset * hidden), dim=1)).tanh()
         hidden = torch.lerp(hidden, new.float(), update.float())
@@ -56,19 +56,20 @@ class ConvGRUCell(nn.Module):
 
 
 class ConvGRU(MapFusion):
-    """Remembers maps of the frames so far, in a cell of its own for each level.
+    """A recurrent memory of the maps of all frames so far, with one cell per level.
 
-    It looks at the reference frame alone: a window of one frame will do. The state of ``B`` videos
+    It uses only the reference frame, so choose ``window=single``. The state of ``B`` videos
     is ``hidden_STRIDE`` ``[B, D, h, w]`` for each level that has a cell. Train it with
     ``data.history.policy=previous``, ``data.history.windows=7`` and ``data.losses_on=all``.
 
     Args:
         spec: Levels of the maps.
-        hidden: Channels of the memory of a level; None is half of those of the level.
-        strides: Levels that have a memory; None is all. The finest costs most.
+        hidden: Channels of the memory of a level; by default half of the level's channels.
+        strides: Strides of the levels that have a memory; None means all. The finest level is the
+            most expensive.
 
     Raises:
-        ConfigError: If a level of ``strides`` does not exist.
+        ConfigError: If a level of ``strides`` does not exist, or ``hidden`` is not positive.
     """
 
     remembers = True
@@ -82,6 +83,9 @@ class ConvGRU(MapFusion):
         if unknown := set(self.strides) - set(spec.strides):
             msg = f"ConvGRU: there are levels of strides {spec.strides}, found {sorted(unknown)}."
             raise ConfigError(msg)
+        if hidden is not None and hidden < 1:
+            msg = f"ConvGRU: hidden must be at least 1, found {hidden}."
+            raise ConfigError(msg)
         channels = dict(zip(spec.strides, spec.channels, strict=True))
         self.hidden = {stride: hidden or max(1, channels[stride] // 2) for stride in self.strides}
         self.cells = nn.ModuleDict(
@@ -89,7 +93,7 @@ class ConvGRU(MapFusion):
         )
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return an empty memory: zeros."""
+        """Return the initial memory: zeros."""
         state = {}
         for level, stride in zip(frames.maps.levels, self.spec.strides, strict=True):
             if stride in self.hidden:
@@ -98,7 +102,7 @@ class ConvGRU(MapFusion):
         return state
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
-        """Return the maps of the reference frames with what is remembered, and the new memory."""
+        """Return the maps of the reference frames with the memory added, and the new memory."""
         levels = dict(zip(self.spec.strides, windows.reference_maps.levels, strict=True))
         after = {}
         for stride in self.strides:

@@ -1,14 +1,15 @@
-"""Flow-guided feature aggregation: maps of support frames, brought along by optical flow.
+"""Flow-guided feature aggregation: maps of support frames, warped by optical flow.
 
 Source: X. Zhu et al., "Flow-Guided Feature Aggregation for Video Object Detection" (arXiv
-1703.10025). The flow is that of Z. Teed, J. Deng, "RAFT: Recurrent All-Pairs Field Transforms for
-Optical Flow" (arXiv 2003.12039), in torchvision's small version, where the paper has FlowNet.
-Maps and their embeddings are warped together, in training too, and the reference frame is always
-part of the sum: these are ours.
+1703.10025). The flow network is Z. Teed, J. Deng, "RAFT: Recurrent All-Pairs Field Transforms for
+Optical Flow" (arXiv 2003.12039), in torchvision's small version; the paper uses FlowNet.
+Two changes are ours: maps and embeddings are warped together, also in training, and the reference
+frame is always part of the sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +24,37 @@ from vodet.encodings import FeatureMaps, FeatureSpec, State, WindowBatch
 from vodet.errors import CheckpointError
 from vodet.stages import MapFusion
 
-_STRIDE, _SMALLEST = 8, 128  # RAFT works at an eighth of pictures of at least 128 pixels
-_CORRELATION_LEVELS, _CORRELATION_RADIUS = 4, 3  # of torchvision's raft_small
+_STRIDE, _SMALLEST = 8, 128  # RAFT: 1/8 of the picture, sides of at least 128 pixels
+_CORRELATION_LEVELS, _CORRELATION_RADIUS = 4, 3  # as in torchvision's raft_small
 
 
 class FGFA(MapFusion):
-    """Averages maps that were warped to the reference frame, weighted by their likeness to it.
+    """Averages maps warped to the reference frame, weighted by their similarity to it.
 
-    ``w_j = softmax_j(cos(E(f_j), E(f_i)) / temperature)`` in each cell, with the embedding E of a
-    map warped like the map; the result is ``sum_j w_j f_j`` over all frames of the window.
+    ``w_j = softmax_j(cos(E(f_j), E(f_i)) / temperature)`` in each cell, where the embedding E of
+    a map is warped together with the map; the result is ``sum_j w_j f_j`` over all frames of the
+    window.
 
-    What depends on one frame alone, the embeddings and RAFT's features of a small picture, is
-    computed once for each frame; the flow of all pairs of a step in one call.
+    The flow network sees the black padding of a frame, which may depend on the batch.
+
+    The embeddings and RAFT's features of the downscaled picture are computed once per frame; the
+    flow of all pairs in a step is computed in one call.
 
     Args:
         spec: Levels of the maps.
         embedding_width: Channels of the embeddings.
-        temperature: Divides the cosines, which lie in -1 to 1: lower is more selective.
-        picture_scale: Size of the pictures that the flow is computed on, as a share of the frames;
+        temperature: Divides the cosines, which lie in -1 to 1; lower values are more selective.
+        picture_scale: Size of the downscaled pictures for the flow network, relative to the frames;
             their sides are at least 128 pixels.
         flow_updates: Iterations of RAFT.
-        pretrained: Load torchvision's weights of the flow network, from its cache or hub. Without,
-            it begins with no motion and learns with the detector.
-        checkpoint_path: Load this file of weights of ``raft_small`` instead; nothing in it is
-            executed.
+        pretrained: Load torchvision's weights of the flow network, from its cache or hub. If False,
+            the network initially predicts zero flow and is trained with the detector.
+        checkpoint_path: Load the weights of ``raft_small`` from this file instead; no code in the
+            file is executed.
 
     Raises:
         CheckpointError: If the weights cannot be loaded.
     """
-
-    needs_pixels = True
 
     def __init__(
         self,
@@ -74,15 +76,12 @@ class FGFA(MapFusion):
             _embedding(channels, embedding_width) for channels in spec.channels
         )
 
-    def encode(self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Return embeddings of the maps, and what RAFT sees in each picture.
+    def encode(self, pixels: Tensor, sizes: Tensor, maps: FeatureMaps) -> dict[str, Tensor]:
+        """Return embeddings of the maps, and RAFT's features of each downscaled picture.
 
         ``embedding_LEVEL`` ``[F, D, h, w]``, ``flow_features`` and ``flow_context``
-        ``[F, C, h / 8, w / 8]`` of the small picture.
+        ``[F, C, h / 8, w / 8]`` for a downscaled picture of ``h x w``.
         """
-        if pixels is None:
-            msg = "FGFA sees the frames themselves: it cannot come after another map fusion."
-            raise ValueError(msg)
         pictures = self._pictures(pixels)
         encoded = {
             "flow_features": self.flow.feature_encoder(pictures),
@@ -100,18 +99,16 @@ class FGFA(MapFusion):
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
         """Aggregate the maps of all frames of the windows."""
         support = [p for p in range(windows.index.shape[1]) if p != windows.reference]
-        maps = windows.maps.levels
         if not support:
-            return FeatureMaps(tuple(level[:, 0] for level in maps)), state
+            return windows.reference_maps, state
         flow = self._flow(windows, support)
-        fused = []
-        for number, level in enumerate(maps):
-            embedding = windows.extra(f"embedding_{number}").to(level.dtype)
-            fused.append(self._aggregated(level, embedding, flow, windows.reference, support))
+        flows = flow.view(len(windows), len(support), *flow.shape[1:]).unbind(dim=1)
+        levels = range(len(self.embeddings))
+        fused = [self._aggregated(windows, level, support, flows) for level in levels]
         return FeatureMaps(tuple(fused)), state
 
     def _flow(self, windows: WindowBatch, support: list[int]) -> Float[Tensor, "P 2 h w"]:
-        """Return the flow from reference frames to support frames, as shares of the picture."""
+        """Return the flow from reference to support frames, relative to the picture size."""
         features, context = windows.extra("flow_features"), windows.extra("flow_context")
         reference = [windows.reference] * len(support)
         first, second = features[:, reference].flatten(0, 1), features[:, support].flatten(0, 1)
@@ -123,54 +120,65 @@ class FGFA(MapFusion):
         start = _cells(first)
         places = start
         for _ in range(self.flow_updates):
-            places = places.detach()  # as in the paper: each update learns by itself
+            places = places.detach()  # as in RAFT: gradients flow through the hidden state
             found = correlation.index_pyramid(centroids_coords=places)
             hidden, change = self.flow.update_block(hidden, context, found, places - start)
             places = places + change
+        x, y = (places - start).unbind(dim=1)
         height, width = first.shape[-2:]
-        flow: Tensor = (places - start) / first.new_tensor([width, height]).view(1, 2, 1, 1)
-        return flow
+        return torch.stack((x / width, y / height), dim=1)
 
     def _aggregated(
         self,
-        level: Float[Tensor, "B T C h w"],
-        embedding: Float[Tensor, "B T D h w"],
-        flow: Float[Tensor, "P 2 _ _"],
-        reference: int,
-        support: list[int],
+        windows: WindowBatch,
+        number: int,
+        support: Sequence[int],
+        flows: Sequence[Float[Tensor, "B 2 _ _"]],
     ) -> Float[Tensor, "B C h w"]:
-        both = torch.cat((level, embedding), dim=2)
-        warped = warp(both[:, support].flatten(0, 1), flow)
-        own = both[:, [reference]].to(warped.dtype)
-        frames = torch.cat((own, warped.view(len(both), len(support), *both.shape[2:])), dim=1)
-        channels = level.shape[2]
-        values, keys = frames[:, :, :channels], frames[:, :, channels:]
-        likeness = F.cosine_similarity(keys.float(), keys[:, :1].float(), dim=2, eps=1e-6)
-        weights = (likeness / self.temperature).softmax(dim=1).unsqueeze(2)
-        return (weights.to(values.dtype) * values).sum(dim=1)
+        """Average the maps of a level, one frame at a time to limit memory use."""
+        level = windows.frames.maps.levels[number]
+        embedding = windows.frames.extras[f"embedding_{number}"]
+        rows = windows.index[:, windows.reference]
+        own = embedding[rows]
+        total = self._weight(own, own)
+        weighted = total * level[rows]
+        for place, flow in zip(support, flows, strict=True):
+            rows = windows.index[:, place]
+            both = warp(torch.cat((level[rows], embedding[rows].to(level.dtype)), dim=1), flow)
+            weight = self._weight(both[:, level.shape[1] :], own)
+            weighted, total = weighted + weight * both[:, : level.shape[1]], total + weight
+        return (weighted / total).to(level.dtype)
+
+    def _weight(
+        self, key: Float[Tensor, "B D h w"], own: Float[Tensor, "B D h w"]
+    ) -> Float[Tensor, "B 1 h w"]:
+        """Return ``exp((cosine - 1) / temperature)``, which is at most 1."""
+        cosine = F.cosine_similarity(key.float(), own.float(), dim=1, eps=1e-6)
+        return ((cosine - 1) / self.temperature).exp().unsqueeze(1)
 
 
 def warp(
     maps: Float[Tensor, "P C h w"], flow: Float[Tensor, "P 2 _ _"]
 ) -> Float[Tensor, "P C h w"]:
-    """Sample maps at ``p + flow(p)``, bilinear; beyond the border its cells are repeated.
+    """Sample maps bilinearly at ``p + flow(p)``; border cells are repeated outside.
 
     Args:
         maps: Maps of support frames.
-        flow: ``(x, y)`` to them from the reference frames, as shares of width and height, on any
-            grid.
+        flow: ``(x, y)`` from the reference frames to the support frames, relative to width and
+            height, on a grid of any size.
     """
     height, width = maps.shape[-2:]
     flow = F.interpolate(flow.float(), size=(height, width), mode="bilinear", align_corners=False)
-    sides = flow.new_tensor([width, height]).view(1, 2, 1, 1)
-    places = _cells(maps) + flow * sides
-    # grid_sample takes the centres of the border cells as -1 and 1 with align_corners=True.
-    grid = (2 * places / (sides - 1).clamp(min=1) - 1).permute(0, 2, 3, 1)
+    (x, y), (dx, dy) = _cells(maps).unbind(dim=1), flow.unbind(dim=1)
+    # With align_corners=True the centres of the border cells are at -1 and 1.
+    grid_x = 2 * (x + dx * width) / max(width - 1, 1) - 1
+    grid_y = 2 * (y + dy * height) / max(height - 1, 1) - 1
+    grid = torch.stack((grid_x, grid_y), dim=3)
     return F.grid_sample(maps.float(), grid, padding_mode="border", align_corners=True)
 
 
 def _cells(maps: Float[Tensor, "P C h w"]) -> Float[Tensor, "P 2 h w"]:
-    """Return the place ``(x, y)`` of each cell of maps, in cells."""
+    """Return the position ``(x, y)`` of each cell of maps, in cells."""
     height, width = maps.shape[-2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=maps.device, dtype=torch.float32),
@@ -181,7 +189,7 @@ def _cells(maps: Float[Tensor, "P C h w"]) -> Float[Tensor, "P 2 h w"]:
 
 
 def _embedding(channels: int, width: int) -> nn.Sequential:
-    """Return the three convolutions of the paper, of one width."""
+    """Return the three convolutions of the paper, all with ``width`` channels."""
     return nn.Sequential(
         nn.Conv2d(channels, width, kernel_size=1),
         nn.ReLU(),
@@ -192,21 +200,20 @@ def _embedding(channels: int, width: int) -> nn.Sequential:
 
 
 def _flow_network(pretrained: bool, checkpoint_path: str | Path | None) -> Any:
-    if checkpoint_path is not None:
-        flow = raft_small(weights=None)
-        try:
-            weights = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-            flow.load_state_dict(weights)
-        except Exception as error:  # whatever is wrong with the file
-            msg = (
-                f"Cannot load weights of raft_small from {checkpoint_path}: "
-                f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-            )
-            raise CheckpointError(msg) from error
-        return flow
-    if pretrained:
-        return raft_small(weights=Raft_Small_Weights.DEFAULT)
     flow = raft_small(weights=None)
-    nn.init.zeros_(flow.update_block.flow_head.conv2.weight)
-    nn.init.zeros_(flow.update_block.flow_head.conv2.bias)
+    if checkpoint_path is None and not pretrained:
+        nn.init.zeros_(flow.update_block.flow_head.conv2.weight)
+        nn.init.zeros_(flow.update_block.flow_head.conv2.bias)
+        return flow
+    try:
+        if checkpoint_path is None:
+            weights = Raft_Small_Weights.DEFAULT.get_state_dict(check_hash=True)
+        else:
+            weights = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+        flow.load_state_dict(weights)
+    except Exception as error:  # any fault of the file or the connection
+        source = checkpoint_path or "the cache or the hub of torchvision"
+        reason = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
+        msg = f"Cannot load weights of raft_small from {source}: {reason}"
+        raise CheckpointError(msg) from error
     return flow

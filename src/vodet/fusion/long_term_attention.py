@@ -1,4 +1,4 @@
-"""Long-term self-guided attention: candidates look at those of remembered key frames.
+"""Long-term self-guided attention: candidates attend to candidates of remembered key frames.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021, as in the authors' code.
@@ -23,41 +23,44 @@ from vodet.boxes import box_areas, clip_boxes
 from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, State
 from vodet.errors import ConfigError, DataError
 from vodet.fusion.relation import RelationAttention, geometry_embedding, relative_geometry
-from vodet.stages import CandidateFusion, Targets
+from vodet.stages import CandidateFusion, ReferenceTargets
 from vodet.structures import Target
 
 PROPAGATIONS = ("none", "replace", "center")
-MATCHING_IOU = 0.3  # from which a remembered candidate stands for an annotated object
-PROPAGATED_FROM = 150  # best candidates of the current frame to which remembered ones are assigned
+MATCHING_IOU = 0.3  # minimum IoU to match a remembered candidate to an annotated object
+PROPAGATED_FROM = 150  # best current candidates that remembered ones are assigned to
 _BOXES_AT_ONCE = 32
 
 
 class LongTermAttention(CandidateFusion):
     """Stages of a fully connected layer and attention to the candidates of key frames.
 
-    ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each stage i; the keys have passed
-    through ``fc_0`` alone and are the same in all stages. In evaluation the keys are the state and
-    the frame's own best candidates; in training they come from the history of the clip.
+    ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each stage i. The keys have passed
+    through ``fc_0`` only and are the same in all stages. In evaluation, the keys are the candidates
+    in the state and the frame's own best candidates; in training, they come from the history of the
+    clip.
 
     State of ``B`` videos, with ``K`` key frames of ``M`` candidates: ``features`` ``[B, K, M, D]``
-    before attention, ``projected`` ``[B, K, M, P]``, what the attentions make of them, so that it
-    is not computed for every frame anew, ``boxes`` ``[B, K, M, 4]``, ``is_valid`` ``[B, K, M]`` and
-    ``processed`` ``[B]``, the number of frames so far.
+    before attention; ``projected`` ``[B, K, M, P]``, the cached keys and values of all stages;
+    ``boxes`` ``[B, K, M, 4]``; ``is_valid`` ``[B, K, M]``; ``processed`` ``[B]``, the number of
+    frames so far; and ``is_recalled`` ``[B]``, whether the key frames come from the history of a
+    training clip. If so, the clip's own candidates are not keys.
 
     Args:
-        spec: Features of a candidate.
-        width: Number of features afterwards.
-        group_width: Features of each head of the attention: 16 heads for a width of 1024.
+        spec: Shape of a candidate's features.
+        width: Number of output features.
+        group_width: Features per attention head: 64 gives 16 heads for a width of 1024.
         stages: Number of stages.
-        advanced_share: Share of each key frame's candidates, the best, that first attend to all
-            keys before the candidates attend to them once more (as in Relation Distillation
-            Networks); 0 is without. 0.2 in the paper's code.
-        geometry: Whether attention knows where the boxes lie.
-        keys_per_frame: How many candidates of a key frame are kept, the best.
-        num_key_frames: Most key frames of the state; the oldest is forgotten.
-        key_frame_interval: A frame is remembered every so many frames.
-        propagate: How remembered boxes follow the objects: ``none``; ``replace``: by the box that
-            they are assigned to in the current frame; ``center``: moved to its centre.
+        advanced_share: Share of best candidates of each key frame used in the advanced stage (as in
+            Relation Distillation Networks): they attend to all keys, then the current candidates
+            attend to them. 0 disables this stage; the paper's code uses 0.2.
+        geometry: Whether the attention uses the relative geometry of the boxes.
+        keys_per_frame: Number of best candidates kept per key frame.
+        num_key_frames: Maximum number of key frames in the state; a new one replaces the oldest.
+        key_frame_interval: A frame is remembered every ``key_frame_interval`` frames.
+        propagate: How remembered boxes follow their objects: ``none`` keeps the boxes, ``replace``
+            replaces each box by the current box it is assigned to, ``center`` moves it to the
+            centre of that box.
 
     Raises:
         ConfigError: If an option is unknown or a number is out of range.
@@ -126,47 +129,51 @@ class LongTermAttention(CandidateFusion):
             "boxes": torch.zeros(*shape, 4, device=device),
             "is_valid": torch.zeros(*shape, dtype=torch.bool, device=device),
             "processed": torch.zeros(videos, dtype=torch.int64, device=device),
+            "is_recalled": torch.zeros(videos, dtype=torch.bool, device=device),
         }
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Attend from the candidates of the reference frames to key frames.
+        """Attend from the candidates of the reference frames to the key frames.
 
         Raises:
-            ConfigError: If the state comes from a detector of another width.
+            ConfigError: If the state comes from a detector with another ``width``.
         """
         if state["features"].shape[3] != self.spec.width:
             msg = (
-                f"The memory comes from another detector: expected {self.spec.width} features of "
-                f"each candidate, found {state['features'].shape[3]}. A new video starts with "
+                f"The memory comes from another detector: expected {self.spec.width} features per "
+                f"candidate, found {state['features'].shape[3]}. A new video starts with "
                 "VideoDetector.begin."
             )
             raise ConfigError(msg)
         current = candidates.current
         x = self._embed(current)
-        if self.training:
-            x, _ = self._attend(x, current.boxes[:, 0], _Keys.of(state))
-            return candidates.fused(x[..., None, None]), state
         own = self._key_frame(x, current)
+        own["is_valid"] = own["is_valid"] & ~state["is_recalled"].unsqueeze(1)
         x, weights = self._attend(x, current.boxes[:, 0], _Keys.of(state, own))
-        if self.propagate != "none":
+        if self.propagate != "none" and not self.training:
             boxes = propagated(state, weights, current, to_center=self.propagate == "center")
-            state = {**state, "boxes": boxes}
+            stays = state["is_recalled"][:, None, None, None]
+            state = {**state, "boxes": torch.where(stays, state["boxes"], boxes)}
         return candidates.fused(x[..., None, None]), self._push(state, own)
 
     def recall(
-        self, state: State, history: Sequence[Candidates], targets: Sequence[Targets], now: Targets
+        self,
+        state: State,
+        history: Sequence[Candidates],
+        targets: Sequence[ReferenceTargets],
+        now: ReferenceTargets,
     ) -> State:
-        """Return the state with one key frame of each window of the history.
+        """Return the state with one key frame for each window of the history.
 
-        Remembered boxes follow the objects that they match: see `follow_tracks`.
+        With ``propagate``, remembered boxes follow the objects they match: see `follow_tracks`.
 
         Raises:
             ConfigError: If there is no history.
-            DataError: If boxes shall follow objects that have no track ids.
+            DataError: If boxes should follow objects but no object has a track id.
         """
         if not history:
             msg = (
-                "Long-term attention trains on further windows of each clip's video, found none: "
+                "Long-term attention needs history windows in the training clips, found none: "
                 "set data.history.windows=2."
             )
             raise ConfigError(msg)
@@ -175,18 +182,17 @@ class LongTermAttention(CandidateFusion):
             current = past.current
             frame = self._key_frame(self._embed(current), current)
             if self.propagate != "none":
-                own_then, own_now = ([clip[0] for clip in clips] for clips in (then, now))
-                frame |= follow_tracks(frame, own_then, own_now, past.sizes)
+                frame |= follow_tracks(frame, then, now, past.sizes)
             frames.append(frame)
         recalled = {name: torch.stack([f[name] for f in frames], dim=1) for name in frames[0]}
-        return {**state, **recalled}
+        return {**state, **recalled, "is_recalled": torch.ones_like(state["is_recalled"])}
 
     def _embed(self, current: Candidates) -> Float[Tensor, "B N D"]:
-        """Return ``x0`` of the candidates of the reference frames."""
+        """Return ``relu(fc_0(x))`` of the candidates of the reference frames."""
         return F.relu(self.fcs[0](current.features[0].flatten(2)))
 
     def _key_frame(self, x: Float[Tensor, "B N D"], current: Candidates) -> dict[str, Tensor]:
-        """Return what is remembered of each reference frame: its best candidates."""
+        """Return the best candidates of each reference frame in the format of the state."""
         count = self.keys_per_frame
         missing = max(count - x.shape[1], 0)
         best = F.pad(x[:, :count], (0, 0, 0, missing))
@@ -199,21 +205,23 @@ class LongTermAttention(CandidateFusion):
         }
 
     def _push(self, state: State, own: State) -> State:
-        """Remember every few frames the current one, in the place of the oldest."""
+        """Store the current frame if it is a key frame, in place of the oldest one."""
         processed = state["processed"]
-        place = processed // self.key_frame_interval % self.num_key_frames
-        is_here = torch.arange(self.num_key_frames, device=place.device) == place.unsqueeze(1)
-        is_here &= (processed % self.key_frame_interval == 0).unsqueeze(1)
+        frames = state["is_valid"].shape[1]
+        place = processed // self.key_frame_interval % frames
+        is_key_frame = (processed % self.key_frame_interval == 0) & ~state["is_recalled"]
+        is_here = torch.arange(frames, device=place.device) == place.unsqueeze(1)
+        is_here &= is_key_frame.unsqueeze(1)
         pushed = {}
         for name, new in own.items():
             is_new = is_here.view(*is_here.shape, *[1] * (new.ndim - 1))
             pushed[name] = torch.where(is_new, new.unsqueeze(1), state[name])
-        return {**pushed, "processed": processed + 1}
+        return {**state, **pushed, "processed": processed + 1}
 
     def _attend(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n KM"]]:
-        """Return the attended candidates and how the last stage weighs the keys, for the best."""
+        """Return the attended candidates, and the last stage's weights of the best ones."""
         biases = self._biases(boxes, keys, range(self.stages))
         weights = x.new_zeros(len(x), 0, keys.features.shape[1])
         projected = keys.projected.to(x.dtype).chunk(self.stages, dim=2)
@@ -232,7 +240,7 @@ class LongTermAttention(CandidateFusion):
     def _attend_to_advanced(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> Float[Tensor, "B N D"]:
-        """Attend once more, to the best keys, ``a = relu(fc(a + attention(a, keys)))``."""
+        """Attend to the best keys, refined by ``a = relu(fc(a + attention(a, keys)))``."""
         advanced = keys.best(self.advanced_share)
         (bias,) = self._biases(advanced.boxes, keys, [-2])
         attention, last_attention = self._attention(-2), self._attention(-1)
@@ -247,9 +255,9 @@ class LongTermAttention(CandidateFusion):
     def _biases(
         self, boxes: Float[Tensor, "B n 4"], keys: _Keys, numbers: Sequence[int]
     ) -> list[Float[Tensor, "B _ _ M"]]:
-        """Return what is added to the logits of some of the attentions.
+        """Return the biases of the logits of the attention modules ``numbers``.
 
-        Embeddings are made for a few boxes at a time, so that they stay in the cache.
+        Embeddings are computed for a few boxes at a time, so that they fit the CPU cache.
         """
         attentions = [self._attention(number) for number in numbers]
         layer = attentions[0].geometry
@@ -267,13 +275,13 @@ class LongTermAttention(CandidateFusion):
 
 @dataclass(frozen=True)
 class _Keys:
-    """Candidates of key frames that others attend to.
+    """Candidates of key frames, used as attention keys.
 
     Args:
         features: ``[B, K * M, D]``.
         boxes: ``[B, K * M, 4]``.
-        projected: What the attentions of the stages make of the features, ``[B, K * M, P]``.
-        is_valid: Which keys are there, ``[B, K, M]``.
+        projected: Keys and values of all stages, ``[B, K * M, P]``.
+        is_valid: Which rows hold a key, ``[B, K, M]``.
     """
 
     features: Float[Tensor, "B KM D"]
@@ -283,7 +291,7 @@ class _Keys:
 
     @staticmethod
     def of(state: State, own: State | None = None) -> _Keys:
-        """Return the key frames of a state, and behind them those of the current frame."""
+        """Return the keys of a state, followed by the keys of the current frame."""
         names = ("features", "boxes", "projected", "is_valid")
         frames = [state[name] for name in names]
         if own is not None:
@@ -293,18 +301,18 @@ class _Keys:
 
     @property
     def is_key(self) -> Bool[Tensor, "B KM"]:
-        """Which keys count; where an item has none, its first does, so that no softmax is empty."""
+        """Which keys are attended to; the first if there are none, so that no softmax is empty."""
         is_valid = self.is_valid.flatten(1)
         is_first = torch.arange(is_valid.shape[1], device=is_valid.device) == 0
         return is_valid | (is_first & ~is_valid.any(dim=1, keepdim=True))
 
     @property
     def is_there(self) -> Float[Tensor, "B 1 1"]:
-        """1 for items that have keys, else 0."""
+        """1 for videos that have keys, else 0."""
         return self.is_valid.flatten(1).any(dim=1).to(self.features.dtype).view(-1, 1, 1)
 
     def best(self, share: float) -> _Keys:
-        """Return the first ``share`` of the keys of each key frame, at least one of each."""
+        """Return the first ``share`` of the valid keys of each key frame, rounded up."""
         items, frames, length = self.is_valid.shape
         order = self.is_valid.int().argsort(dim=2, descending=True, stable=True)
         order = order[:, :, : math.ceil(share * length)]
@@ -321,17 +329,21 @@ class _Keys:
 def propagated(
     state: State, weights: Float[Tensor, "B n KM"], current: Candidates, *, to_center: bool
 ) -> Float[Tensor, "B K M 4"]:
-    """Return remembered boxes that have followed their objects into the current frames.
+    """Return remembered boxes, moved along with their objects to the current frames.
 
-    The candidates of each key frame are assigned to current ones, one to one, such that the sum of
-    ``softmax(objectness) * exp(weight)`` is largest. The assignment is solved on the CPU.
+    The candidates of each key frame are assigned one-to-one to current candidates such that the sum
+    of ``softmax(objectness) * exp(weight)`` is maximal. The assignment is solved on the CPU.
 
     Args:
         state: Key frames of ``B`` videos.
-        weights: How much each of the best current candidates attends to each remembered one; those
-            of a video's key frames come first, frame after frame.
+        weights: Attention weights of the best current candidates for all keys; the keys in the
+            state come first, key frame by key frame.
         current: The current candidates, best first.
-        to_center: Move a box to the centre of the one it is assigned to; else it takes its place.
+        to_center: Move each box to the centre of the current box it is assigned to; otherwise the
+            current box replaces it.
+
+    Returns:
+        Boxes in input pixels; boxes without an assignment are unchanged.
     """
     boxes, is_valid = state["boxes"], state["is_valid"]
     count, (_, frames, length) = weights.shape[1], is_valid.shape
@@ -353,7 +365,7 @@ def propagated(
 def _assigned(
     value: Float[Tensor, "B K n M"], is_valid: Bool[Tensor, "B K M"], counts: Int[Tensor, " B"]
 ) -> Int[Tensor, "B K M"]:
-    """Return the current candidate of each remembered one, -1 for none."""
+    """Return the current candidate assigned to each remembered candidate; -1 for none."""
     assigned = torch.full(is_valid.shape, -1)
     for item, frames in enumerate(is_valid):
         for number, valid in enumerate(frames):
@@ -366,26 +378,26 @@ def _assigned(
 
 def follow_tracks(
     frame: State,
-    then: Sequence[Target | None],
-    now: Sequence[Target | None],
+    then: ReferenceTargets,
+    now: ReferenceTargets,
     sizes: Int[Tensor, "B 2"],
 ) -> dict[str, Tensor]:
-    """Move remembered boxes as the objects in them have moved since, by their annotated tracks.
+    """Move remembered boxes along the annotated tracks of their objects.
 
-    A box with an IoU of at least 0.3 with an object moves as the upper left corner of the object's
-    box does. It is clipped to the picture, and is not valid if nothing is left of it.
+    A box with an IoU of at least 0.3 with an object is shifted like the upper left corner of the
+    object's box. It is clipped to the picture, and is invalid if it is then empty.
 
     Args:
         frame: ``boxes`` ``[B, M, 4]`` and ``is_valid`` ``[B, M]`` of one key frame of each clip.
-        then: Objects of the key frames; None where they are not known.
-        now: Objects of the current frames.
+        then: Objects of the key frames; None for frames without annotations.
+        now: Objects of the current frames; None for frames without annotations.
         sizes: ``(height, width)`` of the pictures.
 
     Returns:
-        The boxes, and which are valid.
+        ``boxes`` and ``is_valid`` of the same shapes.
 
     Raises:
-        DataError: If no object has a track id.
+        DataError: If there are objects but none has a track id.
     """
     known = [target for target in (*then, *now) if target is not None]
     ids = torch.cat([target["track_ids"] for target in known]) if known else torch.zeros(0)

@@ -1,4 +1,4 @@
-"""Average of the window: the trivial temporal fusion, which every other must beat."""
+"""Mean over the window: the trivial temporal fusion, which every other one must beat."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from vodet.encodings import FeatureMaps, FeatureSpec
 
 
 class MeanFusion(nn.Module):
-    """Averages the maps of all frames of the window, whichever is the reference frame.
+    """Averages the maps of all frames of the window, with equal weights.
 
     Args:
-        spec: Levels of the maps; any will do.
+        spec: Levels of the maps; any levels.
     """
 
     def __init__(self, spec: FeatureSpec) -> None:
         super().__init__()
 
     def forward(self, window: FeatureMaps, reference: int) -> FeatureMaps:
-        """Turn maps ``[B, T, C, h, w]`` into their mean ``[B, C, h, w]``."""
+        """Average maps ``[B, T, C, h, w]`` to ``[B, C, h, w]``."""
         return window.map(lambda level: level.mean(dim=1))

@@ -11,10 +11,10 @@ from vodet.stages import MapFusion
 
 
 class NoFusion(MapFusion):
-    """Keeps the reference frames as they were encoded and looks at no other.
+    """Leaves the encoded reference frames unchanged and ignores support frames.
 
     Args:
-        spec: Levels of the maps; any will do.
+        spec: Levels of the maps; any levels.
     """
 
     changes_maps = False
@@ -32,5 +32,5 @@ class NoFusion(MapFusion):
         state: State,
         encode: Callable[[FeatureMaps, Tensor], EncodedFrames],
     ) -> tuple[WindowBatch, State]:
-        """Return the windows as they are: nothing is copied or encoded again."""
+        """Return the windows unchanged, without copying or encoding anything again."""
         return windows, state

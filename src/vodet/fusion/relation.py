@@ -1,8 +1,8 @@
-"""Relation attention: features of RoIs gather what is like them, and rightly placed, elsewhere.
+"""Relation attention: RoIs attend to others by similarity and relative geometry.
 
 Sources: H. Hu et al., "Relation Networks for Object Detection" (arXiv 1711.11575), equations 2 to
 6; J. Deng et al., "Relation Distillation Networks for Video Object Detection" (arXiv 1908.09511);
-the numbers are those of D. Cores et al., "Short-term anchor linking and long-term self-guided
+hyperparameters are from D. Cores et al., "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021.
 """
 
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _SCALE, _WAVELENGTH = 100.0, 1000.0
-_FLOOR = 1e-6  # of a geometric weight, whose logarithm is taken
+_FLOOR = 1e-6  # added to geometric weights before taking the logarithm
 
 
 def relative_geometry(
     boxes: Float[Tensor, "*B N 4"], keys: Float[Tensor, "*B M 4"]
 ) -> Float[Tensor, "*B N M 4"]:
-    """Return how keys lie to boxes: log-distances of the centres, log-ratios of the sides.
+    """Return the geometry of keys relative to boxes: log-distances of centres, log-ratios of sides.
 
-    ``(log(|dx| / w + 1e-3), log(|dy| / h + 1e-3), log(w / w_key), log(h / h_key))`` with w and h of
-    the box; widths count pixels: ``x2 - x1 + 1``.
+    ``(log(|dx| / w + 1e-3), log(|dy| / h + 1e-3), log(w / w_key), log(h / h_key))`` where w
+    and h are the sides of the box, counted in whole pixels: ``x2 - x1 + 1``.
     """
     sides, key_sides = boxes[..., 2:] - boxes[..., :2] + 1, keys[..., 2:] - keys[..., :2] + 1
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -38,7 +38,7 @@ def relative_geometry(
 def geometry_embedding(
     geometry: Float[Tensor, "*B N M 4"], width: int
 ) -> Float[Tensor, "*B N M width"]:
-    """Embed each of the four numbers, times 100, in sines, then cosines, of several wavelengths.
+    """Embed each of the four numbers, times 100, by sines and cosines of several wavelengths.
 
     Wavelengths are ``1000^(k / (width / 8))`` for k from 0 to ``width / 8 - 1``.
     """
@@ -49,16 +49,16 @@ def geometry_embedding(
 
 
 class RelationAttention(nn.Module):
-    """Multi-head attention whose values are the keys and whose logits may know where boxes lie.
+    """Multi-head attention with an optional geometry term in the logits.
 
-    Logits are ``q . k / sqrt(d) + log(relu(w e) + 1e-6)``, with e the embedded geometry of box and
-    key. Each group's weighted sum of keys passes through the group's own linear map; as that is
-    linear, the keys pass through it first, and one ``scaled_dot_product_attention`` does the rest.
+    Logits are ``q . k / sqrt(d) + log(relu(w e) + 1e-6)``, where e is the embedded geometry of box
+    and key. In the paper, a linear map is applied to each group's weighted sum of keys. Here it is
+    applied to the keys first, which is equivalent and allows ``scaled_dot_product_attention``.
 
     Args:
         width: Number of features.
-        groups: Number of heads.
-        geometry: Whether logits have the geometry term.
+        groups: Number of attention heads.
+        geometry: Whether the logits have the geometry term.
     """
 
     def __init__(self, width: int = 1024, groups: int = 16, *, geometry: bool = True) -> None:
@@ -84,7 +84,7 @@ class RelationAttention(nn.Module):
     def bias(
         self, embedding: Float[Tensor, "B N M d"] | None, is_key: Bool[Tensor, "B M"]
     ) -> Float[Tensor, "B G N M"]:
-        """Return what is added to the logits: the geometry term, and minus infinity for no key."""
+        """Return the bias of the logits: the geometry term; minus infinity for invalid keys."""
         allowed = torch.zeros_like(is_key, dtype=torch.float).masked_fill(~is_key, -math.inf)
         if self.geometry is None or embedding is None:
             return allowed[:, None, None, :]
@@ -92,7 +92,7 @@ class RelationAttention(nn.Module):
         return (weights + _FLOOR).log().permute(0, 3, 1, 2) + allowed[:, None, None, :]
 
     def project(self, keys: Float[Tensor, "*M D"]) -> Float[Tensor, "*M D2"]:
-        """Return keys and values, one behind the other, as `forward` takes them."""
+        """Return concatenated keys and values, as expected by `forward`."""
         return torch.cat((self.key(keys), self.value(keys)), dim=-1)
 
     def forward(
@@ -102,14 +102,14 @@ class RelationAttention(nn.Module):
         bias: Float[Tensor, "B _ _ M"],
         weights_of: int = 0,
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B _ M"]]:
-        """Return what the keys say to each of x; ``bias`` is that of the method.
+        """Return the attended features of each query, and attention weights.
 
         Args:
             x: Queries.
-            projected: What `project` made of the keys.
-            bias: Added to the logits.
-            weights_of: For how many of the queries, the first, the attention weights are returned
-                too, averaged over the groups.
+            projected: Keys and values from `project`.
+            bias: Bias of the logits, from the method `bias`.
+            weights_of: Number of queries, from the first, for which attention weights are returned,
+                averaged over the groups.
         """
         query, key, value = map(self._split, (self.query(x), *projected.chunk(2, dim=2)))
         bias = bias.to(query.dtype)

@@ -1,8 +1,8 @@
-"""SELSA: candidates gather what is like them in all frames of the window, wherever it lies.
+"""SELSA: candidates attend to similar candidates in all frames, regardless of position.
 
 Source: H. Wu et al., "Sequence Level Semantics Aggregation for Video Object Detection" (arXiv
-1907.06390), as in the code of mmtracking. That the best candidates of each frame alone are keys,
-and those of the reference frame always among them, is ours.
+1907.06390), as in the code of mmtracking. Two choices are ours: only the best candidates of each
+frame are keys, and candidates of the reference frame are always among the keys.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from vodet.stages import CandidateFusion
 
 
 class SELSA(CandidateFusion):
-    """Fully connected layers, each with attention to the candidates of all frames.
+    """Fully connected layers, each followed by attention to the candidates of all frames.
 
     ``x = relu(fc_i(x) + A_i(fc_i(x), fc_i(k)))`` and ``k = relu(fc_i(k))`` for each layer i, with
     the queries x of the reference frame, the keys k of all frames and ``A(q, k) = W_o concat_h
-    softmax(q_h k_h^T / sqrt(d)) v_h``. The keys do not depend on the queries, so what a frame gives
-    to others is computed once for each frame. Without any key, ``x = relu(fc_i(x))``.
+    softmax(q_h k_h^T / sqrt(d)) v_h``. The keys do not depend on the queries, so they are computed
+    once per frame. Without any keys, ``x = relu(fc_i(x))``.
 
-    Boxes and classes learn from the result: a head with ``refine=boxes``.
+    Both classes and boxes are predicted from the result: use a head with ``refine=boxes``.
 
     Args:
-        spec: Features of a candidate.
-        width: Number of features afterwards.
-        heads: Heads of the attention.
+        spec: Shape of a candidate's features.
+        width: Number of output features.
+        heads: Number of attention heads.
         layers: Number of layers.
-        keys_per_frame: How many candidates of a frame are keys, the best; the paper has all 300.
+        keys_per_frame: Number of best candidates per frame used as keys; the paper uses all 300.
 
     Raises:
         ConfigError: If ``width`` is not a multiple of ``heads``, or a number is not positive.
     """
 
-    joins_frames = False  # but what was encoded of them
+    joins_frames = False  # it uses only what was encoded from support frames
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class SELSA(CandidateFusion):
         )
 
     def encode_candidates(self, candidates: Candidates) -> dict[str, Tensor]:
-        """Return ``keys`` ``[F, M, 2 * layers * width]``, projected, and which ``is_key``."""
+        """Return projected ``keys`` ``[F, M, 2 * layers * width]``, and ``is_key`` ``[F, M]``."""
         k, projected = candidates.features[0].flatten(2), []
         for fc, attention in self._layers():
             k = fc(k)
@@ -81,7 +81,7 @@ class SELSA(CandidateFusion):
         return {"keys": torch.cat(projected, dim=2), "is_key": candidates.is_valid[:, 0]}
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Attend from the candidates of the reference frames."""
+        """Attend from the candidates of the reference frames to all keys."""
         keys = candidates.extras["keys"].flatten(1, 2).chunk(len(self.attentions), dim=2)
         is_key = candidates.extras["is_key"].flatten(1)
         x = candidates.current.features[0].flatten(2)
@@ -108,7 +108,7 @@ class SemanticAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def project(self, k: Float[Tensor, "*M D"]) -> Float[Tensor, "*M D2"]:
-        """Return keys and values, one behind the other, as `forward` takes them."""
+        """Return concatenated keys and values, as expected by `forward`."""
         return torch.cat((self.key(k), self.value(k)), dim=-1)
 
     def forward(
@@ -117,9 +117,9 @@ class SemanticAttention(nn.Module):
         projected: Float[Tensor, "B M D2"],
         is_key: Bool[Tensor, "B M"],
     ) -> Float[Tensor, "B N D"]:
-        """Return what the keys add to each of x; nothing where an item has no key."""
+        """Return the attended features of each query; zeros for windows without keys."""
         is_there = is_key.any(dim=1)
-        allowed = (is_key | ~is_there.unsqueeze(1))[:, None, None]  # no softmax over nothing
+        allowed = (is_key | ~is_there.unsqueeze(1))[:, None, None]  # avoids a softmax over no keys
         query, key, value = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for part in (self.query(x), *projected.chunk(2, dim=2))

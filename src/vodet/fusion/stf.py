@@ -1,14 +1,13 @@
-"""STF: each level of the reference frame is joined with those of the support frames.
+"""STF: fuses each level of the reference frame with the same level of the support frames.
 
 Source: N. Anwar, G.-A. Bilodeau, W. Bouachir, "STF: Spatio-Temporal Fusion Module for Improving
 Video Object Detection" (arXiv 2402.10752).
 
-What is certain: the three parts, as the released code defines them and the figure of the paper
-shows them. What is not: the code cannot be run as released (its configuration does not fit its
-constructor, and nothing in it loads a previous frame), and the validation curve shown with it
-cannot be one, so no published number of STF is a target to reproduce. Ours are: several support
-frames or none, one STF per level, and pooling to the grid of the level, where the released code
-pools to 32 x 32.
+The three modules follow the released code and the figure of the paper. The code cannot be run as
+released (its configuration does not fit its constructor, and it never loads a previous frame), and
+the curve published with it as a validation curve cannot be one, so no published number of STF is a
+target to reproduce. Three choices are ours: any number of support frames, one STF per level, and
+pooling to the grid of the level, where the released code pools to 32 x 32.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ MERGES = ("concat", "add")
 
 
 class MultiFrameAttention(nn.Module):
-    """Adds the channels of other frames that the context of both frames asks for.
+    """Adds the maps of support frames, weighted per channel by the context of both frames.
 
-    ``w_k = sigmoid(W2 relu(W1 (gap(x_t) + gap(x_k))))`` and ``X_o = x_t + mean_k(w_k * x_k)``, with
-    gap the mean over space, ``W1`` the bottleneck to a quarter of the channels and ``W2`` the way
-    back.
+    ``w_k = sigmoid(W2 relu(W1 (gap(x_t) + gap(x_k))))`` and ``X_o = x_t + mean_k(w_k * x_k)``.
+    gap is the spatial mean, ``W1`` reduces to a quarter of the channels and ``W2`` expands to all
+    channels.
 
     Args:
         channels: Channels of the maps.
@@ -45,17 +44,17 @@ class MultiFrameAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "B C H W"], support: Float[Tensor, "B K C H W"]
     ) -> Float[Tensor, "B C H W"]:
-        """Join a map with those of at least one support frame."""
+        """Fuse a map with the maps of at least one support frame."""
         context = x.mean(dim=(-2, -1)).unsqueeze(1) + support.mean(dim=(-2, -1))  # [B, K, C]
         weights = torch.sigmoid(self.fc(F.relu(self.bottleneck(context))))
         return x + torch.mean(weights[..., None, None] * support, dim=1)
 
 
 class SingleFrameAttention(nn.Module):
-    """Keeps the channels, then the places, that stand out in one frame.
+    """Channel attention, then spatial attention, within one frame.
 
     ``y = x * sigmoid(conv1x1(gap(x) + gmp(x)))`` and ``X_s = y * sigmoid(conv5x5([mean_c(y);
-    max_c(y)]))``, with gap and gmp the mean and the maximum over space.
+    max_c(y)]))``, where gap and gmp are the spatial mean and maximum.
 
     Args:
         channels: Channels of the maps.
@@ -67,7 +66,7 @@ class SingleFrameAttention(nn.Module):
         self.conv5x5 = nn.Conv2d(2, 1, kernel_size=5, padding=2, bias=False)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Gate a map by channel, then by place."""
+        """Gate a map by channel, then by position."""
         context = x.mean(dim=(-2, -1), keepdim=True) + x.amax(dim=(-2, -1), keepdim=True)
         x = x * torch.sigmoid(self.conv1x1(context))
         summary = torch.cat((x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)), dim=1)
@@ -75,18 +74,18 @@ class SingleFrameAttention(nn.Module):
 
 
 class DualFrameFusion(nn.Module):
-    """Aligns and joins the results of the two attentions, ``X_o`` and ``X_s``.
+    """Aligns and fuses the results of the two attention modules, ``X_o`` and ``X_s``.
 
     ``concat`` (released code): ``relu(bn(dcn([X_o; X_s])))``. ``add`` (figure of the paper):
-    ``relu(bn(dcn(X_o))) + X_s``. dcn is a deformable convolution to the channels of one map;
-    ``X_s`` is first averaged to the grid of ``X_o`` where they differ.
+    ``relu(bn(dcn(X_o))) + X_s``. dcn is a deformable convolution to the channels of one map.
+    If the grids differ, ``X_s`` is first average-pooled to the grid of ``X_o``.
 
     Args:
         channels: Channels of each map.
-        merge: How the two are joined.
+        merge: ``concat`` or ``add``.
 
     Raises:
-        ConfigError: If ``merge`` is neither.
+        ConfigError: If ``merge`` is unknown.
     """
 
     def __init__(self, channels: int, merge: str = "concat") -> None:
@@ -100,7 +99,7 @@ class DualFrameFusion(nn.Module):
     def forward(
         self, multi: Float[Tensor, "B C H W"], single: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B C H W"]:
-        """Join the outputs of multi-frame and single-frame attention."""
+        """Fuse the outputs of multi-frame and single-frame attention."""
         height, width = multi.shape[-2:]
         if single.shape[-2:] != (height, width):
             single = F.adaptive_avg_pool2d(single, (height, width))
@@ -117,7 +116,7 @@ class LevelFusion(nn.Module):
 
     Args:
         channels: Channels of the level.
-        merge: See ``DualFrameFusion``.
+        merge: See `DualFrameFusion`.
     """
 
     def __init__(self, channels: int, merge: str = "concat") -> None:
@@ -129,7 +128,7 @@ class LevelFusion(nn.Module):
     def forward(
         self, window: Float[Tensor, "B T C H W"], reference: int
     ) -> Float[Tensor, "B C H W"]:
-        """Fuse a window; a frame without support frames supports itself."""
+        """Fuse a window; without support frames, the reference frame is its own support."""
         x = window[:, reference]
         support = torch.cat((window[:, :reference], window[:, reference + 1 :]), dim=1)
         if window.shape[1] == 1:
@@ -139,17 +138,17 @@ class LevelFusion(nn.Module):
 
 
 class STF(nn.Module):
-    """Spatio-temporal fusion with its own weights for each level.
+    """Spatio-temporal fusion with separate weights for each level.
 
-    A video of one frame, or the first frame of a stream, is fused with itself; with several
-    support frames the attended maps are averaged.
+    A video of one frame, or the first frame of a stream, is fused with itself. With several support
+    frames, the weighted maps are averaged.
 
     Args:
         spec: Levels of the maps, with their channels.
-        merge: ``concat`` as the released code or ``add`` as the figure of the paper.
+        merge: ``concat`` as in the released code or ``add`` as in the figure of the paper.
 
     Raises:
-        ConfigError: If ``merge`` is neither.
+        ConfigError: If ``merge`` is unknown.
     """
 
     def __init__(self, spec: FeatureSpec, merge: str = "concat") -> None:
@@ -157,7 +156,7 @@ class STF(nn.Module):
         self.levels = nn.ModuleList(LevelFusion(channels, merge) for channels in spec.channels)
 
     def forward(self, window: FeatureMaps, reference: int) -> FeatureMaps:
-        """Fuse maps ``[B, T, C, h, w]`` into those of frame ``reference``, ``[B, C, h, w]``."""
+        """Fuse maps ``[B, T, C, h, w]`` into maps ``[B, C, h, w]`` of frame ``reference``."""
         return FeatureMaps(
             tuple(
                 fuse(level, reference)

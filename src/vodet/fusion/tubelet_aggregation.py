@@ -1,4 +1,4 @@
-"""Aggregation of an object's features over the frames of the window.
+"""Aggregates the features of an object over the frames of the window.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021, as in the authors' code.
@@ -22,18 +22,18 @@ MODES = ("max", "adaptive", "none")
 
 
 class TubeletAggregation(CandidateFusion):
-    """Joins the features of linked candidates into those of the reference frame.
+    """Aggregates the features of linked candidates over all frames of the window.
 
-    ``max``: the element-wise maximum over frames. ``adaptive``: in each cell, the mean over frames
-    weighted by the softmax of the cosine similarities to the reference frame. ``none``: the
-    reference frame's own.
+    ``max`` takes the element-wise maximum over frames. ``adaptive`` takes, in each cell, the mean
+    over frames, weighted by the softmax of the cosine similarities to the reference frame. ``none``
+    keeps the features of the reference frame.
 
     Args:
-        spec: Features of a candidate.
-        mode: One of these.
+        spec: Shape of a candidate's features.
+        mode: ``max``, ``adaptive`` or ``none``.
 
     Raises:
-        ConfigError: If ``mode`` is none of them.
+        ConfigError: If ``mode`` is unknown.
     """
 
     def __init__(self, spec: CandidateSpec, mode: str = "max") -> None:
@@ -59,7 +59,7 @@ class TubeletAggregation(CandidateFusion):
 def adaptive_mean(
     features: Sequence[Float[Tensor, "B N C s s"]], own: Float[Tensor, "B N C s s"]
 ) -> Float[Tensor, "B N C s s"]:
-    """Return the mean over frames, weighted in each cell by the likeness to ``own``."""
+    """Return the mean over frames, weighted in each cell by the similarity to ``own``."""
     likeness = [F.cosine_similarity(frame.float(), own.float(), dim=2) for frame in features]
     weights = torch.stack(likeness).softmax(dim=0).to(own.dtype)  # [T, B, N, s, s]
     pairs = zip(features, weights, strict=True)

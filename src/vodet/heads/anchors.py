@@ -1,4 +1,4 @@
-"""Anchors: boxes of fixed shapes around the cells of each level, and boxes told relative to them.
+"""Anchors: boxes of fixed shapes at the cells of each level, and the encoding of boxes as deltas.
 
 Source: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), sections 3.1.1 and 3.1.2.
 """
@@ -15,23 +15,23 @@ from torchvision.models.detection._utils import BoxCoder
 
 from vodet.encodings import FeatureMaps
 
-# Side lengths at most this many times those of the anchor or proposal: half precision and first
-# steps may give any delta, whose exponential must stay finite. The value is that of Faster R-CNN.
+# Limits a box to 62.5 times the sides of its anchor or proposal, so that the exponential of any
+# delta stays finite. The value is from Faster R-CNN.
 _LARGEST_LOG_SCALE = math.log(1000.0 / 16)
 
 
 def anchors_of(
     maps: FeatureMaps, strides: Sequence[int], scale: float, ratios: Sequence[float]
 ) -> list[Float[Tensor, "A 4"]]:
-    """Return the anchors of each level, cell by cell, row by row, in pixels; not rounded.
+    """Return the anchors of each level in input pixels, not rounded, row by row.
 
     The anchors of a cell are centred at ``(stride * column, stride * row)``, as in detectron2.
 
     Args:
-        maps: Maps of the levels, for their grids and their device.
-        strides: Input pixels per cell of each level.
+        maps: Maps of the levels, which define the grids and the device.
+        strides: Stride of each level, in pixels.
         scale: Square root of the area of an anchor, in strides of its level.
-        ratios: Heights divided by widths.
+        ratios: Heights of the anchors divided by their widths.
     """
     device = maps.levels[0].device
     root = torch.tensor(ratios, device=device).sqrt()
@@ -50,15 +50,15 @@ def anchors_of(
 def decode_boxes(
     deltas: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*m 4"], weights: Sequence[float]
 ) -> Float[Tensor, "*n 4"]:
-    """Return the boxes that lie by ``deltas`` from ``anchors``, in float32.
+    """Apply ``deltas`` to ``anchors`` and return the boxes, in float32.
 
     Args:
-        deltas: Shift of the centre in sides of the anchor, logarithm of the ratio of the sides;
-            each times its weight.
-        anchors: Of the same shape, or such that it broadcasts to it.
-        weights: Of the four deltas.
+        deltas: ``(dx, dy, dw, dh)``: shift of the centre relative to the sides of the anchor, and
+            logarithm of the ratio of the sides, each multiplied by its weight.
+        anchors: Boxes that broadcast to the shape of ``deltas``, in pixels.
+        weights: Weights of the four deltas.
     """
-    dx, dy, dw, dh = (deltas.float() / deltas.new_tensor(weights, dtype=torch.float)).unbind(-1)
+    dx, dy, dw, dh = (d / w for d, w in zip(deltas.float().unbind(-1), weights, strict=True))
     left, top, right, bottom = anchors.unbind(-1)
     width, height = right - left, bottom - top
     center_x, center_y = left + width / 2 + dx * width, top + height / 2 + dy * height
@@ -76,7 +76,7 @@ def decode_boxes(
 def encode_boxes(
     boxes: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 4"], weights: Sequence[float]
 ) -> Float[Tensor, "n 4"]:
-    """Return the deltas from ``anchors`` to ``boxes``: what ``decode_boxes`` inverts."""
+    """Return the weighted deltas from ``anchors`` to ``boxes``: the inverse of `decode_boxes`."""
     coder = BoxCoder(tuple(weights))
     deltas: Tensor = coder.encode_single(boxes.float(), anchors.float())
     return deltas

@@ -1,6 +1,6 @@
-"""Box head: RoI features to class and box, and what is made of the scores of two heads.
+"""Box head: RoI features to class and box, and the combination of two heads' scores.
 
-Sources: R. Girshick, "Fast R-CNN" (arXiv 1504.08083); the double head of D. Cores et al.,
+Sources: R. Girshick, "Fast R-CNN" (arXiv 1504.08083); for the double head, D. Cores et al.,
 "Short-term anchor linking and long-term self-guided attention for video object detection" (2021).
 """
 
@@ -24,7 +24,7 @@ class RoIEncoder(nn.Sequential):
 
     Args:
         in_features: Number of features of a RoI.
-        width: Of both layers.
+        width: Width of both layers.
     """
 
     def __init__(self, in_features: int, width: int) -> None:
@@ -34,19 +34,20 @@ class RoIEncoder(nn.Sequential):
 
 
 def encoder_of(spec: CandidateSpec, width: int) -> tuple[nn.Module, int]:
-    """Return layers for candidates, and their width; feature vectors pass unchanged."""
+    """Return layers for candidates, and their output width; feature vectors pass unchanged."""
     if spec.resolution == 1:
         return nn.Identity(), spec.width
     return RoIEncoder(spec.width, width), width
 
 
 class BoxHead(nn.Module):
-    """Class logits and, for each class, box deltas of candidates.
+    """Predicts class logits and, for each class, box deltas of candidates.
 
     Args:
-        spec: Features of a candidate; those on a grid pass through two fully connected layers.
+        spec: Shape of a candidate's features; a grid (``resolution`` above 1) passes through two
+            fully connected layers first.
         num_classes: Number of classes, without background.
-        width: Of the fully connected layers.
+        width: Width of the fully connected layers.
     """
 
     def __init__(self, spec: CandidateSpec, num_classes: int, width: int = 1024) -> None:
@@ -54,14 +55,14 @@ class BoxHead(nn.Module):
         self.encoder, width = encoder_of(spec, width)
         self.classifier = nn.Linear(width, num_classes + 1)
         self.regressor = nn.Linear(width, 4 * num_classes)
-        for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):  # of Fast R-CNN
+        for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):  # as in Fast R-CNN
             nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
     def forward(
         self, features: Float[Tensor, "*n C s s"]
     ) -> tuple[Float[Tensor, "*n K1"], Float[Tensor, "*n K 4"]]:
-        """Return logits, background last, and deltas, both float32."""
+        """Return logits, with background last, and deltas, both float32."""
         x = self.encoder(features.flatten(-3))
         return self.classifier(x).float(), self.regressor(x).unflatten(-1, (-1, 4)).float()
 
@@ -73,14 +74,16 @@ class BoxHead(nn.Module):
         labels: Int[Tensor, " S"],
         objects: Float[Tensor, "S 4"],
     ) -> dict[str, Tensor]:
-        """Return ``class`` (mean cross-entropy) and ``box`` (L1 of positives over all RoIs).
+        """Return ``class`` (mean cross-entropy) and ``box`` (L1).
+
+        ``box`` is the sum over the positive RoIs divided by the number of all sampled RoIs.
 
         Args:
-            logits: Of the sampled RoIs.
-            deltas: Of the sampled RoIs, for each class.
-            proposals: Their boxes.
-            labels: Their classes, the last for background.
-            objects: The boxes of their objects; of background anything.
+            logits: Class logits of the sampled RoIs.
+            deltas: Box deltas of the sampled RoIs, for each class.
+            proposals: Boxes of the RoIs.
+            labels: Classes of the RoIs; ``K`` for background.
+            objects: Boxes of the matched objects; ignored for background.
         """
         positive = (labels < deltas.shape[1]).nonzero()[:, 0]
         wanted = encode_boxes(objects[positive], proposals[positive], DELTA_WEIGHTS)
@@ -92,7 +95,7 @@ class BoxHead(nn.Module):
 
 
 def class_loss(logits: Float[Tensor, "S K1"], labels: Int[Tensor, " S"]) -> Tensor:
-    """Return the mean cross-entropy, 0 where there is no RoI."""
+    """Return the mean cross-entropy, 0 without RoIs."""
     return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
 
 
@@ -107,7 +110,7 @@ def joined_scores(
 def class_boxes(
     deltas: Float[Tensor, "*n K 4"], proposals: Float[Tensor, "*n 4"]
 ) -> Float[Tensor, "*n K 4"]:
-    """Return the box of each class, in pixels, not clipped."""
+    """Return the box of each class, in input pixels, not clipped."""
     return decode_boxes(deltas, proposals.unsqueeze(-2), DELTA_WEIGHTS)
 
 
@@ -119,9 +122,15 @@ def detections_of(
     nms_iou: float,
     max_detections: int,
 ) -> list[Detections]:
-    """Return what is left above a score after suppression within each class, best first.
+    """Return the detections of each frame after suppression within each class, best first.
 
-    Boxes without extent are dropped.
+    Args:
+        scores: Scores of each candidate, for each class.
+        boxes: Boxes of each candidate, for each class, in input pixels. Empty boxes are dropped.
+        is_valid: Which rows hold a candidate.
+        score_threshold: Minimum score of a detection (exclusive).
+        nms_iou: IoU threshold of non-maximum suppression.
+        max_detections: Maximum number of detections per frame.
     """
     has_extent = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
     is_found = ((scores > score_threshold) & has_extent & is_valid.unsqueeze(2)).flatten(1)

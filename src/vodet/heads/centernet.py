@@ -1,4 +1,4 @@
-"""CenterNet: objects as peaks of a heatmap, each with a size and an offset.
+"""CenterNet: detects objects as peaks of a heatmap, each with a size and an offset.
 
 Source: X. Zhou et al., "Objects as Points" (arXiv 1904.07850).
 """
@@ -19,14 +19,14 @@ from vodet.heads.centernet_targets import CenterTargets, center_targets
 from vodet.stages import Head, PyramidFactory, Targets
 from vodet.structures import Detections, Target
 
-INITIAL_SCORE = 0.1  # of every cell, so that the many empty cells do not drown the first steps
+INITIAL_SCORE = 0.1  # of all cells; RetinaNet's prior (arXiv 1708.02002), with CenterNet's value
 
 
 def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[Tensor, ""]:
     """Gaussian focal loss, summed over the cells that are not ignored.
 
-    With p the score and t the target: ``-(1 - p)^2 log(p)`` where t is 1 and ``-(1 - t)^4 p^2
-    log(1 - p)`` elsewhere. Written in logits, it is finite, and its gradient right, for any score.
+    With score p and target t: ``-(1 - p)^2 log(p)`` where t is 1, and ``-(1 - t)^4 p^2 log(1 - p)``
+    elsewhere. It is computed from logits, so loss and gradient are exact and finite for any score.
     """
     at_center = (-logits).sigmoid().square() * F.logsigmoid(logits) * truth.heatmap.eq(1)
     elsewhere = logits.sigmoid().square() * F.logsigmoid(-logits) * (1 - truth.heatmap) ** 4
@@ -34,13 +34,13 @@ def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[
 
 
 class Branch(nn.Module):
-    """3 x 3 convolution, ReLU, 1 x 1 convolution; the last in float32 also under autocast.
+    """3 x 3 convolution, ReLU, 1 x 1 convolution; the last is float32 even under autocast.
 
-    Half precision tells scores of neighbouring cells apart too badly to find peaks among them.
+    Half precision cannot separate the scores of neighbouring cells well enough to find peaks.
 
     Args:
         in_channels: Channels of the map.
-        channels: Channels between the two.
+        channels: Channels between the two convolutions.
         out_channels: Channels of the prediction.
     """
 
@@ -50,7 +50,7 @@ class Branch(nn.Module):
         self.out = nn.Conv2d(channels, out_channels, kernel_size=1)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        """Predict for each cell."""
+        """Return the predictions of each cell."""
         x = F.relu(self.conv(x))
         with torch.autocast(x.device.type, enabled=False):
             prediction: Tensor = self.out(x.to(self.out.weight.dtype))
@@ -58,19 +58,20 @@ class Branch(nn.Module):
 
 
 class CenterNetHead(Head):
-    """A neck to one map, and three branches on it: class heatmap, size and offset.
+    """A neck that merges all levels, and three branches: class heatmap, size and offset.
 
-    Predictions, float32 also under autocast, on the ``h x w`` grid of the map of the neck:
-    ``heatmap`` logits ``[B, num_classes, h, w]``; ``size``, width and height of the object in
-    cells, and ``offset`` ``(x, y)`` of its centre in the cell, ``[B, 2, h, w]``.
+    The predictions are float32, even under autocast, on the ``h x w`` grid of the neck's map:
+    ``heatmap`` logits ``[B, num_classes, h, w]``; ``size`` ``[B, 2, h, w]``, the width and height
+    of the object in cells; ``offset`` ``[B, 2, h, w]``, ``(x, y)`` of the centre in its cell.
 
     Args:
-        spec: Levels of the maps that the head gets.
+        spec: Levels of the input maps.
         num_classes: Number of classes.
-        neck: Makes one map of all levels.
+        neck: Builds the module that merges all levels into one map.
         channels: Width of the branches.
-        max_detections: Most detections per frame, over all classes.
-        min_overlap: IoU that a box keeps when its corners move by the radius of its Gaussian.
+        max_detections: Maximum number of detections per frame, over all classes.
+        min_overlap: Minimum IoU of a box with itself after its corners move by the radius of its
+            Gaussian.
         heatmap_weight: Weight of the loss of the heatmap.
         size_weight: Weight of the loss of the size.
         offset_weight: Weight of the loss of the offset.
@@ -110,22 +111,22 @@ class CenterNetHead(Head):
         nn.init.constant_(self.heatmap.out.get_parameter("bias"), -math.log(1 / INITIAL_SCORE - 1))
 
     def predict(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Turn maps ``[B, C, h, w]`` into the three predictions."""
+        """Return the three predictions for maps ``[B, C, h, w]``."""
         (x,) = self.neck(maps).levels
         return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
-        """Predict for the reference frames; nothing is remembered."""
+        """Predict the reference frames; the state is unchanged."""
         return self.predict(windows.reference_maps), state
 
     def losses(
         self, windows: WindowBatch, targets: Targets, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """Return `criterion` of the predictions for the reference frames that are annotated."""
+        """Return `criterion` of the predictions for the annotated reference frames."""
         wanted = [clip[windows.reference] for clip in targets]
         known = [target for target in wanted if target is not None]
         predictions = self.predict(windows.reference_maps)
-        if not known:  # a loss of 0 that every weight has a gradient of
+        if not known:  # a loss of 0 that still gives every weight a gradient
             return {name: 0 * prediction.sum() for name, prediction in predictions.items()}, state
         if len(known) < len(wanted):
             rows = [row for row, target in enumerate(wanted) if target is not None]
@@ -137,13 +138,13 @@ class CenterNetHead(Head):
     ) -> dict[str, Tensor]:
         """Return the weighted losses ``heatmap``, ``size`` and ``offset``.
 
-        They are sums, over the whole batch, divided by the number of positives: of heatmap targets
-        that are exactly 1, at least 1. Size and offset have two entries each and are divided by
-        twice that.
+        Each is a sum over the batch, divided by the number of positives (heatmap targets of exactly
+        1; at least 1). Size and offset have two entries per object, so they are divided by twice
+        that number.
 
         Args:
-            predictions: What ``predict`` returned for ``B`` frames.
-            targets: Objects of the ``B`` frames, in pixels of the input.
+            predictions: Output of `predict` for ``B`` frames.
+            targets: Objects of the ``B`` frames, in input pixels.
         """
         predictions = {name: prediction.float() for name, prediction in predictions.items()}
         shape = predictions["heatmap"].shape[1:]
@@ -175,6 +176,6 @@ class CenterNetHead(Head):
         center = torch.stack((cells % width, cells // width), dim=1) + offset
         boxes = self.stride * torch.cat((center - size / 2, center + size / 2), dim=1)
         return [
-            Detections(boxes=b.T[s > 0], scores=s[s > 0], labels=k[s > 0])  # 0 is no peak
+            Detections(boxes=b.T[s > 0], scores=s[s > 0], labels=k[s > 0])  # 0: no peak
             for b, s, k in zip(boxes, scores, labels, strict=True)
         ]

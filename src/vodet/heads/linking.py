@@ -1,4 +1,4 @@
-"""Short-term anchor linking: the same anchors through all frames of a window.
+"""Short-term anchor linking: follows the same anchors through all frames of a window.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021. With a window of one frame
@@ -20,13 +20,13 @@ from vodet.heads.suppression import suppress
 
 @dataclass(frozen=True)
 class ProposalLimits:
-    """How many proposals are kept.
+    """Limits on proposals.
 
     Args:
-        per_level: Best anchors of each level, before suppression.
-        total: Best proposals of all levels, after it.
-        nms_iou: Of two proposals of a level with a higher IoU only the better is kept.
-        min_size: Proposals with a side not longer than this, in pixels, are dropped.
+        per_level: Maximum number of anchors per level before suppression.
+        total: Maximum number of proposals of all levels after suppression.
+        nms_iou: IoU threshold of non-maximum suppression within a level.
+        min_size: Minimum length of the sides of a proposal (exclusive), in pixels.
     """
 
     per_level: int
@@ -40,9 +40,9 @@ class Proposals:
     """Proposals of ``B`` windows, linked through their ``T`` frames, best first.
 
     Args:
-        boxes: In pixels, ``[B, T, N, 4]``.
+        boxes: In input pixels, ``[B, T, N, 4]``.
         scores: Objectness logits of the reference frames, ``[B, N]``.
-        is_valid: Which of them are there, ``[B, N]``.
+        is_valid: Which rows hold a proposal, ``[B, N]``.
     """
 
     boxes: Float[Tensor, "B T N 4"]
@@ -50,7 +50,7 @@ class Proposals:
     is_valid: Bool[Tensor, "B N"]
 
     def resized(self, count: int) -> Proposals:
-        """Return the best ``count``, filled up where there are fewer."""
+        """Return the best ``count`` proposals, padded with invalid rows."""
         missing = max(count - self.scores.shape[1], 0)
         pad = torch.nn.functional.pad
         return Proposals(
@@ -63,15 +63,15 @@ class Proposals:
 def top_anchors(
     logits: Float[Tensor, "B A"], counts: Sequence[int], per_level: int
 ) -> tuple[Int[Tensor, "B P"], Int[Tensor, " P"]]:
-    """Choose the anchors of each level with the highest logits, level after level.
+    """Choose the anchors with the highest logits in each level.
 
     Args:
-        logits: Objectness of every anchor, level after level.
+        logits: Objectness logits of all anchors, level by level.
         counts: Number of anchors of each level.
-        per_level: How many of each level are chosen.
+        per_level: Number of anchors to choose per level.
 
     Returns:
-        The anchors of each item, and the level of each column.
+        The indices of the chosen anchors of each frame, and the level of each column.
     """
     starts = [sum(counts[:level]) for level in range(len(counts))]
     best = [
@@ -92,20 +92,20 @@ def link_anchors(
 ) -> tuple[Proposals, Int[Tensor, "B N"]]:
     """Follow the best anchors of the reference frames through their windows.
 
-    A proposal is dropped if its reference logit or any of its coordinates is not finite, or if one
-    of its boxes, clipped to the picture, has no extent. Suppression looks at the reference frame
-    alone, one level at a time.
+    A proposal is dropped if its logit or any of its coordinates is not finite, or if one of its
+    boxes is empty after clipping to the picture. Suppression uses only the boxes of the reference
+    frame, separately for each level.
 
     Args:
-        boxes: Decoded boxes of the chosen anchors in every frame, in pixels.
-        logits: Objectness of the anchors in the reference frame.
+        boxes: Decoded boxes of the chosen anchors in every frame, in input pixels.
+        logits: Objectness logits of the anchors in the reference frame.
         levels: The level of each anchor.
         sizes: ``(height, width)`` of the pictures.
-        reference: Place of the reference frame.
-        limits: How many are kept.
+        reference: Position of the reference frame.
+        limits: Limits on the proposals.
 
     Returns:
-        The proposals, and the column of each.
+        The proposals, and the column of each proposal in ``logits``.
     """
     is_good = boxes.isfinite().all(dim=3).all(dim=1) & logits.isfinite()
     boxes = clip_boxes(boxes, sizes[:, None, None])

@@ -1,4 +1,4 @@
-"""Which anchors and proposals stand for which object, and which of them are trained on.
+"""Matches anchors and proposals to objects, and samples boxes for training.
 
 Source: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1.2; matching and sampling are
 torchvision's.
@@ -22,17 +22,17 @@ BACKGROUND, IGNORED = -1, -2
 
 @dataclass(frozen=True)
 class Assigner:
-    """Assigns boxes to the objects of a frame and draws boxes to train on.
+    """Matches boxes to the objects of a frame and samples boxes for training.
 
     Args:
-        positive_iou: Boxes with at least this IoU with an object stand for it.
-        negative_iou: Boxes with a lower one with every object are background; those between are
-            ignored.
-        samples: How many boxes of a frame are drawn, at most.
-        positive_share: The most of them that stand for objects.
-        low_quality: Whether the best boxes of an object stand for it at whatever IoU.
-        ignored_share: Background boxes of which crowds cover at least this share are ignored: what
-            is in them is not known.
+        positive_iou: Minimum IoU of a box with the object that it is matched to (inclusive).
+        negative_iou: Boxes with a lower IoU with every object are background; boxes between the two
+            thresholds are ignored.
+        samples: Maximum number of boxes sampled per frame.
+        positive_share: Maximum share of positive boxes among the samples.
+        low_quality: Whether the best boxes of an object are matched to it whatever their IoU.
+        ignored_share: Background boxes are ignored if a single crowd region covers at least this
+            share of the box, since its content is unknown.
     """
 
     positive_iou: float
@@ -43,11 +43,11 @@ class Assigner:
     ignored_share: float = 0.5
 
     def assign(self, boxes: Float[Tensor, "n 4"], target: Target) -> Int[Tensor, " n"]:
-        """Return the row of each box's object in ``target``, or BACKGROUND or IGNORED."""
+        """Return the row in ``target`` of each box's object, or BACKGROUND or IGNORED."""
         matched = torch.full_like(boxes[:, 0], BACKGROUND, dtype=torch.int64)
         objects = (~target["iscrowd"]).nonzero()[:, 0]
         iou = box_iou(target["boxes"][objects], boxes)
-        met = (iou > 0).any(dim=1)  # of an object that no box meets, every box would be the best
+        met = (iou > 0).any(dim=1)  # without overlap, every box would be the best
         if met.any():
             matcher = Matcher(self.positive_iou, self.negative_iou, self.low_quality)
             found = matcher(iou[met])
@@ -56,7 +56,7 @@ class Assigner:
         return matched.masked_fill(in_crowd & (matched == BACKGROUND), IGNORED)
 
     def draw(self, matched: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
-        """Draw boxes to train on: those that stand for objects, and background."""
+        """Sample boxes for training; return masks of the positives and of the background."""
         labels = torch.where(matched >= 0, 1, torch.where(matched == BACKGROUND, 0, -1))
         sampler = BalancedPositiveNegativeSampler(self.samples, self.positive_share)
         (positive,), (negative,) = sampler([labels])
@@ -64,7 +64,7 @@ class Assigner:
 
 
 def _covered(boxes: Float[Tensor, "n 4"], regions: Float[Tensor, "m 4"]) -> Float[Tensor, " n"]:
-    """Return the largest share of each box that one of the regions covers; 0 without regions."""
+    """Return the largest share of each box covered by a single region; 0 without regions."""
     if not len(regions):
         return torch.zeros_like(boxes[:, 0])
     low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])

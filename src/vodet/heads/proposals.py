@@ -1,4 +1,4 @@
-"""Which proposals are trained on and which are remembered, beside the annotated objects."""
+"""Selects proposals and annotated objects for training and for the memory."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vodet.structures import Target
 
 @dataclass(frozen=True)
 class Tubelets:
-    """Proposals and annotated objects of one window, as many as there are, best first.
+    """Proposals and annotated objects of one window, of variable number, best first.
 
     Args:
-        boxes: In pixels, ``[T, K, 4]``.
+        boxes: In input pixels, ``[T, K, 4]``.
         scores: Objectness logits of the reference frame, ``[K]``.
     """
 
@@ -30,7 +30,7 @@ class Tubelets:
 
     @staticmethod
     def of(proposals: Proposals) -> list[Tubelets]:
-        """Return those of each window."""
+        """Return the valid proposals of each window."""
         items = zip(proposals.boxes, proposals.scores, proposals.is_valid, strict=True)
         return [Tubelets(boxes[:, valid], scores[valid]) for boxes, scores, valid in items]
 
@@ -41,19 +41,19 @@ class Tubelets:
         return Tubelets(self.boxes[:, rows], self.scores[rows])
 
     def followed_by(self, boxes: Float[Tensor, "T G 4"]) -> Tubelets:
-        """Append tubelets of annotated objects, whose objectness is certain."""
+        """Append tubelets of annotated objects, with infinite objectness."""
         certain = self.scores.new_full((boxes.shape[1],), torch.inf)
         return Tubelets(torch.cat((self.boxes, boxes), 1), torch.cat((self.scores, certain)))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """RoIs of one window that are trained on.
+    """RoIs of one window sampled for training.
 
     Args:
-        tubelets: Their boxes.
-        labels: Their classes, ``num_classes`` for background, ``[S]``.
-        objects: The boxes of their objects in the reference frame, ``[S, 4]``; of background 0.
+        tubelets: Boxes and scores of the RoIs.
+        labels: Classes of the RoIs, ``[S]``; ``num_classes`` for background.
+        objects: Boxes of the matched objects in the reference frame, ``[S, 4]``; 0 for background.
     """
 
     tubelets: Tubelets
@@ -68,15 +68,15 @@ def draw_sample(
     num_classes: int,
     assigner: Assigner,
 ) -> Sample:
-    """Draw RoIs to train on, by the reference frame alone, from proposals and annotated tubelets.
+    """Sample RoIs from proposals and annotated tubelets, matched in the reference frame.
 
     Args:
         tubelets: Proposals of a window.
-        targets: Objects of each frame; None where they are not known. Where those of the reference
-            frame are not known, nothing is drawn.
-        reference: Place of the reference frame.
+        targets: Objects of each frame; None for frames without annotations. If the reference frame
+            is not annotated, the sample is empty.
+        reference: Position of the reference frame.
         num_classes: Number of classes.
-        assigner: Decides which proposals stand for objects, and draws.
+        assigner: Matches RoIs to objects and samples RoIs.
     """
     target = targets[reference]
     if target is None:
@@ -97,7 +97,7 @@ def draw_sample(
 def key_proposals(
     tubelets: Tubelets, targets: Sequence[Target | None], reference: int, count: int
 ) -> Tubelets:
-    """Return the best ``count`` proposals, the last of them replaced by annotated tubelets."""
+    """Return the best ``count`` proposals, the last ones replaced by annotated tubelets."""
     annotated = complete_tubelets(targets, reference)
     annotated = annotated[:, :count].to(tubelets.boxes)
     return tubelets[: count - annotated.shape[1]].followed_by(annotated)
@@ -106,15 +106,16 @@ def key_proposals(
 def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float[Tensor, "T G 4"]:
     """Return the objects that are annotated in every frame of a window.
 
-    In a window of one frame these are all its objects, with or without track ids; in a window of
-    several frames an object without a track id is not known to be the same in all.
+    In a window of one frame, these are all its objects, with or without track ids. In a window of
+    several frames, objects without a track id are left out, since they cannot be identified across
+    frames.
 
     Args:
-        targets: Objects of each frame; None where they are not known.
-        reference: Place of the reference frame.
+        targets: Objects of each frame; None for frames without annotations.
+        reference: Position of the reference frame.
 
     Returns:
-        Their boxes in each frame.
+        The boxes of the objects in each frame.
     """
     known = [target for target in targets if target is not None]
     if len(known) < len(targets):
@@ -123,7 +124,7 @@ def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float
     tracks = own["track_ids"][~own["iscrowd"]]
     if len(known) == 1:
         return own["boxes"][~own["iscrowd"]].unsqueeze(0)
-    # [T, G, n] whether object G of the reference frame is object n of frame T
+    # [T, G, n]: whether object g of the reference frame is object n of frame t
     is_same = pad_sequence(
         [((tracks.unsqueeze(1) == t["track_ids"]) & ~t["iscrowd"]).T for t in known],
         batch_first=True,
@@ -136,10 +137,9 @@ def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float
 
 
 def padded(tubelets: Sequence[Tubelets]) -> Proposals:
-    """Bring tubelets of several windows to one number, at least one.
+    """Pad to the same number of tubelets (at least 1) per window.
 
-    So no stage meets an empty tensor, and in distributed training each weight gets a gradient in
-    every step.
+    Thus no stage receives an empty tensor and, in DDP, every weight gets a gradient in every step.
     """
     most = max(1, *(len(item) for item in tubelets))
     boxes = [F.pad(item.boxes, (0, 0, 0, most - len(item))) for item in tubelets]

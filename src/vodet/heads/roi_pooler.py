@@ -1,4 +1,4 @@
-"""RoI features from the level of a pyramid that fits the size of the RoI.
+"""Pools RoI features from the pyramid level that fits the size of the RoI.
 
 Source: T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv 1612.03144),
 equation 1.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -15,27 +16,34 @@ from torch import Tensor
 
 from vodet.boxes import box_areas
 from vodet.encodings import FeatureMaps
+from vodet.errors import ConfigError
 from vodet.roi_align import roi_align
 
-# A RoI of 224 x 224 pixels, the size of ImageNet's pictures, belongs to stride 16 = 2^4.
+# A RoI of 224 x 224 pixels, the ImageNet picture size, is assigned to stride 16 = 2^4.
 _CANONICAL_SIZE, _CANONICAL_LEVEL = 224, 4
 
 
 class RoIPooler:
-    """Pools each RoI from one level, aligned, with as many samples as the RoI has cells.
+    """RoIAlign from one level per RoI, with about one sample per cell that the RoI covers.
 
     Args:
-        strides: Of the levels of the pyramid.
-        resolution: Bins along each side.
-        coarsest: Levels of a larger stride are not pooled from.
+        strides: Strides of the pyramid levels.
+        resolution: Number of bins along each side of a RoI.
+        coarsest: Largest stride to pool from.
+
+    Raises:
+        ConfigError: If the strides do not double from level to level.
     """
 
     def __init__(self, strides: Sequence[int], resolution: int, coarsest: int = 32) -> None:
         self.strides = [stride for stride in strides if stride <= coarsest]
+        if any(coarse != 2 * fine for fine, coarse in pairwise(self.strides)):
+            msg = f"RoI pooling needs levels whose strides double, found {self.strides}."
+            raise ConfigError(msg)
         self.resolution = resolution
 
     def level_of(self, boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " n"]:
-        """Return the position of the level of each box: ``floor(4 + log2(sqrt(area) / 224))``."""
+        """Return the index of each box's level: ``floor(4 + log2(sqrt(area) / 224))``, clamped."""
         scale = box_areas(boxes).sqrt() / _CANONICAL_SIZE
         level = torch.floor(_CANONICAL_LEVEL + torch.log2(scale + 1e-8)).long()
         first = round(math.log2(self.strides[0]))
@@ -44,16 +52,16 @@ class RoIPooler:
     def __call__(
         self, maps: FeatureMaps, boxes: Float[Tensor, "n 4"], frames: Int[Tensor, " n"]
     ) -> Float[Tensor, "n C s s"]:
-        """Pool from maps ``[F, C, h, w]``.
+        """Pool RoIs from maps ``[F, C, h, w]``.
 
         Args:
-            maps: Maps of some frames.
-            boxes: In pixels.
-            frames: To which frame each box belongs.
+            maps: Maps of the frames.
+            boxes: In input pixels.
+            frames: Index of the frame of each box.
         """
         level_of_box = self.level_of(boxes)
         shape = (len(boxes), self.resolution, self.resolution, maps.levels[0].shape[1])
-        # Channels last, as they come, so that they are copied in whole rows.
+        # Channels last, like the output of roi_align, so that whole rows are copied.
         pooled = boxes.new_zeros(shape).permute(0, 3, 1, 2)
         for level, stride in enumerate(self.strides):
             features, is_own = maps.levels[level].float(), level_of_box == level
@@ -64,8 +72,8 @@ class RoIPooler:
                         features, boxes[rows], frames[rows], 1 / stride, self.resolution
                     )
                 continue
-            # To count the boxes of a level a GPU would have to be waited for: the others are
-            # pooled as boxes without extent, which costs next to nothing.
+            # Counting the boxes of a level would synchronise with the GPU, so boxes of other
+            # levels are pooled as empty boxes, which costs almost nothing.
             own_boxes = boxes * is_own.unsqueeze(1)
             found = roi_align(features, own_boxes, frames, 1 / stride, self.resolution)
             pooled = torch.where(is_own.view(-1, 1, 1, 1), found, pooled)
@@ -74,12 +82,12 @@ class RoIPooler:
     def of_frames(
         self, maps: FeatureMaps, boxes: Float[Tensor, "F N 4"], rows: Int[Tensor, " F"]
     ) -> Float[Tensor, "F N C s s"]:
-        """Pool the same number of boxes of each frame.
+        """Pool the same number of boxes from each frame.
 
         Args:
-            maps: Maps of some frames.
-            boxes: In pixels.
-            rows: The frame of each item.
+            maps: Maps of the frames.
+            boxes: In input pixels.
+            rows: Index in ``maps`` of the frame of each row of ``boxes``.
         """
         count = boxes.shape[1]
         features = self(maps, boxes.flatten(0, 1), rows.repeat_interleave(count))

@@ -1,4 +1,4 @@
-"""Region proposal network: objectness and box of every anchor, each frame by itself.
+"""Region proposal network: objectness and box of every anchor of single frames.
 
 Source: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1.
 """
@@ -24,16 +24,17 @@ DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 
 class RPN(nn.Module):
-    """3 x 3 convolution, ReLU and two 1 x 1 convolutions on every level, with the same weights.
+    """3 x 3 convolution, ReLU and two 1 x 1 convolutions, with weights shared across levels.
 
     Args:
-        spec: The levels, all of one width.
+        spec: Levels of the maps, all with the same number of channels.
         anchor_scale: Square root of the area of an anchor, in strides of its level.
         ratios: Heights of the anchors divided by their widths.
-        samples: Anchors of a frame that are trained on, at most half of them objects.
+        samples: Maximum number of anchors per frame sampled for the losses, at most half of them
+            positive.
 
     Raises:
-        ConfigError: If the levels differ in width.
+        ConfigError: If the levels differ in their number of channels.
     """
 
     def __init__(
@@ -63,14 +64,14 @@ class RPN(nn.Module):
         self.net = RPNHead(spec.channels[0], len(self.ratios))
 
     def anchors(self, maps: FeatureMaps) -> list[Float[Tensor, "A 4"]]:
-        """Return the anchors of each level for maps of these shapes."""
+        """Return the anchors of each level for maps of the given shapes."""
         return anchors_of(maps, self.strides, self.anchor_scale, self.ratios)
 
     def forward(self, maps: FeatureMaps) -> dict[str, Tensor]:
         """Return ``anchor_logits`` ``[F, A]``, ``anchor_deltas``, ``anchor_boxes`` ``[F, A, 4]``.
 
-        All are float32; the boxes are decoded and not clipped. Anchors are in the order of
-        `anchors`, level after level.
+        All are float32; boxes are decoded, in input pixels, and not clipped. Anchors are in the
+        order of `anchors`, level by level.
         """
         logits, deltas = self.net(list(maps.levels))
         flat_logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
@@ -92,12 +93,13 @@ class RPN(nn.Module):
     def proposals(
         self, places: Sequence[Selection], reference: int, limits: ProposalLimits
     ) -> Proposals:
-        """Return proposals, each the same anchor in all frames of its window.
+        """Return proposals, each of which is the same anchor in all frames of its window.
 
         Args:
-            places: The frames at each place of the windows, with what `forward` returned of them.
-            reference: Place of the reference frame.
-            limits: How many are kept.
+            places: The frames at each position of the windows, with the output of `forward` as
+                extras.
+            reference: Position of the reference frame.
+            limits: Limits on the proposals.
         """
         own = places[reference]
         logits = own.extra("anchor_logits")
@@ -121,12 +123,12 @@ class RPN(nn.Module):
     def window_losses(
         self, windows: WindowBatch, targets: Sequence[Sequence[Target | None]]
     ) -> dict[str, Tensor]:
-        """Return `losses` of the frames of the windows whose objects are known, each once.
+        """Return `losses` of the annotated frames of the windows, each frame once.
 
-        A frame that is the reference frame of a window counts as that, after a map fusion.
+        If a frame is the reference frame of a window, its maps after the map fusion are used.
         """
-        index = windows.index.tolist()
-        others = [place for place in range(len(index[0])) if place != windows.reference]
+        index, places = windows.index.tolist(), windows.places
+        others = [place for place in range(len(places)) if place != windows.reference]
         seen: set[int] = set()
         logits, deltas, known = [], [], []
         for place in (windows.reference, *others):
@@ -137,10 +139,9 @@ class RPN(nn.Module):
                     seen.add(frame)
                     items.append(item)
                     known.append(target)
-            frames = windows.at(place)
-            rows = frames.rows[items]
-            logits.append(frames.frames.extras["anchor_logits"][rows])
-            deltas.append(frames.frames.extras["anchor_deltas"][rows])
+            frames, rows = places[place].frames, places[place].rows[items]
+            logits.append(frames.extras["anchor_logits"][rows])
+            deltas.append(frames.extras["anchor_deltas"][rows])
         anchors = torch.cat(self.anchors(windows.frames.maps))
         return self.losses(torch.cat(logits), torch.cat(deltas), anchors, known)
 
@@ -151,10 +152,9 @@ class RPN(nn.Module):
         anchors: Float[Tensor, "A 4"],
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
-        """Return ``rpn_class`` (cross-entropy) and ``rpn_box`` (L1), per sample.
+        """Return ``rpn_class`` (binary cross-entropy) and ``rpn_box`` (L1).
 
-        Both are sums, divided by the nominal number of samples, that is, as if as many as shall be
-        drawn had been there in every frame.
+        Both are sums divided by ``samples * frames``, even if fewer anchors were sampled.
         """
         class_loss, box_loss = logits.sum() * 0, deltas.sum() * 0
         for frame_logits, frame_deltas, target in zip(logits, deltas, targets, strict=True):

@@ -1,4 +1,4 @@
-"""The spatio-temporal head: a second classifier, of fused features.
+"""The spatio-temporal head: a second classifier, on fused features.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021.
@@ -14,12 +14,13 @@ from vodet.heads.box_head import encoder_of
 
 
 class SpatioTemporalHead(nn.Module):
-    """Class logits of candidates whose features have been fused through time.
+    """Predicts class logits of candidates from temporally fused features.
 
     Args:
-        spec: Features of a candidate; those on a grid pass through two fully connected layers.
+        spec: Shape of a candidate's features; a grid (``resolution`` above 1) passes through two
+            fully connected layers first.
         num_classes: Number of classes, without background.
-        width: Of the fully connected layers.
+        width: Width of the fully connected layers.
     """
 
     def __init__(self, spec: CandidateSpec, num_classes: int, width: int) -> None:
@@ -28,6 +29,6 @@ class SpatioTemporalHead(nn.Module):
         self.classifier = nn.Linear(width, num_classes + 1)
 
     def forward(self, features: Float[Tensor, "B N C s s"]) -> Float[Tensor, "B N K1"]:
-        """Return logits, background last, float32."""
+        """Return float32 logits, with background last."""
         logits: Tensor = self.classifier(self.encoder(features.flatten(2)))
         return logits.float()

@@ -1,4 +1,4 @@
-"""Non-maximum suppression to a fixed number of boxes, the only place where heads wait for a GPU."""
+"""Non-maximum suppression to a fixed number of boxes; in heads, only this waits for the GPU."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ def suppress(
     iou_threshold: float,
     capacity: int,
 ) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """Choose boxes greedily by score, dropping those that overlap a better one of their group.
+    """Choose boxes greedily by score, dropping boxes that overlap a better box of their group.
 
     Args:
         boxes: Boxes of ``B`` frames.
-        scores: Their scores.
-        groups: Boxes of different groups, such as levels or classes, do not suppress each other.
-        is_valid: Which boxes are there.
-        iou_threshold: Of two boxes with a higher IoU only the better is kept.
-        capacity: The best so many of a frame are kept.
+        scores: Scores of the boxes.
+        groups: Groups of the boxes, such as levels or classes; boxes of different groups do not
+            suppress each other.
+        is_valid: Which rows hold a box.
+        iou_threshold: Boxes with a higher IoU with a better box are dropped.
+        capacity: Maximum number of boxes kept per frame.
 
     Returns:
-        Rows of the boxes that are kept, best first, and which of the ``capacity`` rows are filled.
+        Rows of the kept boxes, best first, and which of the ``capacity`` entries are filled.
     """
     rows = torch.zeros(len(boxes), capacity, dtype=torch.int64, device=boxes.device)
     is_filled = torch.zeros_like(rows, dtype=torch.bool)

@@ -1,6 +1,6 @@
 """The two-stage head: proposals, candidate fusions, and one or two heads on their features.
 
-Sources: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), which it is without a candidate fusion;
+Sources: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), for the head without a candidate fusion;
 D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided attention
 for video object detection", Image and Vision Computing, 2021 (SLTnet), for the double head.
 """
@@ -53,34 +53,36 @@ TEST_LIMITS = ProposalLimits(per_level=1000, total=1000)
 class TwoStageHead(Head):
     """Region proposals, RoI features, candidate fusions and a box head.
 
-    What the fused features refine is an option. ``refine="scores"`` is the double head of SLTnet:
-    the box head of Faster R-CNN sees the reference frame alone, and a spatio-temporal head
-    classifies the fused features. With ``refine="boxes"``, as in SELSA, there is one box head, for
-    classes and boxes, on the fused features. Without a candidate fusion both are Faster R-CNN.
+    ``refine`` chooses what the fused features are used for. ``refine="scores"`` is the double head
+    of SLTnet: the box head of Faster R-CNN uses only the reference frame, and a spatio-temporal
+    head classifies the fused features. With ``refine="boxes"``, as in SELSA, a single box head
+    predicts classes and boxes from the fused features. Without a candidate fusion, both options are
+    Faster R-CNN.
 
-    Proposals are linked through the window where a fusion needs that. Else they depend on one frame
-    alone, and are made and pooled once for each frame.
+    Proposals are linked through the window if a fusion needs it. Otherwise they depend on a single
+    frame, and are computed and pooled once per frame.
 
     Args:
-        spec: Levels of the maps, all of one width, as an FPN makes them.
+        spec: Levels of the maps, all with the same number of channels, as from an FPN.
         num_classes: Number of classes.
         fusion: Candidate fusions by name, applied in order.
         refine: ``scores`` or ``boxes``.
-        scores: With ``refine="scores"``, ``both``: ``p_s + p_st * (1 - p_s)``; or the scores of one
-            head alone.
-        width: Of the fully connected layers.
+        scores: With ``refine="scores"``: ``both`` combines the two heads' scores as
+            ``p_s + p_st * (1 - p_s)``; ``spatial`` or ``spatio_temporal`` uses only one head.
+        width: Width of the fully connected layers.
         resolution: Bins along each side of a RoI.
         anchor_scale: Square root of the area of an anchor, in strides of its level.
-        train_limits: Proposals in training.
-        test_limits: Proposals otherwise.
-        rpn_samples: Anchors of a frame that are trained on.
-        roi_samples: RoIs of a window that are trained on.
-        score_threshold: Detections have higher scores.
-        nms_iou: Of two detections of a class with a higher IoU only the better is kept.
-        max_detections: Most detections of a frame.
+        train_limits: Limits on proposals in training mode.
+        test_limits: Limits on proposals in evaluation mode.
+        rpn_samples: Maximum number of anchors per frame sampled for the losses.
+        roi_samples: Maximum number of RoIs per window sampled for the losses.
+        score_threshold: Minimum score of a detection (exclusive).
+        nms_iou: IoU threshold of non-maximum suppression within a class.
+        max_detections: Maximum number of detections per frame.
 
     Raises:
-        ConfigError: If ``refine`` or ``scores`` is unknown, or asks for a head that is not there.
+        ConfigError: If ``refine`` or ``scores`` is unknown, or ``scores`` needs a spatio-temporal
+            head that does not exist.
     """
 
     def __init__(
@@ -126,24 +128,24 @@ class TwoStageHead(Head):
     def encode(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return what is known of each frame by itself.
+        """Return anchors or candidates of each frame.
 
-        Where proposals are linked, and in training, these are the anchors: ``anchor_logits``
-        ``[F, A]`` and ``anchor_boxes`` ``[F, A, 4]``, in training ``anchor_deltas`` too. Else they
-        are candidates: ``boxes`` ``[F, N, 4]``, ``scores``, ``is_valid`` and ``features``. What the
-        candidate fusion encodes of each frame's candidates is beside them, under ``fusion``.
+        In training, and if proposals are linked, the tensors are ``anchor_logits`` ``[F, A]`` and
+        ``anchor_boxes`` ``[F, A, 4]``, in training also ``anchor_deltas`` ``[F, A, 4]``. Otherwise
+        they are candidates: ``boxes`` ``[F, N, 4]``, ``scores`` and ``is_valid`` ``[F, N]``,
+        ``features`` ``[F, N, C, s, s]``. Tensors that the candidate fusion encodes from each
+        frame's candidates are added with the prefix ``fusion``.
         """
         anchors: dict[str, Tensor] = self.rpn(maps)
-        if self.training:
+        encoded: dict[str, Tensor] = {}
+        if self._trains:
             encoded = dict(anchors)
         elif self.fusion.needs_links:
             encoded = {name: anchors[name] for name in ("anchor_logits", "anchor_boxes")}
-        else:
-            encoded = {}
         if self.fusion.encodes_candidates or not encoded:
-            candidates = self._own_candidates(EncodedFrames(maps, sizes, anchors))
+            candidates = self._frame_candidates(EncodedFrames(maps, sizes, anchors))
             encoded |= prefixed("fusion", self.fusion.encode_candidates(candidates))
-            if not self.training:
+            if not self._trains:
                 encoded |= {
                     "boxes": candidates.boxes[:, 0],
                     "scores": candidates.scores[:, 0],
@@ -152,6 +154,18 @@ class TwoStageHead(Head):
                 }
         return encoded
 
+    @property
+    def _trains(self) -> bool:
+        """Whether losses may be computed, also for a frozen head, which is in evaluation mode."""
+        return self.training or torch.is_grad_enabled()
+
+    @property
+    def uses_support(self) -> bool:  # type: ignore[override]  # depends on the fusion
+        """Whether the losses or the candidate fusion use support frames."""
+        fusion = self.fusion
+        joins = fusion.needs_links or fusion.joins_frames or fusion.encodes_candidates
+        return self._trains or joins
+
     def begin(self, videos: int, frames: EncodedFrames) -> State:
         """Return the state of the candidate fusion."""
         return self.fusion.begin(videos, frames)
@@ -159,17 +173,17 @@ class TwoStageHead(Head):
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
         """Return ``scores`` ``[B, N, K]``, ``boxes`` ``[B, N, K, 4]``, ``is_valid`` ``[B, N]``.
 
-        Boxes are in pixels of the input, clipped to the picture, one for each class.
+        Boxes are in input pixels, clipped to the picture, one per class.
         """
         candidates = self._candidates(windows)
         fused, state = self.fusion(candidates, state)
-        seen = fused if self.st_head is None else candidates.current
-        logits, deltas = self.box_head(seen.features[0])
-        boxes = class_boxes(deltas, seen.boxes[:, 0])
+        boxed = fused if self.st_head is None else candidates.current
+        logits, deltas = self.box_head(boxed.features[0])
+        boxes = class_boxes(deltas, boxed.boxes[:, 0])
         predictions = {
             "scores": self._scores(logits, fused)[..., :-1],
-            "boxes": clip_boxes(boxes, seen.sizes[:, None, None]),
-            "is_valid": seen.is_valid[:, 0],
+            "boxes": clip_boxes(boxes, boxed.sizes[:, None, None]),
+            "is_valid": boxed.is_valid[:, 0],
         }
         return predictions, state
 
@@ -195,82 +209,99 @@ class TwoStageHead(Head):
     def losses(
         self, windows: WindowBatch, targets: Targets, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """Return the losses of the parts that learn, and the state.
+        """Return the losses of the trainable parts, and the new state.
 
-        ``rpn_class`` and ``rpn_box``, on every annotated frame of the windows; ``class`` and
-        ``box`` of the box head; ``st_class`` of the spatio-temporal one.
+        The RPN has ``rpn_class`` and ``rpn_box``, on every annotated frame of the windows; the box
+        head has ``class`` and ``box``; the spatio-temporal head has ``st_class``.
 
         Raises:
-            ConfigError: If no part learns.
+            ConfigError: If no part is trainable.
         """
         losses: dict[str, Tensor] = {}
-        if _learns(self.rpn):
+        maps = windows.current.frames.maps
+        if _learns(maps, self.rpn):
             losses |= self.rpn.window_losses(windows, targets)
-        places, reference, aligned = self._joined(windows, targets)
-        proposals = self.rpn.proposals(places, reference, self.limits[True])
+        places, reference = self._places(windows)
+        proposals = self.rpn.proposals(places, reference, self.limits[self.training])
         samples = [
             draw_sample(tubelets, clip, reference, self.num_classes, self.assigner)
-            for tubelets, clip in zip(Tubelets.of(proposals), aligned, strict=True)
+            for tubelets, clip in zip(
+                Tubelets.of(proposals), self._targets(windows, targets), strict=True
+            )
         ]
         rois = padded([sample.tubelets for sample in samples])
-        sampled = self._pool(places, rois, reference)
-        fused, state = self.fusion(self._with_support(sampled, windows), state)
-        seen = fused if self.st_head is None else sampled.current
+        candidates = self._pool(places, rois, reference)
+        fused, state = self.fusion(self._with_support(candidates, windows), state)
+        boxed = fused if self.st_head is None else candidates.current
         labels = torch.cat([sample.labels for sample in samples])
         objects = torch.cat([sample.objects for sample in samples])
-        learning = (self.box_head, self.fusion) if self.st_head is None else (self.box_head,)
-        if _learns(*learning):
-            logits, deltas = self.box_head(seen.features[0][rois.is_valid])
-            boxes = seen.boxes[:, 0][rois.is_valid]
+        fusion = [self.fusion] if self.st_head is None else []
+        if _learns(maps, self.box_head, *fusion):
+            logits, deltas = self.box_head(boxed.features[0][rois.is_valid])
+            boxes = boxed.boxes[:, 0][rois.is_valid]
             losses |= self.box_head.losses(logits, deltas, boxes, labels, objects)
-        if self.st_head is not None and _learns(self.st_head, self.fusion):
+        if self.st_head is not None and _learns(maps, self.st_head, self.fusion):
             losses["st_class"] = class_loss(self.st_head(fused.features[0])[rois.is_valid], labels)
         if not losses:
-            msg = "All parts of the head are frozen: there is nothing to train. Set model.frozen."
+            msg = (
+                "Nothing that the losses of the head reach can learn: model.frozen lists all parts "
+                "of the detector. Remove one."
+            )
             raise ConfigError(msg)
         return losses, state
 
     def recall(
         self, state: State, history: Sequence[WindowBatch], targets: Sequence[Targets], now: Targets
     ) -> State:
-        """Let the candidate fusion recall its state from the best candidates of the history.
+        """Let the candidate fusion compute its state from the best candidates of the history.
 
-        The last of them are replaced by annotated objects, so that a window with objects always
-        has candidates. Only the layers of the fusion learn from what is recalled.
+        Annotated objects replace the lowest-scoring of these candidates, so that a window with
+        objects always has candidates. Only the layers of the fusion get gradients through the
+        state.
         """
         if not self.remembers:
             return state
-        past, past_targets = [], []
+        past = []
         for windows, then in zip(history, targets, strict=True):
-            places, reference, aligned = self._joined(windows, then)
-            proposals = self.rpn.proposals(places, reference, self.limits[True])
+            places, reference = self._places(windows)
+            proposals = self.rpn.proposals(places, reference, self.limits[self.training])
             count = self.fusion.keys_per_frame or proposals.scores.shape[1]
             keys = [
                 key_proposals(tubelets, clip, reference, count)
-                for tubelets, clip in zip(Tubelets.of(proposals), aligned, strict=True)
+                for tubelets, clip in zip(
+                    Tubelets.of(proposals), self._targets(windows, then), strict=True
+                )
             ]
             with torch.no_grad():
-                rois = self._pool(places, padded(keys).resized(count), reference)
-                past.append(self._with_support(rois, windows))
-            past_targets.append([[clip[windows.reference]] for clip in then])
-        own = [[clip[windows.reference]] for clip in now] if history else now
-        return self.fusion.recall(state, past, past_targets, own)
+                candidates = self._pool(places, padded(keys).resized(count), reference)
+                past.append(self._with_support(candidates, windows))
+        of_references = [
+            [clip[windows.reference] for clip in then]
+            for windows, then in zip(history, targets, strict=True)
+        ]
+        place = history[0].reference if history else 0
+        return self.fusion.recall(state, past, of_references, [clip[place] for clip in now])
 
-    def _joined(
-        self, windows: WindowBatch, targets: Targets
-    ) -> tuple[list[Selection], int, Targets]:
-        """Return the frames through which proposals are linked, and the targets of these."""
+    def _places(self, windows: WindowBatch) -> tuple[list[Selection], int]:
+        """Return the frames that a proposal spans, and the position of the reference frame."""
         if self.fusion.needs_links:
-            places = [windows.at(place) for place in range(windows.index.shape[1])]
-            return places, windows.reference, targets
-        return [windows.current], 0, [[clip[windows.reference]] for clip in targets]
+            return windows.places, windows.reference
+        return [windows.current], 0
+
+    def _targets(self, windows: WindowBatch, targets: Targets) -> Targets:
+        """Return the objects of the frames that a proposal spans."""
+        if self.fusion.needs_links:
+            return targets
+        return [[clip[windows.reference]] for clip in targets]
 
     def _pool(self, places: Sequence[Selection], rois: Proposals, reference: int) -> Candidates:
-        """Pool the features of RoIs ``[B, T, N]`` at each place of the windows."""
+        """Pool the features of RoIs ``[B, T, N]`` at each position of the windows."""
         shape = (-1, len(places), -1)
+        # RoIs are pooled in float32; positions share frames, so their maps are converted once.
+        maps = {id(p.frames): p.frames.maps.map(Tensor.float) for p in places}
         return Candidates(
             features=tuple(
-                self.pooler.of_frames(frames.frames.maps, boxes, frames.rows)
+                self.pooler.of_frames(maps[id(frames.frames)], boxes, frames.rows)
                 for frames, boxes in zip(places, rois.boxes.unbind(dim=1), strict=True)
             ),
             boxes=rois.boxes,
@@ -282,61 +313,54 @@ class TwoStageHead(Head):
             extras={},
         )
 
-    def _own_candidates(self, frames: EncodedFrames) -> Candidates:
-        """Return the candidates of single frames; in training, those that a fusion encodes."""
-        everything = Selection(frames, torch.arange(len(frames), device=frames.sizes.device))
-        rois = self.rpn.proposals([everything], 0, self.limits[self.training])
-        if self.training and self.fusion.keys_per_frame:
+    def _frame_candidates(self, frames: EncodedFrames) -> Candidates:
+        """Return the candidates of single frames; in training, only the ones a fusion encodes."""
+        everything = [Selection.all(frames)]
+        rois = self.rpn.proposals(everything, 0, self.limits[self.training])
+        if self._trains and self.fusion.keys_per_frame:
             rois = rois.resized(self.fusion.keys_per_frame)
-        return self._pool([everything], rois, 0)
+        return self._pool(everything, rois, 0)
 
     def _candidates(self, windows: WindowBatch) -> Candidates:
         """Return the candidates of windows, in evaluation."""
-        if self.fusion.needs_links or self.training:
-            places, reference, _ = self._joined(windows, [])
-            rois = self.rpn.proposals(places, reference, self.limits[self.training])
-            return self._with_support(self._pool(places, rois, reference), windows)
-        return self._with_support(_encoded_candidates(windows.current), windows)
+        if "features" in windows.current.frames.extras:
+            return self._with_support(_encoded_candidates(windows.current), windows)
+        places, reference = self._places(windows)
+        rois = self.rpn.proposals(places, reference, self.limits[self.training])
+        return self._with_support(self._pool(places, rois, reference), windows)
 
     def _with_support(self, candidates: Candidates, windows: WindowBatch) -> Candidates:
-        """Add what the fusion asks for beside candidates of the reference frames."""
-        places = [windows.at(place) for place in range(windows.index.shape[1])]
-        names = of_stage("fusion", windows.frames.extras)
+        """Add the extras of the fusion and, if it uses them, the support frames' candidates."""
+        places = windows.places
         extras = {
-            name: torch.stack([place.extra(f"fusion.{name}") for place in places], dim=1)
-            for name in names
+            name: torch.stack([frames.extra(f"fusion.{name}") for frames in places], dim=1)
+            for name in of_stage("fusion", windows.current.frames.extras)
         }
         candidates = replace(candidates, extras=extras)
         if self.fusion.needs_links or not self.fusion.joins_frames:
             return candidates
-        return self._beside_support(candidates, places, windows.reference)
-
-    def _beside_support(
-        self, candidates: Candidates, places: Sequence[Selection], reference: int
-    ) -> Candidates:
-        """Put the candidates of support frames beside those of the reference frames."""
         count = candidates.boxes.shape[2]
-        frames = []
-        for place, selection in enumerate(places):
-            if place == reference:
-                frames.append(candidates)
-            elif self.training:
-                rois = self.rpn.proposals([selection], 0, self.limits[True]).resized(count)
-                frames.append(self._pool([selection], rois, 0))
-            else:
-                frames.append(_encoded_candidates(selection))
+        frames = [self._support(selection, count) for selection in places]
+        frames[windows.reference] = candidates
         return replace(
             candidates,
             features=tuple(frame.features[0] for frame in frames),
             boxes=torch.cat([frame.boxes for frame in frames], dim=1),
             scores=torch.cat([frame.scores for frame in frames], dim=1),
             is_valid=torch.cat([frame.is_valid for frame in frames], dim=1),
-            reference=reference,
+            reference=windows.reference,
         )
+
+    def _support(self, frames: Selection, count: int) -> Candidates:
+        """Return ``count`` candidates of each support frame."""
+        if "features" in frames.frames.extras:
+            return _encoded_candidates(frames).best(count)
+        rois = self.rpn.proposals([frames], 0, self.limits[self.training]).resized(count)
+        return self._pool([frames], rois, 0)
 
 
 def _encoded_candidates(frames: Selection) -> Candidates:
-    """Return the candidates that were made when each frame was encoded."""
+    """Return the candidates that were computed when each frame was encoded."""
     boxes, scores, is_valid = (frames.extra(name) for name in ("boxes", "scores", "is_valid"))
     return Candidates(
         features=(frames.extra("features"),),
@@ -350,8 +374,10 @@ def _encoded_candidates(frames: Selection) -> Candidates:
     )
 
 
-def _learns(*modules: nn.Module) -> bool:
-    return any(weight.requires_grad for module in modules for weight in module.parameters())
+def _learns(maps: FeatureMaps, *modules: nn.Module) -> bool:
+    """Whether a loss of these modules on these maps has a gradient for any weight."""
+    weights = [weight for module in modules for weight in module.parameters()]
+    return any(tensor.requires_grad for tensor in (*maps.levels, *weights))
 
 
 def _check_options(refine: str, scores: str, *, is_double: bool) -> None:

@@ -1,4 +1,4 @@
-"""From what a head decodes to what a user gets: detections in pixels of the original image."""
+"""Converts the detections of a head to pixels of the original image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from vodet.structures import Detections, Size
 def to_original(detections: Detections, size: Size, original_size: Size) -> Detections:
     """Map detections from input pixels to pixels of the original image, clipped to it.
 
-    Boxes of which nothing is left inside the image are dropped.
+    Boxes that are empty after clipping are dropped.
 
     Args:
         detections: In input pixels, best first.
-        size: Size of the picture in the upper left corner of the input.
-        original_size: Size of the original image.
+        size: ``(height, width)`` of the picture in the upper left corner of the input.
+        original_size: ``(height, width)`` of the original image.
     """
     boxes = clip_boxes(rescale_boxes(detections["boxes"], size, original_size), original_size)
     kept = box_areas(boxes) > 0
@@ -24,7 +24,7 @@ def to_original(detections: Detections, size: Size, original_size: Size) -> Dete
 
 
 def above(detections: Detections, score_threshold: float) -> Detections:
-    """Return the detections whose score is at least ``score_threshold``."""
+    """Return the detections whose score is at least ``score_threshold`` (inclusive)."""
     kept = detections["scores"] >= score_threshold
     return Detections(
         boxes=detections["boxes"][kept],

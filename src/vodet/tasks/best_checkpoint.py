@@ -1,4 +1,4 @@
-"""The checkpoint of the best evaluation of a training."""
+"""The checkpoint of the best evaluation of a training run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Lightning's `ModelCheckpoint`, which saves nothing for an evaluation without a number.
+    """Lightning's `ModelCheckpoint`, but without saving if the monitored metric is NaN.
 
-    The AP of data without objects is NaN. Lightning would take the first such evaluation for the
-    best so far, and leave the weights of the first epoch as the best of all.
+    The AP of data without objects is NaN. Lightning would treat the first such evaluation as the
+    best so far, and keep the weights of the first epoch as the best.
     """
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:

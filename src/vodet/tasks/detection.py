@@ -1,4 +1,4 @@
-"""The LightningModule: loss, optimizer and evaluation of a video detector; no modelling."""
+"""The LightningModule: training loss, optimizer and evaluation of a video detector."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OptimizerFactory = Callable[[Iterator[tuple[str, nn.Parameter]]], Optimizer]
 
 
 class VideoDetectionTask(L.LightningModule):
-    """Trains a video detector on clips and evaluates it on whole videos, streamed.
+    """Trains a video detector on clips and evaluates it by streaming whole videos.
 
     Logs ``train/loss``, ``train/loss_<term>``, ``val/map`` (COCO AP), ``val/map_50`` and so on.
 
@@ -34,15 +34,15 @@ class VideoDetectionTask(L.LightningModule):
         detector: The detector.
         optimizer: Builds the optimizer from the named parameters of the detector: a class of
             ``torch.optim`` or, with options for parts of the detector, a `GroupedOptimizer`.
-        schedule: How the learning rate moves; constant by default.
-        config: The resolved config of the run, kept in checkpoints: from its entry ``model``
-            `vodet.load` rebuilds the detector.
+        schedule: Schedule of the learning rate; constant by default.
+        config: The resolved config of the run, stored in checkpoints: `vodet.load` rebuilds the
+            detector from its entry ``model``.
         compile_encoder: Compile the backbone with ``torch.compile``.
-        measures: What an evaluation computes of all detections; COCO AP by default.
-        stream: Builds what detects in an evaluation, such as a `StreamingDetector`.
-        best_by: The number of an evaluation that the progress bar shows.
-        seed: The random numbers of each epoch start from it, so that a resumed training goes on as
-            the uninterrupted one would.
+        measures: Metrics that an evaluation computes from all detections; COCO AP by default.
+        stream: Builds the stream for an evaluation, such as a `StreamingDetector`.
+        best_by: The metric that the progress bar shows.
+        seed: Seed of the random numbers of each epoch, so that resumed training continues like
+            uninterrupted training.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class VideoDetectionTask(L.LightningModule):
         self._stream = stream
         self._best_by = best_by
         self._seed = seed
-        self.evaluator: Evaluator | None = None  # from the first evaluation on
-        self.result: dict[str, float] | None = None  # of the last evaluation
+        self.evaluator: Evaluator | None = None  # set by the first evaluation
+        self.result: dict[str, float] | None = None  # metrics of the last evaluation
         if compile_encoder:
             detector.backbone.compile()
 
@@ -76,8 +76,8 @@ class VideoDetectionTask(L.LightningModule):
         """Build the optimizer and its schedules.
 
         Raises:
-            TrainingError: If the task was made without an optimizer.
-            ConfigError: If it cannot be built.
+            TrainingError: If the task has no optimizer.
+            ConfigError: If the optimizer cannot be built.
         """
         if self._optimizer is None:
             msg = "Training needs an optimizer: VideoDetectionTask(detector, optimizer=...)."
@@ -90,7 +90,7 @@ class VideoDetectionTask(L.LightningModule):
         return [optimizer], self._schedule(optimizer) if self._schedule else []
 
     def on_train_start(self) -> None:
-        """Refuse a trainer that has divided the clips of the processes once more.
+        """Check that the trainer has not divided the clips among the processes again.
 
         Raises:
             ConfigError: If it has.
@@ -100,14 +100,14 @@ class VideoDetectionTask(L.LightningModule):
             check_sharding(loader)
 
     def on_train_epoch_start(self) -> None:
-        """Start the epoch's random numbers from seed, epoch and process."""
+        """Seed the random numbers of the epoch from seed, epoch and process."""
         torch.manual_seed(self._seed + 100_003 * self.current_epoch + self.global_rank)
 
     def training_step(self, batch: ClipBatch) -> Tensor:
         """Return the loss of a batch of clips.
 
         Raises:
-            TrainingError: If the loss is not finite; names the clips.
+            TrainingError: If the loss is not finite; the message names the clips.
         """
         terms = self.detector.losses(batch)
         loss = torch.stack(list(terms.values())).sum()
@@ -119,7 +119,7 @@ class VideoDetectionTask(L.LightningModule):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Begin an evaluation.
+        """Start an evaluation.
 
         Raises:
             ConfigError: If the loader cannot be evaluated, see `Evaluator`.
@@ -130,27 +130,27 @@ class VideoDetectionTask(L.LightningModule):
         self.evaluator.start()
 
     def validation_step(self, chunk: VideoChunk) -> None:
-        """Stream a chunk of a video."""
+        """Process a chunk of a video."""
         if self.evaluator is not None:
             self.evaluator.update(chunk)
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the numbers, once, of the detections of all processes, and log them."""
+        """Compute the metrics of the detections of all processes once, and log them."""
         if self.evaluator is None:
             return
-        limit = self.trainer.limit_val_batches  # all of them: the float 1.0
+        limit = self.trainer.limit_val_batches  # the float 1.0 means all batches
         is_limited = self.trainer.sanity_checking or isinstance(limit, int) or limit < 1
         self.result = self.evaluator.compute(only_processed=is_limited)
         self.evaluator.reset()
         for name, value in self.result.items():
-            # Equal on all processes: the maximum keeps it, where a mean would round.
+            # The value is equal on all processes: the maximum keeps it exactly, a mean would round.
             is_shown = name == self._best_by
             self.log(f"val/{name}", value, prog_bar=is_shown, reduce_fx="max", sync_dist=True)
 
     def _validation_loader(self) -> Any:
         trainer = self.trainer
         is_fitting = trainer.state.fn == TrainerFn.FITTING
-        # Not trainer.val_dataloaders: in validate() after fit() these are still the ones of fit().
+        # Not trainer.val_dataloaders: in validate() after fit(), these are still from fit().
         loop = trainer.fit_loop.epoch_loop.val_loop if is_fitting else trainer.validate_loop
         return loop._combined_loader.flattened[0]  # type: ignore[union-attr]  # set by now
 
@@ -159,10 +159,10 @@ class VideoDetectionTask(L.LightningModule):
         checkpoint[CARD_KEY] = model_card(self.detector, self._config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on from a checkpoint of another detector.
+        """Refuse a checkpoint of another detector.
 
         Raises:
-            CheckpointError: If its classes or weights differ.
+            CheckpointError: If the classes or weights differ.
         """
         fitting_weights(self.detector, checkpoint, self.trainer.ckpt_path)
 

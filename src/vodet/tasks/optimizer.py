@@ -1,4 +1,4 @@
-"""Optimizers with learning rates, or other options, of their own for parts of a detector."""
+"""Optimizers with separate learning rates, or other options, for parts of a detector."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from torch.optim import Optimizer
 
 from vodet.errors import ConfigError
 
-REST = "rest"  # of the parameters that are in no part with options of its own
+REST = "rest"  # group of the parameters without options of their own
 
 
 class GroupedOptimizer:
-    """Builds an optimizer in whose parameter groups parts of a detector have their own options.
+    """Builds an optimizer with parameter groups that have separate options for parts of a detector.
 
-    Each parameter that learns is in one group: that of the part with the longest name it belongs
-    to, or ``rest``. Learning rates are logged by these names, such as ``lr-AdamW/backbone``.
-    Schedules multiply the learning rate of each group, so that their ratios stay.
+    Each trainable parameter is in one group: the group of the most specific part that contains it,
+    or ``rest``. Learning rates are logged by group, such as ``lr-AdamW/backbone``. Schedules
+    multiply the learning rate of each group, so the ratios are constant.
 
     Example:
         ``GroupedOptimizer(torch.optim.AdamW, lr=1e-4, groups={"backbone": {"lr": 1e-5}})``
 
     Args:
-        optimizer: A class of ``torch.optim``, or what else builds an optimizer from groups.
-        groups: Options by part. A part is a module or parameter of the detector, by its dotted
-            name: ``{"head.rpn": {"lr": 1e-5}}``, which ``{"head": {"rpn": {"lr": 1e-5}}}`` is too.
-        decay_norms_and_biases: False sets the weight decay of norms and biases to 0.
+        optimizer: A class of ``torch.optim``, or any callable that builds an optimizer from groups.
+        groups: Options by part. A part is the dotted name of a module or parameter of the detector:
+            ``{"head.rpn": {"lr": 1e-5}}``, or equally ``{"head": {"rpn": {"lr": 1e-5}}}``.
+        decay_norms_and_biases: Whether norms and biases have weight decay.
         options: Options of all other parameters, such as ``lr`` and ``weight_decay``.
     """
 
@@ -50,12 +50,12 @@ class GroupedOptimizer:
         """Build the optimizer of a detector's parameters.
 
         Args:
-            named_parameters: All parameters; those that do not learn are left out.
+            named_parameters: All parameters; frozen parameters are left out.
 
         Raises:
-            ConfigError: If the detector has no such part, or the optimizer no such option.
-            TypeError: If an option of all parameters is unknown.
-            ValueError: If an option of all parameters is out of range, or no parameter learns.
+            ConfigError: If the detector has no such part, or an option of a part is invalid.
+            TypeError: If a global option is unknown.
+            ValueError: If a global option is out of range, or no parameter is trainable.
         """
         parameters = dict(named_parameters)
         for part, own in self.groups.items():
@@ -76,7 +76,7 @@ class GroupedOptimizer:
         return group if is_decayed else group | {"name": f"{part}/no_decay", "weight_decay": 0.0}
 
     def _check_options(self, part: str, own: dict[str, Any]) -> None:
-        """Try the options of a part: torch checks those of all parameters alone.
+        """Check the options of a part, since torch checks only the global options.
 
         Raises:
             ConfigError: If the optimizer has no such option, or a value is out of range.
@@ -89,7 +89,7 @@ class GroupedOptimizer:
 
 
 def _by_part(tree: Mapping[str, Any], part: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the parts that have options, and the options.
+    """Yield the parts that have options, and their options.
 
     Raises:
         ConfigError: If an option belongs to no part.
@@ -113,10 +113,10 @@ def _contains(part: str, name: str) -> bool:
 
 
 def _check_part(part: str, names: Sequence[str]) -> None:
-    """Make sure that a part is there.
+    """Check that a part exists.
 
     Raises:
-        ConfigError: If no parameter is in it; names the parts that there are.
+        ConfigError: If the part contains no parameter; the message lists the existing parts.
     """
     if any(_contains(part, name) for name in names):
         return

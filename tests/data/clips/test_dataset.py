@@ -97,9 +97,16 @@ def test_where_all_frames_have_a_loss_a_repeated_one_has_it_once(source):
     history = History(3, "previous")
     clip = clips(source, history=history, losses_on="all")[1]
     assert numbers(clip) == [("long", 0), ("long", 0), ("long", 0), ("long", 1)]
-    assert [info.is_annotated for info in clip.infos] == [False, False, True, True]
+    assert [info.has_loss for info in clip.infos] == [False, False, True, True]
+    assert all(info.is_annotated for info in clip.infos)
     once = clips(source, history=history)[1]
-    assert [info.is_annotated for info in once.infos] == [True] * 4
+    assert [info.has_loss for info in once.infos] == [True] * 4
+
+
+def test_frames_of_the_history_take_no_loss_away(source):
+    dataset = clips(source, Window(past=1), history=History(2), losses_on="all")
+    assert numbers(dataset[8]) == [("still", 0)] * 6
+    assert [info.has_loss for info in dataset[8].infos[:2]] == [False, True]
 
 
 @pytest.mark.parametrize("repeats", [1, 3])

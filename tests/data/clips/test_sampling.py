@@ -116,12 +116,15 @@ def drawn(sampling, reference, length, clip=0):
     return sampling.draw(reference, length, clip_generator(0, ClipDraw(0, clip)))
 
 
-def windows_of(sampling, reference, length, clip=0):
-    """The positions, in their video, of the windows that are trained on and of the history."""
+def windows_of(sampling, reference, length, clip=0, unused=()):
+    """The positions, in their video, of the windows that are trained on and of the history.
+
+    Every frame is in one of them, except for those at the places in ``unused``.
+    """
     frames, layout = drawn(sampling, reference, length, clip), sampling.layout
     assert frames[layout.reference_frame] == reference
     used = {place for window in (*layout.windows, *layout.history) for place in window}
-    assert used == set(range(len(frames)))
+    assert used == set(range(len(frames))) - set(unused)
     assert all(layout.reference_frame == w[layout.reference] for w in [layout.reference_window])
     return tuple(
         [[frames[place] for place in window] for window in windows]
@@ -159,10 +162,20 @@ def test_previous_windows_with_a_frame_stride():
     assert drawn(sampling, 10, 20) == [6, 7, 8, 9, 10]
     assert sampling.layout == ClipLayout(((2, 4),), 1, 4, history=((0, 2), (1, 3)))
     assert windows_of(sampling, 10, 20) == ([[8, 10]], [[6, 8], [7, 9]])
-    # Not all frames between are needed: a window of -3 and 0, and the one before of -4 and -1.
+    # Also with frames between that no window needs: frame 8 is in no window.
     sampling = ClipSampling(Window(past=1, frame_stride=3), History(1, "previous"))
-    assert drawn(sampling, 10, 20) == [6, 7, 9, 10]
-    assert windows_of(sampling, 10, 20) == ([[7, 10]], [[6, 9]])
+    assert drawn(sampling, 10, 20) == [6, 7, 8, 9, 10]
+    assert sampling.layout == ClipLayout(((1, 4),), 1, 4, history=((0, 3),))
+    assert windows_of(sampling, 10, 20, unused=[2]) == ([[7, 10]], [[6, 9]])
+
+
+def test_previous_windows_with_a_frame_stride_look_ahead():
+    window = Window(past=1, future=1, frame_stride=2)
+    sampling = ClipSampling(window, History(1, "previous"))
+
+    assert drawn(sampling, 10, 20) == [7, 8, 9, 10, 11, 12]
+    assert sampling.layout == ClipLayout(((1, 3, 5),), 1, 3, history=((0, 2, 4),))
+    assert windows_of(sampling, 10, 20) == ([[8, 10, 12]], [[7, 9, 11]])
 
 
 def test_previous_windows_look_ahead():

@@ -1,4 +1,4 @@
-"""Clips to batches."""
+"""Collates clips into batches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vodet.structures import Clip, ClipBatch, Size
 
 
 def collate_clips(clips: Sequence[Clip], size_divisor: int = 1) -> ClipBatch:
-    """Join clips of one layout, padding pictures with black at the right and the bottom.
+    """Collate clips with the same layout, padding with black at the right and bottom.
 
     Args:
-        clips: At least one.
-        size_divisor: Height and width of the batch are multiples of it.
+        clips: At least one clip.
+        size_divisor: Height and width of the batch are multiples of this number.
     """
     heights, widths = zip(*(clip.frames.shape[-2:] for clip in clips), strict=True)
     size = _round_up(max(heights), size_divisor), _round_up(max(widths), size_divisor)

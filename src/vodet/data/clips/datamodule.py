@@ -1,4 +1,4 @@
-"""The data of an experiment: ST-COCO files and how they become batches."""
+"""The data of an experiment: loads ST-COCO files and builds batches."""
 
 from __future__ import annotations
 
@@ -33,41 +33,41 @@ _log = logging.getLogger(__name__)
 class ClipDataModule(LightningDataModule):
     """Batches of clips for training and chunks of whole videos for evaluation.
 
-    Both are split over the processes here, exactly, so the trainer must not do it again:
-    ``use_distributed_sampler=False``. The loaders can also be made without a trainer.
+    Both are already divided among the processes, so the trainer must not do it again: set
+    ``use_distributed_sampler=False``. The loaders also work without a trainer.
 
     Args:
-        train: Data to train on; None where there is no training.
-        extra_train: Further data to train on, each a `Source` by any name. Classes are joined by
-            their names.
+        train: Training data; None for evaluation only.
+        extra_train: Additional training data: a `Source` for each name. Classes are matched by
+            name.
         balance_classes: Whether clips of rare classes are drawn more often, see `MixedClips`.
-        val: Data to evaluate on; None where there is no evaluation. Its classes are matched by
-            name with ``class_names``.
-        class_names: Classes of a trained detector; None takes those of ``train``, or of ``val``
-            where there is no ``train``.
+        val: Evaluation data; None for training only. Its classes are matched by name with
+            ``class_names``.
+        class_names: Classes of a trained detector; None takes the classes of the training data, or
+            of ``val`` without training data.
         window: The frames that the detector sees around the reference frame.
-        batch_size: Clips of a training batch, per process.
-        num_workers: Processes that read, per loader; 0 reads in the main one.
-        resize: How frames are brought to the size at which they are evaluated.
-        train_resize: The same for training, before the augmentations; None means ``resize``.
-        train_transforms: Augmentations: transforms of albumentations or in its manner.
-        min_visible: Least share of a box that must remain visible in a transform.
-        temporal_dropout: Random choice of support frames in training; None keeps all.
-        history: Further windows of the same video with each training clip; None is without.
+        batch_size: Clips per training batch and process.
+        num_workers: Worker processes per loader; 0 loads in the main process.
+        resize: Resizes frames to the evaluation size.
+        train_resize: Resizes training frames before the augmentations; None means ``resize``.
+        train_transforms: Augmentations: albumentations transforms or compatible ones.
+        min_visible: Boxes with a smaller visible share after a transform are dropped.
+        temporal_dropout: Random subset of support frames in training; None keeps all.
+        history: Additional windows of the same video for each training clip; None means no history.
         losses_on: ``reference`` or ``all``, see `ClipSampling`.
-        clips_per_video: The most training clips of a video, evenly spaced; None for all.
-        require_complete_tubelets: Leave out training clips in which tracks come or go.
-        chunk_size: The most frames of an evaluation chunk.
-        size_divisor: Training batches are padded to multiples of it.
+        clips_per_video: Maximum number of training clips per video, evenly spaced; None for all.
+        require_complete_tubelets: Leave out training clips in which tracks start or end.
+        chunk_size: Maximum number of frames per evaluation chunk.
+        size_divisor: Training batches are padded to multiples of this number of pixels.
         on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
-            ``skip`` leaves it out and logs, at the end of the epoch, how many there were.
-        seed: Decides the order of clips and all that is drawn for them.
-        pin_memory: Whether batches are pinned; None means where there is a CUDA device.
-        multiprocessing_context: How workers are started: ``fork``, ``spawn`` or ``forkserver``;
-            None leaves it to the platform.
+            ``skip`` skips it and logs the number of skipped images at the end of the epoch.
+        seed: Seed of the order of clips and of all random choices for a clip.
+        pin_memory: Whether batches are pinned; None means only if there is a CUDA device.
+        multiprocessing_context: Start method of workers: ``fork``, ``spawn`` or ``forkserver``;
+            None means the default of the platform.
 
     Raises:
-        ConfigError: If a number is too small, or see `ClipSampling`.
+        ConfigError: If a number is too small, or as for `ClipSampling`.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class ClipDataModule(LightningDataModule):
 
     @cached_property
     def _train_indexes(self) -> list[VideoIndex]:
-        """The data to train on, read once, each with its own labels."""
+        """The training data, read once, each source with its own labels."""
         return [read_source(source, name) for name, source in self._train_sources.items()]
 
     @property
@@ -146,11 +146,11 @@ class ClipDataModule(LightningDataModule):
 
     @cached_property
     def train_indexes(self) -> list[VideoIndex]:
-        """The data to train on, those of ``train`` first, with the same labels.
+        """The training data with common labels, starting with ``train``.
 
         Raises:
-            ConfigError: If no ``train`` is set, or it has a class that is not known.
-            DataError: If something is not there or not right.
+            ConfigError: If ``train`` is not set, or the data have a class not in ``class_names``.
+            DataError: If a file is missing or invalid.
         """
         for name, index in zip(self._train_sources, self._train_indexes, strict=True):
             if lacking := [known for known in self.class_names if known not in index.class_names]:
@@ -160,11 +160,11 @@ class ClipDataModule(LightningDataModule):
 
     @cached_property
     def val_index(self) -> VideoIndex:
-        """The data to evaluate on, read once, with the labels of the training data.
+        """The evaluation data, read once, with the labels of the training data.
 
         Raises:
-            ConfigError: If no ``val`` is set, or it has a class that is not known.
-            DataError: If it is not there or not right.
+            ConfigError: If ``val`` is not set, or it has a class not in ``class_names``.
+            DataError: If its file is missing or invalid.
         """
         index = read_source(self._source("val"), "val")
         if self._class_names is None and self.train is None:
@@ -173,7 +173,7 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels: as given, else those of all training data as they first occur."""
+        """Names of the labels: as given, else of all training data by first occurrence."""
         if self._class_names is not None:
             return tuple(self._class_names)
         if self.train is None:
@@ -181,7 +181,7 @@ class ClipDataModule(LightningDataModule):
         return tuple(dict.fromkeys(n for index in self._train_indexes for n in index.class_names))
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Return batches of clips, shuffled anew in each epoch."""
+        """Return batches of clips, reshuffled in each epoch."""
         sources = self._train_sources.values()
         dataset = MixedClips(
             [
@@ -221,7 +221,7 @@ class ClipDataModule(LightningDataModule):
     def transfer_batch_to_device(
         self, batch: ClipBatch | VideoChunk, device: torch.device, dataloader_idx: int
     ) -> ClipBatch | VideoChunk:
-        """Move clips to the device, and no chunks: a stream moves the frames that it looks at."""
+        """Move clips to the device, but not chunks: a stream moves the frames that it needs."""
         return batch if isinstance(batch, VideoChunk) else batch.to(device)
 
     def _source(self, name: Literal["train", "val"]) -> Source:
@@ -248,14 +248,14 @@ class ClipDataModule(LightningDataModule):
 
 
 class _ReportingLoader(DataLoader[Any]):
-    """A loader that logs at the end of an epoch which frames were skipped in it."""
+    """A loader that logs the skipped frames at the end of each epoch."""
 
     dataset: MixedClips | VideoChunkDataset
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its private class
         try:
             yield from super().__iter__()
-        finally:  # also where the epoch is cut short
+        finally:  # also if the epoch ends early
             self.dataset.report_bad_frames()
 
 
@@ -266,6 +266,6 @@ def _require(name: str, number: int | None, least: int) -> None:
 
 
 def _use_one_thread(worker: int) -> None:
-    """Keep OpenCV in a worker to its own core."""
+    """Make OpenCV single-threaded in a worker."""
     del worker
     cv2.setNumThreads(0)

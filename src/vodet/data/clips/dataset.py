@@ -1,4 +1,4 @@
-"""Clips to train on, read from an index."""
+"""Training clips, read from an index."""
 
 from __future__ import annotations
 
@@ -23,30 +23,31 @@ from vodet.errors import DataError
 from vodet.stages import FrameResize
 from vodet.structures import Clip, FrameInfo
 
-# So many bad clips in a row are not a few bad files: the images are not there.
+# This many bad clips in a row mean that the images are missing, not that a few files are bad.
 MAX_SKIPPED_IN_A_ROW = 100
 
 
 class ClipDataset(Dataset[Clip]):
-    """Clips to train on; a `ClipDraw` gives the same clip wherever and whenever it is made.
+    """Training clips; a `ClipDraw` always gives the same clip, in any process and order.
 
-    With ``on_bad_frame=skip`` the next clip whose frames are good stands in for one with a bad
-    frame.
+    With ``on_bad_frame=skip``, a clip with a bad frame is replaced by the next clip without one.
 
     Args:
         index: The data set.
         images: Folder or fsspec URL of the images.
-        sampling: Which frames make a clip around a reference frame.
-        resize: Applied to frames before the transform.
-        transform: Augmentation; one draw for all frames of a clip.
-        clips_per_video: The most reference frames of a video, evenly spaced; None takes all.
-        require_complete_tubelets: Leave out clips in whose window tracks come or go: the next clip
-            stands in.
+        sampling: Selects the frames of a clip around a reference frame.
+        resize: Resizes frames before the transform.
+        transform: Augmentation, with the same random parameters for all frames of a clip.
+        clips_per_video: Maximum number of reference frames per video, evenly spaced; None takes
+            all.
+        require_complete_tubelets: Replace clips in whose window tracks start or end by the next
+            clip.
         on_bad_frame: ``raise`` or ``skip``.
-        seed: Decides, with the epoch, all that is drawn.
+        seed: Seed of all random choices, combined with the `ClipDraw`.
 
     Raises:
-        DataError: If no frame is annotated.
+        DataError: If no frame is annotated, or ``require_complete_tubelets`` is set but track ids
+            are missing.
     """
 
     def __init__(
@@ -67,14 +68,14 @@ class ClipDataset(Dataset[Clip]):
         self.transform = transform or ClipTransform()
         self.seed = seed
         rows = reference_frames(index.video_starts, index.is_annotated, clips_per_video)
-        self.references = rows.astype(np.int32)  # workers that are spawned get a copy
+        self.references = rows.astype(np.int32)  # small: spawned workers get a copy
         if not len(rows):
             msg = f"{index.source} has no annotated frame, so there is no clip to train on."
             raise DataError(msg)
         self.require_complete_tubelets = require_complete_tubelets
         if require_complete_tubelets and (unknown := _unknown_tracks(index)):
             msg = (
-                "data.require_complete_tubelets needs the id_track of every annotation, but "
+                "data.require_complete_tubelets needs the id_track of every annotation, except "
                 f"for still images; {unknown} of {index.num_boxes} in {index.source} have none."
             )
             raise DataError(msg)
@@ -86,11 +87,11 @@ class ClipDataset(Dataset[Clip]):
         """Return a clip.
 
         Args:
-            item: What to draw; the number of the clip alone stands for epoch 0.
+            item: The clip to draw; a plain number means epoch 0.
 
         Raises:
-            FrameError: If a frame is bad and such are not skipped.
-            DataError: If so many are bad that the images cannot be there.
+            FrameError: If a frame is bad and ``on_bad_frame`` is ``raise``.
+            DataError: If `MAX_SKIPPED_IN_A_ROW` consecutive clips are unusable.
         """
         draw = ClipDraw(0, item) if isinstance(item, int) else item
         for clip in range(draw.clip, draw.clip + MAX_SKIPPED_IN_A_ROW):
@@ -111,7 +112,7 @@ class ClipDataset(Dataset[Clip]):
         raise DataError(msg)
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return pairs of a clip and the class of an object in its reference frame, two ``[P]``."""
+        """Return clip and class of each object in a reference frame: two arrays ``[P]``."""
         index = self.reader.index
         lengths = np.diff(index.box_starts)[self.references]
         firsts = np.cumsum(lengths) - lengths
@@ -131,7 +132,7 @@ class ClipDataset(Dataset[Clip]):
         window = [clip[position] for position in layout.reference_window]
         if self.require_complete_tubelets and not self._is_complete(window):
             return None
-        # A frame that occurs several times, as at the borders, is read and transformed once.
+        # A frame that occurs several times, such as at a border, is read and transformed once.
         rows = sorted(set(clip))
         frames = [self.reader.read_or_record(row) for row in rows]
         good = [frame for frame in frames if frame is not None]
@@ -151,9 +152,11 @@ class ClipDataset(Dataset[Clip]):
         )
 
     def _info(self, info: FrameInfo, clip: list[int], number: int) -> FrameInfo:
-        """Where all frames have a loss, one that is repeated has it once: the last time."""
-        is_repeated = self.sampling.losses_on == "all" and clip[number] in clip[number + 1 :]
-        return replace(info, is_annotated=info.is_annotated and not is_repeated)
+        """Set ``has_loss``; with ``losses_on=all`` only the last occurrence of a frame has one."""
+        layout = self.sampling.layout
+        later = (clip[n] for n in layout.reference_frames if n > number)
+        is_repeated = self.sampling.losses_on == "all" and clip[number] in later
+        return replace(info, has_loss=not is_repeated)
 
     def _is_complete(self, window: list[int]) -> bool:
         index = self.reader.index
@@ -169,7 +172,7 @@ class ClipDataset(Dataset[Clip]):
 
 
 def _unknown_tracks(index: VideoIndex) -> int:
-    """Count the boxes without a track id; those of a video of one frame need none."""
+    """Count the boxes without a track id, except boxes in videos of one frame."""
     is_still = np.diff(index.video_starts) == 1
     lengths = np.diff(index.box_starts)
     needed = np.repeat(np.repeat(~is_still, np.diff(index.video_starts)), lengths)

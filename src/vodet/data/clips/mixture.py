@@ -1,4 +1,4 @@
-"""Several data sets to train on as one: which part of an epoch each has, and each class."""
+"""Trains on several data sets as one, with weights for data sets and classes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from vodet.structures import Clip
 
 
 class MixedClips(Dataset[Clip]):
-    """The clips of several data sets, numbered one set after the other.
+    """The concatenated clips of several data sets.
 
     Args:
-        parts: The sets, with the same labels; at least one.
+        parts: The data sets, at least one, with the same labels.
     """
 
     def __init__(self, parts: Sequence[ClipDataset]) -> None:
@@ -44,16 +44,16 @@ class MixedClips(Dataset[Clip]):
     def weights(
         self, shares: Sequence[float | int | None], balance_classes: bool = False
     ) -> Float64[np.ndarray, " clips"] | None:
-        """Return how often each clip is wanted, in proportion; None for all alike.
+        """Return the relative sampling frequency of each clip; None for uniform sampling.
 
         Args:
-            shares: The part of an epoch's clips that each set has, in proportion. None for all of
-                them leaves each as many as it has.
-            balance_classes: Whether classes are wanted alike, see `class_balance`: within each set
-                where there are shares, else over all.
+            shares: Relative share of each data set in an epoch. If all are None, each data set has
+                its own number of clips.
+            balance_classes: Whether to balance classes, see `class_balance`: within each data set
+                if there are shares, else over all.
 
         Raises:
-            ConfigError: If some sets have a share and others none, or one is no number above 0.
+            ConfigError: If only some data sets have a share, or a share is not a positive number.
         """
         known = [share for share in shares if share is not None]
         if known and not all(map(_is_share, shares)):
@@ -79,7 +79,7 @@ class MixedClips(Dataset[Clip]):
 
 
 def _is_share(share: float | int | None) -> bool:
-    """Say whether it is a number above 0; a config may hold anything."""
+    """Whether a value is a finite number above 0; a config may contain anything."""
     if isinstance(share, bool) or not isinstance(share, int | float):
         return False
     return 0 < share < math.inf
@@ -88,15 +88,15 @@ def _is_share(share: float | int | None) -> bool:
 def class_balance(
     clips: Int[np.ndarray, " P"], labels: Int[np.ndarray, " P"], num_clips: int
 ) -> Float64[np.ndarray, " clips"]:
-    """Return how often clips are wanted so that every class is wanted alike.
+    """Return sampling frequencies of clips that balance the classes.
 
-    As if a class were drawn, each as likely as any other, and then one of the clips that show it.
-    Clips without an object keep the share that they have.
+    They correspond to drawing a class uniformly, then a clip uniformly among the clips that show
+    the class. The total share of clips without objects is unchanged.
 
     Args:
-        clips: A clip that shows an object in its reference frame.
-        labels: The class of the object.
-        num_clips: Number of clips; weights are for 0, 1, 2, ...
+        clips: Clip of each object in a reference frame.
+        labels: Class of each object.
+        num_clips: Number of clips.
     """
     shown, classes = np.unique(np.stack([clips, labels]), axis=1)
     counts = np.bincount(classes)
@@ -109,22 +109,22 @@ def class_balance(
 def draw_clips(
     weights: Float64[np.ndarray, " clips"], offset: float
 ) -> tuple[Int64[np.ndarray, " clips"], Int64[np.ndarray, " clips"]]:
-    """Draw as many clips as there are, in proportion to weights, by systematic sampling.
+    """Draw ``len(weights)`` clips in proportion to their weights, by systematic sampling.
 
-    Each clip is drawn as often as expected, up to rounding: no clip that is expected 1.3 times is
-    drawn less than once or more than twice.
+    Each clip is drawn as often as expected, up to rounding: a clip with an expected count of 1.3 is
+    drawn once or twice.
 
     Args:
-        weights: Not negative, some above 0.
-        offset: From 0 to below 1; decides which expectations are rounded up.
+        weights: Non-negative weights, at least one above 0.
+        offset: Random number in ``[0, 1)`` that decides which expected counts are rounded up.
 
     Returns:
-        The clips drawn, ascending, and how often each has been drawn before.
+        The drawn clips, ascending, and how often each was already drawn.
     """
     number = len(weights)
     ends = np.cumsum(weights)
     ends *= number / ends[-1]
-    ends[-1] = number  # whatever rounding has made of it
+    ends[-1] = number  # exact despite rounding
     counts = np.diff(np.append(0, np.floor(ends + offset).astype(np.int64)))
     firsts = np.cumsum(counts) - counts
     return np.repeat(np.arange(number), counts), np.arange(number) - np.repeat(firsts, counts)

@@ -1,7 +1,7 @@
-"""Which clips and videos each process of a distributed run gets.
+"""Divides clips and videos among the processes of a distributed run.
 
-The samplers ask for the process when they are iterated, not when they are made: a loader that was
-made before the trainer started its processes serves each of them.
+The samplers determine the process when they are iterated, not when they are created, so a loader
+can be created before the trainer starts its processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vodet.errors import DataError
 
 
 def process_of(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
-    """Return rank and number of processes as given, else as torch.distributed knows them."""
+    """Return rank and number of processes as given, else from torch.distributed."""
     if rank is not None and world_size is not None:
         return rank, world_size
     if distributed.is_available() and distributed.is_initialized():
@@ -28,19 +28,20 @@ def process_of(rank: int | None = None, world_size: int | None = None) -> tuple[
 
 
 class ClipSampler(Sampler[ClipDraw]):
-    """Shuffled clips, the same number of different draws for each process.
+    """Shuffled clips, with the same number of distinct draws for each process.
 
-    Where the clips do not divide among the processes, the rest of fewer than ``world_size`` is
-    left out of the epoch; each epoch leaves out others. Items carry the epoch: so workers know it,
-    also those that live on from one to the next.
+    If the number of clips is not a multiple of ``world_size``, the remaining clips are left out of
+    the epoch, different ones in each epoch. Items include the epoch, so that persistent workers
+    know it.
 
     Args:
         num_clips: Number of clips of the data set, and of an epoch.
-        weights: How often each clip is wanted, in proportion (see `draw_clips`); None draws each
+        weights: Relative sampling frequency of each clip (see `draw_clips`); None draws each clip
             once.
-        rank: Number of the process; None, as ``world_size``, means the one that iterates.
+        rank: Rank of the process. If it or ``world_size`` is None, both are taken from the
+            iterating process.
         world_size: Number of processes.
-        seed: Decides, with the epoch, the order.
+        seed: Seed of the order, combined with the epoch.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ClipSampler(Sampler[ClipDraw]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning does before each, also when it resumes."""
+        """Set the epoch; Lightning calls this before each epoch, also after resuming."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -91,17 +92,18 @@ class ClipSampler(Sampler[ClipDraw]):
 
 
 def deal_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
-    """Deal videos to processes, whole, so that these get about equally many frames.
+    """Distribute whole videos among processes with about equal numbers of frames.
 
-    The longest video left goes to the process with the fewest frames so far: no process gets more
-    than 4/3 of the least possible maximum (R. L. Graham, 1969).
+    The longest remaining video goes to the process with the fewest frames so far, so no process
+    gets more than 4/3 of the smallest possible maximum (R. L. Graham, 1969).
 
     Args:
         lengths: Number of frames of each video.
         world_size: Number of processes.
 
     Returns:
-        Positions of the videos of each process, ascending; none for a process too many.
+        Ascending indices of the videos of each process; empty if there are more processes than
+        videos.
     """
     hands: list[list[int]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
@@ -113,11 +115,12 @@ def deal_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
 
 
 class WholeVideoSampler(Sampler[int]):
-    """Chunks of the videos of one process, in order; -1 alone where it has no video.
+    """Chunks of the videos of one process, in order; only -1 if it has no video.
 
     Args:
         dataset: The videos.
-        rank: Number of the process; None, as ``world_size``, means the one that iterates.
+        rank: Rank of the process. If it or ``world_size`` is None, both are taken from the
+            iterating process.
         world_size: Number of processes.
 
     Example:
@@ -140,7 +143,7 @@ class WholeVideoSampler(Sampler[int]):
 
     @property
     def chunks(self) -> list[int]:
-        """Numbers of the chunks of the process."""
+        """Indices of the chunks of the process."""
         rank, world_size = process_of(self.rank, self.world_size)
         videos = deal_videos(self.dataset.video_lengths, world_size)[rank]
         own = [chunk for video in videos for chunk in self.dataset.chunks_of_video[video]]

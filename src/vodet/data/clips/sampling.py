@@ -1,8 +1,8 @@
-"""Which frames make a clip: pure functions of numbers.
+"""Selects the frames of a clip: pure functions of frame positions.
 
-Positions count the frames of one video in their order, from 0; a still image is a video of one
-frame. Whatever is drawn comes from a generator of ``clip_generator``, so that a clip depends on
-the seed and its `ClipDraw` alone, and not on who makes it or what was made before.
+Positions count the frames of one video in order, from 0; a still image is a video of one frame. All
+random choices use a generator from `clip_generator`, so a clip depends only on the seed and its
+`ClipDraw`, not on the worker that builds it or on earlier clips.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOSSES_ON = ("reference", "all")
 
 
 class ClipDraw(NamedTuple):
-    """A clip of an epoch: its number, and how often it has been drawn in the epoch before."""
+    """A clip of an epoch: its number, and how often it was already drawn in this epoch."""
 
     epoch: int
     clip: int
@@ -30,17 +30,17 @@ class ClipDraw(NamedTuple):
 
 
 def clip_generator(seed: int, draw: ClipDraw) -> np.random.Generator:
-    """Return the source of everything that is drawn for one clip in one epoch."""
+    """Return the random generator for one draw of a clip in one epoch."""
     return np.random.default_rng([seed, *draw])
 
 
 @dataclass(frozen=True)
 class TemporalDropout:
-    """Random choice of support frames, for training: every clip has the same length.
+    """Random subset of the support frames, of fixed size, for training.
 
     Args:
-        past: How many support frames before the reference frame are kept.
-        future: How many after it.
+        past: Number of support frames kept before the reference frame.
+        future: Number of support frames kept after the reference frame.
 
     Raises:
         ConfigError: If a number is negative.
@@ -55,10 +55,10 @@ class TemporalDropout:
             raise ConfigError(msg)
 
     def check(self, window: Window) -> None:
-        """Make sure that a window has the frames to choose from.
+        """Check that a window has enough support frames.
 
         Raises:
-            ConfigError: If it has fewer support frames on one side than are to be kept.
+            ConfigError: If the window has fewer support frames on one side than should be kept.
         """
         if self.past > window.past or self.future > window.future:
             msg = f"{self} asks for more support frames than there are in {window}."
@@ -79,16 +79,16 @@ class TemporalDropout:
 
 @dataclass(frozen=True)
 class History:
-    """Further windows that a training clip brings along, for stages that remember.
+    """Additional windows of a training clip, from which stages compute their states.
 
     Args:
-        windows: How many.
-        policy: ``previous``: the windows just before that of the clip, frame by frame, for
+        windows: Number of history windows.
+        policy: ``previous``: the windows of the frames just before the reference frame, for
             recurrent states; ``anywhere``: windows elsewhere in the video that share no frame with
-            that of the clip, for long-term attention.
+            the clip's own window, for long-term attention.
 
     Raises:
-        ConfigError: If the number is negative or the policy is unknown.
+        ConfigError: If ``windows`` is negative or ``policy`` is unknown.
     """
 
     windows: int = 0
@@ -108,15 +108,15 @@ NO_HISTORY = History()
 
 @dataclass(frozen=True)
 class ClipSampling:
-    """Which frames of a video make a training clip around a reference frame.
+    """Selects the frames of a training clip around a reference frame.
 
     Args:
         window: The frames that the detector sees around a reference frame.
-        history: Further windows of the same video.
-        temporal_dropout: Random choice of support frames in each window; None keeps all.
-        losses_on: ``reference``: each clip is trained on its reference frame; ``all``: on each of
-            the frames of its window, and of a history of previous windows, once. The clip then
-            counts as a short video: windows repeat the frames at its borders.
+        history: Additional windows of the same video.
+        temporal_dropout: Random subset of support frames in each window; None keeps all.
+        losses_on: ``reference``: only the reference frame of a clip has a loss; ``all``: each frame
+            of its window, and of a history of previous windows, has a loss once. The clip is then
+            treated as a short video: windows repeat the frames at its borders.
 
     Raises:
         ConfigError: If ``losses_on`` is unknown, or the temporal dropout does not fit the window or
@@ -146,41 +146,28 @@ class ClipSampling:
     def _is_recurrent(self) -> bool:
         return self.history.windows > 0 and self.history.policy == "previous"
 
-    @property
-    def _previous_offsets(self) -> list[int]:
-        """Frames of the window and of the previous ones, as distances from the reference frame."""
-        references = range(-self.history.windows, 1)
-        return sorted({start + offset for start in references for offset in self.window.offsets})
-
     @cached_property
     def layout(self) -> ClipLayout:
-        """Which of the frames of a clip make which windows."""
-        if self._is_recurrent:
-            return self._recurrent_layout()
-        dropout, window = self.temporal_dropout, self.window
-        past, future = (dropout or window).past, (dropout or window).future
-        length = past + 1 + future
-        references = range(length) if self.losses_on == "all" else [past]
-        steps = range(-past, future + 1)
-        windows = [tuple(clamped(frame, steps, length)) for frame in references]
-        starts = [length * number for number in range(1, self.history.windows + 1)]
-        history = tuple(tuple(range(start, start + length)) for start in starts)
-        return ClipLayout(tuple(windows), past, reference_frame=past, history=history)
-
-    def _recurrent_layout(self) -> ClipLayout:
-        frames = np.array(self._previous_offsets)
-
-        def window_of(reference: int) -> tuple[int, ...]:
-            wanted = reference + np.array(self.window.offsets)
-            nearest = np.abs(frames - wanted[:, None]).argmin(axis=1)
-            return tuple(nearest.tolist())
-
-        now, place = int(np.flatnonzero(frames == 0)[0]), self.window.reference
-        if self.losses_on == "all":
-            windows = tuple(window_of(int(frame)) for frame in frames)
-            return ClipLayout(windows, place, reference_frame=now)
-        history = tuple(map(window_of, range(-self.history.windows, 0)))
-        return ClipLayout((window_of(0),), place, reference_frame=now, history=history)
+        """Which frames of a clip form which windows."""
+        kept, is_recurrent = self.temporal_dropout or self.window, self._is_recurrent
+        window = self.window if is_recurrent else Window(kept.past, kept.future)
+        earlier = self.history.windows if is_recurrent else 0
+        reference = earlier + window.lookback
+        length = reference + 1 + window.lookahead
+        trained = range(length) if self.losses_on == "all" else [reference]
+        if is_recurrent:
+            before = [n for n in range(reference - earlier, reference) if n not in trained]
+            history = [window.positions(number, length) for number in before]
+        else:
+            starts = range(length, length * (self.history.windows + 1), length)
+            history = [list(range(start, start + length)) for start in starts]
+        windows = [window.positions(number, length) for number in trained]
+        return ClipLayout(
+            tuple(map(tuple, windows)),
+            window.past,
+            reference_frame=reference,
+            history=tuple(map(tuple, history)),
+        )
 
     def draw(self, reference: int, length: int, generator: np.random.Generator) -> list[int]:
         """Return the positions of the frames of a clip, in the order of `layout`.
@@ -188,10 +175,11 @@ class ClipSampling:
         Args:
             reference: Position of the reference frame in its video.
             length: Number of frames of the video.
-            generator: Source of what is drawn.
+            generator: Random generator of the clip.
         """
         if self._is_recurrent:
-            return clamped(reference, self._previous_offsets, length)
+            first = -(self.history.windows + self.window.lookback)
+            return clamped(reference, range(first, self.window.lookahead + 1), length)
         references = [reference]
         if self.history.windows:
             references += references_elsewhere(
@@ -208,10 +196,11 @@ class ClipSampling:
 def references_elsewhere(
     count: int, reference: int, length: int, window: Window, generator: np.random.Generator
 ) -> list[int]:
-    """Draw reference frames of further windows of the same video, in order.
+    """Draw reference frames of additional windows of the same video, in temporal order.
 
-    Their windows share no frame with that of ``reference``. A video too short for that gives any
-    of its frames, and one with fewer frames than ``count`` gives some of them repeatedly.
+    Their windows share no frame with the window of ``reference``. If the video is too short, any of
+    its frames can be drawn; if there are fewer frames to choose from than ``count``, frames can be
+    drawn repeatedly.
     """
     positions = np.arange(length)
     reach = window.lookback + window.lookahead
@@ -224,7 +213,7 @@ def references_elsewhere(
 def evenly_spaced(
     positions: Int[np.ndarray, " n"], count: int | None
 ) -> Int[np.ndarray, " chosen"]:
-    """Choose the middles of ``count`` equal parts; all where there are no more than that."""
+    """Choose the middles of ``count`` equal parts; all if there are at most ``count``."""
     if count is None or count >= len(positions):
         return positions
     return positions[((np.arange(count) + 0.5) * len(positions) / count).astype(np.int64)]
@@ -235,12 +224,12 @@ def reference_frames(
     is_annotated: Bool[np.ndarray, " frames"],
     clips_per_video: int | None = None,
 ) -> Int[np.ndarray, " clips"]:
-    """Return the rows of the frames to train on: annotated ones, evenly spaced in each video.
+    """Return the rows of the reference frames: annotated frames, evenly spaced in each video.
 
     Args:
-        video_starts: Where the frames of each video start, and where the last one ends.
-        is_annotated: Whether the objects of each frame are known.
-        clips_per_video: The most frames of one video; None takes all.
+        video_starts: First row of each video, then the total number of frames.
+        is_annotated: Whether each frame is annotated.
+        clips_per_video: Maximum number of frames per video; None takes all.
     """
     if clips_per_video is None:
         return np.flatnonzero(is_annotated)

@@ -1,4 +1,4 @@
-"""Chunks of whole videos to evaluate on, read from an index."""
+"""Chunks of whole videos for evaluation, read from an index."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ NO_VIDEO = -1
 class VideoChunkDataset(Dataset[VideoChunk]):
     """Whole videos in chunks of consecutive frames, for evaluation; item -1 is an empty chunk.
 
-    With ``on_bad_frame=skip`` the last good frame of the video stands in for a bad one (black,
-    where there is none), so that the stream keeps its time. Such a frame counts as not annotated
-    in its ``FrameInfo``: what is detected in it is not evaluated, and its objects are missed.
+    With ``on_bad_frame=skip``, a bad frame is replaced by the last good frame of the video, or by a
+    black frame if there is none, so that frame timing is preserved. Its ``FrameInfo`` marks it as
+    not annotated: its detections are not evaluated, and its objects count as missed.
 
     Args:
         index: The data set.
         images: Folder or fsspec URL of the images.
-        resize: How frames are brought to the size at which they are evaluated.
-        chunk_size: The most frames of a chunk.
+        resize: Resizes frames to the evaluation size.
+        chunk_size: Maximum number of frames per chunk.
         on_bad_frame: ``raise`` or ``skip``.
     """
 
@@ -55,7 +55,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
 
     @property
     def ground_truth(self) -> GroundTruth:
-        """The annotations of the annotated frames: what detections are measured against."""
+        """The annotations of the annotated frames, for the evaluation."""
         return self.reader.index.ground_truth()
 
     def __len__(self) -> int:
@@ -65,8 +65,8 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         """Return a chunk.
 
         Raises:
-            FrameError: If a frame is bad and such are not skipped, or if the frames of the video
-                differ in size after resizing.
+            FrameError: If a frame is bad and ``on_bad_frame`` is ``raise``, or if the frames of the
+                chunk differ in size after resizing.
         """
         if chunk == NO_VIDEO:
             return VideoChunk(torch.zeros(0, 3, 1, 1, dtype=torch.uint8), (), True, True)
@@ -83,7 +83,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         if len({frame.shape for frame in frames}) > 1:
             msg = (
                 f"Video {infos[0].video!r}: frames must have one size, found several: "
-                f"{sorted({info.original_size for info in infos})}. A letterbox makes them one."
+                f"{sorted({info.original_size for info in infos})}. A letterbox makes them equal."
             )
             raise FrameError(msg)
         return VideoChunk(
@@ -98,7 +98,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         self.reader.report_bad_frames()
 
     def _stand_in(self, earlier: range) -> np.ndarray:
-        """Return the last good one of some frames, or a black one."""
+        """Return the last good frame of ``earlier``, or a black frame."""
         for row in reversed(earlier):
             frame = self.reader.read_or_record(row)
             if frame is not None:
