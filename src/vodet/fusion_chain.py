@@ -100,7 +100,7 @@ class FusionChain(CandidateFusion):
     ) -> State:
         """Let each fusion compute its state from the history after the fusions before it."""
         recalled: dict[str, Tensor] = {}
-        past = history
+        past, (*_, last) = history, (None, *self._members().values())
         for name, fusion in self._members().items():
             initial = of_stage(name, state)
             inputs = [
@@ -108,6 +108,7 @@ class FusionChain(CandidateFusion):
                 for candidates, original in zip(past, history, strict=True)
             ]
             recalled |= prefixed(name, fusion.recall(initial, inputs, targets, now))
-            with torch.no_grad():
-                past = [fusion(candidates, initial)[0] for candidates in inputs]
+            if fusion is not last:  # no fusion uses the output of the last one
+                with torch.no_grad():
+                    past = [fusion(candidates, initial)[0] for candidates in inputs]
         return recalled
