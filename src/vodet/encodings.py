@@ -287,10 +287,6 @@ class Candidates:
         """Return the candidates of the reference frames with new features ``[B, N, C, s, s]``."""
         return replace(self.current, features=(features,))
 
-    def seen_by(self, stage: str) -> Candidates:
-        """Return the same candidates with only the extras of one fusion, without its prefix."""
-        return replace(self, extras=of_stage(stage, self.extras))
-
 
 @dataclass(frozen=True)
 class Memory:
