@@ -277,6 +277,25 @@ def test_the_state_of_a_clip_is_that_after_its_history() -> None:
     assert keep.grad != 0
 
 
+def test_a_history_is_encoded_with_gradients_only_for_a_map_fusion_that_remembers() -> None:
+    layout = ClipLayout(((2,),), reference=0, reference_frame=2, history=((0,), (1,)))
+    found = {}
+    for fusion, head_remembers in ((Decaying, False), (NoFusion, True), (NoFusion, False)):
+        detector = tiny_detector(fusion, Window())
+        detector.train()
+        detector.head.remembers = head_remembers
+        calls = found[fusion.__name__, head_remembers] = []
+        detector.backbone.register_forward_pre_hook(
+            lambda _, args, calls=calls: calls.append((len(args[0]), torch.is_grad_enabled()))
+        )
+        detector.losses(clips_of(layout))
+    assert found == {
+        ("Decaying", False): [(6, True)],
+        ("NoFusion", True): [(2, True), (4, False)],
+        ("NoFusion", False): [(2, True)],
+    }
+
+
 def test_a_detector_that_remembers_needs_a_history_to_train() -> None:
     detector = tiny_detector(Decaying, Window())
     with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows, .* 7 with"):

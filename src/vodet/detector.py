@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from jaxtyping import Int, UInt8
@@ -175,22 +177,28 @@ class VideoDetector(nn.Module):
 
         Each clip is treated as the start of a video, with the initial memory.
         """
-        frames = self._encode_clips(batch)
-        windows = _windows(frames, batch, [batch.layout.reference_window])
-        predictions, _ = self.step(windows, self.begin(len(windows), frames))
+        window = batch.layout.reference_window
+        clips = self._encode_clips(batch, [window])
+        windows = clips.windows([window])
+        predictions, _ = self.step(windows, self.begin(len(windows), clips.frames))
         sizes = [(info.size, info.original_size) for info in batch.reference_infos]
         return self.decode(predictions, sizes)
 
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Return the named loss terms of a batch of clips; their sum is the training loss.
 
+        A map fusion with a memory gets gradients through the history, and so does the encoder.
+        Otherwise the history is encoded and fused without gradients.
+
         Raises:
             ConfigError: If a stage has a memory but the clips have no history.
         """
-        frames = self._encode_clips(batch)
-        memory = self._recall(frames, batch)
+        layout = batch.layout
+        history = layout.history if self.fusion.remembers else ()
+        clips = self._encode_clips(batch, [*layout.windows, *history])
+        memory = self._recall(clips)
         terms, counts = [], []
-        for windows, targets in self._trained(frames, batch):
+        for windows, targets in self._trained(clips):
             fused, fusion_state = self._fuse(windows, memory)
             losses, head_state = self.head.losses(
                 fused.seen_by("head"), targets, memory.states["head"]
@@ -204,27 +212,26 @@ class VideoDetector(nn.Module):
             for name in terms[0]
         }
 
-    def _encode_clips(self, batch: ClipBatch) -> EncodedFrames:
-        """Encode all frames of all clips in one call."""
-        sizes = [info.size for infos in batch.infos for info in infos]
-        return self.encode(
-            batch.frames.flatten(0, 1), torch.tensor(sizes, device=batch.frames.device)
-        )
+    def _encode_clips(self, batch: ClipBatch, windows: Sequence[Sequence[int]]) -> _EncodedClips:
+        """Encode the frames of these windows of all clips in one call."""
+        positions = sorted(set(chain.from_iterable(windows)))
+        sizes = [infos[position].size for infos in batch.infos for position in positions]
+        pixels = batch.frames[:, positions].flatten(0, 1)
+        frames = self.encode(pixels, torch.tensor(sizes, device=pixels.device))
+        return _EncodedClips(batch, positions, frames)
 
-    def _trained(
-        self, frames: EncodedFrames, batch: ClipBatch
-    ) -> Iterator[tuple[WindowBatch, Targets]]:
+    def _trained(self, clips: _EncodedClips) -> Iterator[tuple[WindowBatch, Targets]]:
         """Yield the windows to train on: one at a time if a stage has a memory, else together."""
-        windows = batch.layout.windows
+        windows = clips.batch.layout.windows
         for some in [[window] for window in windows] if self.remembers else [windows]:
-            yield _windows(frames, batch, some), _trained_targets(batch, some)
+            yield clips.windows(some), _trained_targets(clips.batch, some)
 
-    def _recall(self, frames: EncodedFrames, batch: ClipBatch) -> Memory:
+    def _recall(self, clips: _EncodedClips) -> Memory:
         """Compute the memory to train clips with from their histories."""
-        memory = self.begin(len(batch.frames), frames)
+        memory = self.begin(len(clips.batch.frames), clips.frames)
         if not self.remembers:
             return memory
-        layout = batch.layout
+        batch, layout = clips.batch, clips.batch.layout
         if len(layout.windows) + len(layout.history) == 1:
             msg = (
                 "A part of this detector remembers earlier frames, so it trains on clips with a "
@@ -232,26 +239,41 @@ class VideoDetector(nn.Module):
                 "to 7 with data.history.policy=previous for a recurrent fusion."
             )
             raise ConfigError(msg)
-        states, history, targets = dict(memory.states), [], []
-        for window in layout.history:
-            windows = _windows(frames, batch, [window])
-            fused, states["fusion"] = self._fuse(windows, Memory(states))
-            if self.head.remembers:
+        states, history = dict(memory.states), []
+        # Without gradients, a frozen head would encode frames for evaluation.
+        with torch.set_grad_enabled(self.fusion.remembers or not self.head.training):
+            if layout.history and not self.fusion.remembers:
+                clips = self._encode_clips(batch, layout.history)
+            for window in layout.history:
+                fused, states["fusion"] = self._fuse(clips.windows([window]), Memory(states))
                 history.append(fused.seen_by("head"))
-                targets.append(_targets(batch, [window]))
+        targets = [_targets(batch, [window]) for window in layout.history]
         now = _targets(batch, [layout.reference_window])
         states["head"] = self.head.recall(states["head"], history, targets, now)
         return Memory(states)
 
 
-def _windows(
-    frames: EncodedFrames, batch: ClipBatch, windows: Sequence[Sequence[int]]
-) -> WindowBatch:
-    """Return the given windows of each clip, ordered by window, then by clip."""
-    clips, length = batch.frames.shape[:2]
-    rows = torch.tensor([[clip * length + n for n in w] for w in windows for clip in range(clips)])
-    index = rows.to(batch.frames.device, non_blocking=True)
-    return WindowBatch.of(frames, index, batch.layout.reference)
+@dataclass(frozen=True)
+class _EncodedClips:
+    """Encoded frames at some positions of clips, ordered by clip, then by position."""
+
+    batch: ClipBatch
+    positions: list[int]
+    frames: EncodedFrames
+
+    def windows(self, windows: Sequence[Sequence[int]]) -> WindowBatch:
+        """Return the given windows of each clip, ordered by window, then by clip."""
+        length = len(self.positions)
+        place = {position: number for number, position in enumerate(self.positions)}
+        rows = torch.tensor(
+            [
+                [clip * length + place[position] for position in window]
+                for window in windows
+                for clip in range(len(self.batch.frames))
+            ]
+        )
+        index = rows.to(self.batch.frames.device, non_blocking=True)
+        return WindowBatch.of(self.frames, index, self.batch.layout.reference)
 
 
 def _targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:
