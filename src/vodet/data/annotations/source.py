@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -48,11 +48,11 @@ def read_source(source: Source, name: str) -> VideoIndex:
         "data sets. `vodet-data generate` makes a data set; `vodet-data check FILE` says whether "
         "a file of your own, converted to ST-COCO, is right."
     )
-    if not Path(source.annotations).is_file():
+    if not os.path.lexists(source.annotations):
         msg = f"data.{name}.annotations: no such file: {source.annotations}. {advice}"
         raise DataError(msg)
     # Of a URL the first frame will tell.
-    if "://" not in source.images and not Path(source.images).is_dir():
+    if "://" not in source.images and not os.path.isdir(source.images):  # noqa: PTH112  never raises
         msg = f"data.{name}.images: no such folder: {source.images}. {advice}"
         raise DataError(msg)
     return read_st_coco(source.annotations)

@@ -6,8 +6,6 @@ the functions that turn a table into columns.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +13,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import numpy as np
 from jaxtyping import Float32, Int, Int64
 
@@ -31,7 +28,7 @@ from vodet.data.annotations.st_coco_tables import (
     TypedFile,
     VideoEntry,
 )
-from vodet.errors import DataError
+from vodet.json_files import UNDECODABLE, read_json
 
 MAX_CLASSES = int(np.iinfo(np.int16).max)  # the index keeps labels in 16 bits
 
@@ -51,35 +48,12 @@ def read_st_coco(path: str | Path) -> VideoIndex:
             kind the number and the first ten, with entry, field, what was expected and found.
     """
     source = Path(path)
-    data = _read_bytes(source)
+    data = read_json(source, "an ST-COCO file (.json or .json.gz)")
     try:
         return _build(TypedFile(data), Faults(source))
-    except msgspec.DecodeError:
-        return _build_from_faulty(data, source)
-
-
-def _build_from_faulty(data: bytes, source: Path) -> VideoIndex:
-    faults = Faults(source)
-    try:
+    except UNDECODABLE:
+        faults = Faults(source)
         return _build(FaultyFile(data, faults), faults)
-    except UnicodeEncodeError as error:  # half a character, written as an escape
-        msg = f"{source} is not valid JSON: in {error.object!r}, {error}."
-    raise DataError(msg)
-
-
-def _read_bytes(source: Path) -> bytes:
-    try:
-        data = source.read_bytes()
-        return gzip.decompress(data) if source.suffix == ".gz" else data
-    except FileNotFoundError:
-        folder = "exists" if source.parent.is_dir() else "does not exist either"
-        msg = (
-            f"Looked for an ST-COCO file (.json or .json.gz) at {source.absolute()}, found none; "
-            f"its folder {folder}."
-        )
-    except (OSError, EOFError, zlib.error) as error:
-        msg = f"Cannot read {source}: {error}. Expected an ST-COCO file, .json or .json.gz."
-    raise DataError(msg)
 
 
 def _build(file: TypedFile | FaultyFile, faults: Faults) -> VideoIndex:

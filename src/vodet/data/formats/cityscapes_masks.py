@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from vodet.data.formats.masks import connected_regions, read_ids, regions_of_ids
 from vodet.data.formats.records import Box
 from vodet.errors import DataError
+from vodet.json_files import decode_json, read_json
 
 # Id, name and group of the classes with instances, as far as they are evaluated.
 CLASSES = {
@@ -118,9 +119,10 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
 
 
 def _read_polygons(path: Path) -> _Polygons:
+    data = read_json(path, "polygons of Cityscapes")
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Polygons)
-    except (OSError, msgspec.DecodeError) as error:
+        document = decode_json(data, _Polygons, path)
+    except msgspec.ValidationError as error:
         msg = f"{path}: not polygons of Cityscapes: {error}."
         raise DataError(msg) from error
     for place, shape in enumerate(document.objects):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
-from vodet.data.annotations.st_coco_tables import Area, Extent, Flag, Id, leaves_root
+from vodet.data.annotations.st_coco_tables import Area, Extent, Flag, Id, expected_path
 from vodet.data.formats.folders import image_size
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.tables import raise_faults
 from vodet.errors import ConfigError, DataError
+from vodet.json_files import decode_json, read_json, shown
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -98,13 +100,12 @@ def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _read(source: Path, kind: type[Document]) -> Document:
+    data = read_json(source, "a COCO detection file (.json or .json.gz)")
     try:
-        return msgspec.json.decode(source.read_bytes(), type=kind)
-    except FileNotFoundError:
-        msg = f"Expected a COCO file at {source}, found none."
-    except (OSError, msgspec.DecodeError) as error:
+        return decode_json(data, kind, source)
+    except msgspec.ValidationError as error:
         msg = f"{source}: not a COCO detection file: {error}."
-    raise DataError(msg)
+        raise DataError(msg) from error
 
 
 def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
@@ -118,10 +119,13 @@ def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
         *_repeated("categories.name", [category.name for category in categories]),
     ]
     for place, image in enumerate(images):
-        if leaves_root(image.file_name):
-            found = f"found {image.file_name!r}"
-            faults.append(f"images[{place}].file_name: expected a path below the root, {found}")
+        if expected := expected_path(image.file_name):
+            found = shown(image.file_name)
+            faults.append(f"images[{place}].file_name: expected {expected}, found {found}")
     for place, annotation in enumerate(document.annotations):
+        if not all(map(math.isfinite, annotation.bbox)):
+            bbox = list(annotation.bbox)
+            faults.append(f"annotations[{place}].bbox: expected finite numbers, found {bbox}")
         for field, value, known in (
             ("image_id", annotation.image_id, ids),
             ("category_id", annotation.category_id, labels),
@@ -138,7 +142,7 @@ def _repeated(field: str, values: list[Value]) -> Iterator[str]:
     seen: set[Value] = set()
     for value in values:
         if value in seen:
-            yield f"{field}: expected no repetition, found {value!r} twice"
+            yield f"{field}: expected no repetition, found {shown(value)} twice"
         seen.add(value)
 
 

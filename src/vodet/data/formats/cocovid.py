@@ -9,7 +9,14 @@ from typing import Any
 from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
-from vodet.data.formats.writer import DECIMALS, JsonTable, Summary, check_target, encode
+from vodet.data.formats.writer import (
+    DECIMALS,
+    FIRST_ANNOTATION,
+    JsonTable,
+    Summary,
+    check_target,
+    encode,
+)
 from vodet.files import replacing
 
 
@@ -66,7 +73,7 @@ def write_cocovid(
     with replacing(target) as partial, partial.open("wb") as file:
         for place, (name, entries) in enumerate(tables.items()):
             file.write((b",\n" if place else b"{") + encode(name) + b": [")
-            table = JsonTable(file)
+            table = JsonTable(file, FIRST_ANNOTATION if name == "annotations" else 0)
             for entry in entries:
                 table.append(entry)
             file.write(b"]")

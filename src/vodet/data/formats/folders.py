@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vodet.errors import ConfigError, DataError, FrameError
+from vodet.files import open_file
 
 SHOWN_NAMES = 10
 
@@ -134,22 +135,35 @@ def _is_range(first: str, last: str) -> bool:
     return first.isdecimal() and last.isdecimal() and int(first) <= int(last)
 
 
-def numbered_images(folder: Path, pattern: str, frames: range | None = None) -> dict[int, Path]:
+def numbered_images(
+    folder: Path, pattern: str, frames: range | None = None, first: int = 0
+) -> dict[int, Path]:
     r"""Return the images of a folder by number, in ascending order.
 
     Args:
         folder: The folder.
         pattern: What names match, with the number as its group: ``(\d{6})\.png``.
         frames: The numbers that are wanted; all by default.
+        first: The number of the first frame. Images that are numbered from 0 are counted from it.
 
     Raises:
-        DataError: If the folder or a wanted image is missing, or there is none.
+        DataError: If the folder or a wanted image is missing, there is no image, or two have the
+            same number.
     """
     if not folder.is_dir():
         msg = f"Expected a folder of images at {folder}, found none."
         raise DataError(msg)
-    matches = (re.fullmatch(pattern, entry.name) for entry in os.scandir(folder))
-    images = {int(match[1]): folder / match[0] for match in matches if match}
+    images: dict[int, Path] = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  no path of most of them is needed
+        if match := re.fullmatch(pattern, name):
+            number = int(match[1])
+            if number in images:
+                found = f"{images[number].name} and {name}"
+                msg = f"Expected one image for each number in {folder}, found {found}."
+                raise DataError(msg)
+            images[number] = folder / name
+    if 0 in images:
+        images = {number + first: image for number, image in images.items()}
     if frames is not None:
         if missing := [number for number in frames if number not in images]:
             found = f"{len(missing)} are missing: {listed(map(str, missing))}"
@@ -163,28 +177,37 @@ def numbered_images(folder: Path, pattern: str, frames: range | None = None) -> 
 
 
 def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return ``(height, width)`` of an image, of which only the beginning is read.
+    """Return ``(height, width)`` of an image as displayed, of which only the beginning is read.
 
     Args:
         path: The image.
-        expected: Its size as the annotations say.
+        expected: Its size as the annotations say. That of the picture as it is stored will do too:
+            whether EXIF orientations are applied is decided where images are read.
 
     Raises:
         FrameError: If it is missing, is none, or of another size.
     """
     try:
-        with Image.open(path) as image:
-            size = (image.height, image.width)
-    except (OSError, Image.DecompressionBombError) as error:
+        stored, upright = _read_sizes(path)
+    except Exception as error:  # Pillow has errors of many kinds for what is no image
         msg = f"Expected an image at {path}; cannot read it: {error}."
         raise FrameError(msg) from error
-    if expected is not None and size != expected:
+    if expected is not None and expected not in (stored, upright):
         msg = (
             f"{path}: expected {expected[0]} x {expected[1]} (height x width) as annotated, found "
-            f"{size[0]} x {size[1]}. Use the original images: boxes do not fit others."
+            f"{upright[0]} x {upright[1]}. Use the original images: boxes do not fit others."
         )
         raise FrameError(msg)
-    return size
+    return upright if expected is None else expected
+
+
+def _read_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    with open_file(path) as file, Image.open(file) as image:
+        stored = (image.height, image.width)
+        # Where none is in front of the pixels, Pillow would decode them to look behind.
+        exif = image.getexif() if "exif" in image.info else {}
+        is_turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return stored, stored[::-1] if is_turned else stored
 
 
 def relative(path: Path, root: Path) -> str:

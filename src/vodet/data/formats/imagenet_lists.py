@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vodet.data.formats.tables import raise_faults
 from vodet.errors import DataError
+from vodet.files import read_file
 
 
 @dataclass
@@ -56,7 +57,7 @@ def read_list(path: Path, split: str) -> Selection:
 
 def _read_lines(path: Path) -> dict[int, list[str]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_file(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"--list: cannot read {path}: {error}."
         raise DataError(msg) from error

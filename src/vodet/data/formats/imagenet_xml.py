@@ -17,6 +17,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from vodet.errors import DataError
+from vodet.files import read_file
 
 CHUNK = 128  # files: some 10 ms of work, beside which sending them to a process is little
 FEW = 64 * CHUNK  # files: a second of work, about as long as processes take to start
@@ -94,8 +95,7 @@ def parse_xml(path: Path) -> XmlFrame:
         DataError: If it is missing or malformed; the element is named.
     """
     try:
-        with path.open("rb") as file:
-            root = ElementTree.fromstring(file.read())
+        root = ElementTree.fromstring(read_file(path))
         size = (int(_text(root, "size/height")), int(_text(root, "size/width")))
         if min(size) < 1:
             msg = f"size: expected height and width above 0, found {size[0]} and {size[1]}"

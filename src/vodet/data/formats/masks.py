@@ -12,6 +12,8 @@ from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
 from vodet.errors import FrameError
+from vodet.files import read_file
+from vodet.pictures import PNG_START, read_header
 
 
 class Region(NamedTuple):
@@ -72,14 +74,21 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     Raises:
         FrameError: If it is missing, damaged, no picture of one channel, or of another size.
     """
-    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    try:
+        data = read_file(path)
+    except OSError as error:
+        msg = f"Expected a PNG of ids at {path}, found nothing that can be read: {error}."
+        raise FrameError(msg) from error
+    header = read_header(data)
+    if header is not None and header.stored_size != size:
+        found = f"{header.stored_size[0]} x {header.stored_size[1]}"
+        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
+        raise FrameError(msg)
+    is_png = header is not None and data.startswith(PNG_START)
+    ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
     if ids is None or ids.ndim != 2:
         found = "nothing that can be read" if ids is None else f"{ids.shape[2]} channels"
         msg = f"Expected a PNG with one channel of ids at {path}, found {found}."
-        raise FrameError(msg)
-    if ids.shape != size:
-        found = f"{ids.shape[0]} x {ids.shape[1]}"
-        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
         raise FrameError(msg)
     return np.asarray(ids)
 

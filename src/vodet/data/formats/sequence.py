@@ -21,16 +21,23 @@ class Sequence:
         pattern: What their names match, with the frame as its group: ``(\d{6})\.png``.
         root: The image root.
         wanted: The frames that are asked for; all by default.
+        first: The number of the first frame. Images that are numbered from 0 are counted from it.
 
     Raises:
         DataError: If the folder or a wanted image is missing, or there is none.
     """
 
     def __init__(
-        self, name: str, folder: Path, pattern: str, root: Path, wanted: range | None = None
+        self,
+        name: str,
+        folder: Path,
+        pattern: str,
+        root: Path,
+        wanted: range | None = None,
+        first: int = 0,
     ) -> None:
         self.name = name
-        self._images = numbered_images(folder, pattern, wanted)
+        self._images = numbered_images(folder, pattern, wanted, first)
         self._root, self._wanted = root, wanted
 
     def rows(

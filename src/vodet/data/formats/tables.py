@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vodet.data.formats.records import Number
 from vodet.errors import DataError
+from vodet.files import read_file
 
 SHOWN_FAULTS = 10
 
@@ -107,7 +108,7 @@ def xyxy(values: Mapping[str, Any]) -> tuple[Number, Number, Number, Number]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8").splitlines()
+        return read_file(path).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         msg = f"Expected annotations at {path}, found no such file."
     except (OSError, UnicodeDecodeError) as error:

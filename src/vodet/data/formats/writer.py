@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,6 +19,7 @@ from vodet.files import replacing
 
 DECIMALS = 6  # of what is computed from coordinates: as many as KITTI writes
 LEAST_SIDE = 0.01  # pixels: float32, in which boxes are read, may not tell less from nothing
+FIRST_ANNOTATION = 1  # pycocotools takes an annotation with id 0 for "no match"
 OUTSIDE = "boxes wholly outside the image"
 NO_AREA = "boxes without area"
 DROPPED = "ignore regions, as asked"
@@ -52,17 +54,36 @@ class Summary:
     official_frames: int | None = None
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
+def check_target(target: Path, *, overwrite: bool, sources: Iterable[Path] = ()) -> None:
     """Refuse a file that cannot be written to, before hours go into reading.
+
+    Args:
+        target: The file to write.
+        overwrite: Whether it may be replaced.
+        sources: Files that are read, which it must not be.
 
     Raises:
         ConfigError: If it exists and may not be replaced, or is not named as JSON.
     """
+    refuse_source(target, sources)
     if target.suffix != ".json":
         msg = f"DST: expected a name that ends in .json, found {target}."
         raise ConfigError(msg)
     if target.exists() and not overwrite:
         msg = f"{target} exists already. Choose another DST, or replace it with --overwrite."
+        raise ConfigError(msg)
+
+
+def refuse_source(target: Path, sources: Iterable[Path]) -> None:
+    """Refuse to replace what is read.
+
+    Raises:
+        ConfigError: If the target is one of the sources.
+    """
+    if os.path.realpath(target) in map(os.path.realpath, sources):
+        msg = (
+            f"DST: expected another file than the one to read, found {target}. Choose another DST."
+        )
         raise ConfigError(msg)
 
 
@@ -107,20 +128,22 @@ def _listed(records: Records) -> str:
 
 
 class JsonTable:
-    """An array of a JSON file that is being written, with ids from 0.
+    """An array of a JSON file that is being written, with consecutive ids.
 
     Args:
         file: Stands behind the opening bracket.
+        first_id: Id of the first entry. Annotations need `FIRST_ANNOTATION`.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], first_id: int = 0) -> None:
         self._file = file
+        self._first_id = first_id
         self.size = 0
 
     def append(self, entry: dict[str, Any]) -> None:
         """Write an entry with the next id."""
         self._file.write(b",\n" if self.size else b"\n")
-        self._file.write(encode({"id": self.size, **entry}))
+        self._file.write(encode({"id": self._first_id + self.size, **entry}))
         self.size += 1
 
 
@@ -132,7 +155,8 @@ class _Writing:
     ) -> None:
         self._records = records
         self._file, self._annotations_file = file, annotations
-        self._images, self._annotations = JsonTable(file), JsonTable(annotations)
+        self._images = JsonTable(file)
+        self._annotations = JsonTable(annotations, FIRST_ANNOTATION)
         self._drop_ignored = drop_ignored
         self._attributes: list[tuple[str, list[str]]] = []
         self.summary = Summary(
