@@ -134,9 +134,9 @@ class FrameReader:
         msg = (
             f"Video {self.index.video_name(self.index.video_of(rows[0]))!r} of "
             f"{self.index.source}: frames of one video must have one size (height x width), found "
-            f"{sizes}. Make them equal, or fit them into one shape, H x W pixels: "
-            f"'~data.resize' '+data.resize={{_target_: {Letterbox.__module__}.Letterbox, height: H, "
-            "width: W}'."
+            f"{sizes}. Make them equal, or fit them into one shape, H x W pixels, with "
+            f"'~data.resize' '+data.resize={{_target_: {Letterbox.__module__}.Letterbox, "
+            "height: H, width: W}'."
         )
         raise FrameError(msg)
 
