@@ -1,4 +1,4 @@
-"""Files that are read whole, and files that are complete or not there."""
+"""Reading whole files, and writing files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a file to read, unless it is of a kind that may have no end: a pipe, a device, a socket.
+    """Open a regular file for reading, and no pipe, device or socket, which may never end.
 
     Raises:
         OSError: If it cannot be opened, for whatever reason.

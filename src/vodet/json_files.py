@@ -1,7 +1,7 @@
-"""JSON files from outside: read in any encoding of JSON, and refused with what is wrong and where.
+"""Reading of JSON files in any Unicode encoding, with errors that say what is wrong and where.
 
-A good file is decoded straight into its type by msgspec. Where that fails, Python's own parser
-reads it again to say why; it takes NaN and Infinity, so that they are reported with their entry.
+msgspec decodes a valid file directly into its type. If that fails, Python's own parser reads the
+file again to say why. It accepts NaN and Infinity, so that they are reported with their entry.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vodet.files import read_file
 
 MAX_UNPACKED = 2**31  # bytes of a .gz: some ten million boxes
 
-# What msgspec raises for text that it cannot decode; the slow path says what is wrong.
+# The errors of msgspec for a file that it cannot decode; `parse_json` then says what is wrong.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _ESCAPES = re.compile(  # pairs of halves, single halves, all others
@@ -36,8 +36,8 @@ def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> by
 
     Args:
         path: The file.
-        expected: What it should be, for the text of errors: ``an ST-COCO file``.
-        max_unpacked: The most bytes that a packed file may hold.
+        expected: The expected kind of file, for error messages: ``an ST-COCO file``.
+        max_unpacked: Maximum size of an unpacked file in bytes.
 
     Raises:
         DataError: If there is no such file or it cannot be read.
@@ -82,9 +82,10 @@ def decode_json(data: bytes, kind: type[T], source: Path) -> T:
 
 
 def parse_json(data: bytes, source: Path) -> Any:
-    """Parse the text of a JSON file whatever its form.
+    """Parse the text of a JSON file of any form.
 
-    NaN and Infinity are numbers, and 3.0 is an integer, as which some programs write it.
+    NaN and Infinity are accepted as numbers, and 3.0 as an integer, because some programs write
+    integers like this.
 
     Raises:
         DataError: If it is not JSON.

@@ -1,4 +1,4 @@
-"""What the header of a JPEG or PNG says, read before anything is decoded; EXIF orientations."""
+"""Headers of JPEG and PNG files, which are read before decoding, and EXIF orientations."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class PictureHeader(NamedTuple):
     """The header of a picture.
 
     Args:
-        stored_size: ``(height, width)`` of the pixels as they are in the file.
-        orientation: How they are to be turned for display, 1 to 8 as in EXIF; 1 is upright.
+        stored_size: ``(height, width)`` of the pixels in the file.
+        orientation: EXIF orientation, 1 to 8: how the pixels are turned for display; 1 is upright.
     """
 
     stored_size: Size
@@ -42,7 +42,7 @@ class PictureHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> PictureHeader | None:
-    """Read the header of a JPEG or PNG; None if it is neither, or broken off."""
+    """Read the header of a JPEG or PNG; None if it is another format or truncated."""
     if data.startswith(JPEG_START):
         return _read_jpeg(data)
     return _read_png(data) if data.startswith(PNG_START) else None

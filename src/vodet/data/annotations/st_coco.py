@@ -1,6 +1,6 @@
 """Reading ST-COCO: COCO detection JSON with video fields; CocoVID's names are accepted too.
 
-The rules of one entry stand in its class, in `st_coco_tables`; those between entries stand here, in
+The rules for one entry are in its class in `st_coco_tables`. The rules between entries are here, in
 the functions that turn a table into columns.
 """
 
@@ -36,9 +36,9 @@ MAX_CLASSES = int(np.iinfo(np.int16).max)  # the index keeps labels in 16 bits
 def read_st_coco(path: str | Path) -> VideoIndex:
     """Read an ST-COCO file, ``.json`` or ``.json.gz``.
 
-    Images may be in any order, fields beyond those of the format are ignored, and the names of
-    CocoVID are understood (``videos``, ``video_id``, ``frame_id``, ``instance_id``). An entry of
-    ``videos`` may have ``attributes``, a list of strings.
+    Images may be in any order, unknown fields are ignored, and the names of CocoVID are accepted
+    (``videos``, ``video_id``, ``frame_id``, ``instance_id``). An entry of ``videos`` may have
+    ``attributes``, a list of strings.
 
     Args:
         path: The file.

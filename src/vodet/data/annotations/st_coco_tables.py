@@ -64,7 +64,7 @@ class ImageEntry(msgspec.Struct, gc=False):
 
 
 def expected_path(file_name: str) -> str | None:
-    """Return what is expected of a file name that is no path below the image root, else None."""
+    """Return what was expected if a file name is not a path below the image root, else None."""
     if not leaves_root(file_name):
         return None
     separators = WINDOWS_SEPARATORS if "\\" in file_name else ""
@@ -72,7 +72,7 @@ def expected_path(file_name: str) -> str | None:
 
 
 def leaves_root(file_name: str) -> bool:
-    """Tell whether a file name is none below the image root."""
+    """Tell whether a file name is not a path below the image root."""
     return (
         file_name.startswith(("/", "\\"))
         or file_name[1:2] == ":"
@@ -167,7 +167,7 @@ class TypedFile:
 
 
 class FaultyFile:
-    """Tables of a file, of which the entries with faults are left out and reported."""
+    """Tables of a file. Entries with faults are left out and reported."""
 
     def __init__(self, data: bytes, faults: Faults) -> None:
         self._tables = _parse_tables(data, faults)
@@ -207,7 +207,7 @@ def _parse_tables(data: bytes, faults: Faults) -> dict[str, list[Any]]:
 def _entry_faults(
     row: object, kind: type[msgspec.Struct], error: msgspec.ValidationError
 ) -> Iterator[_EntryError]:
-    """Yield all faults of an entry, of which ``error`` tells the first."""
+    """Yield all faults of an entry; ``error`` is the first of them."""
     if isinstance(error.__cause__, _EntryError):
         yield error.__cause__
     elif not isinstance(row, dict):

@@ -55,12 +55,12 @@ class _Polygons(msgspec.Struct):
 
 
 def polygon_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> list[Box]:
-    """Return the boxes of what is visible of polygons, of which later ones cover earlier ones.
+    """Return the boxes of the visible parts of polygons; later polygons cover earlier ones.
 
     Args:
         path: A file ``*_polygons.json``.
         size: ``(height, width)`` of the image.
-        skipped: Where what is left out is counted.
+        skipped: Counts what is left out.
 
     Raises:
         DataError: If the file is malformed or made for an image of another size.
@@ -92,7 +92,7 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
     Args:
         path: A file ``*_instanceIds.png``.
         size: ``(height, width)`` of the image.
-        skipped: Where what is left out is counted.
+        skipped: Counts what is left out.
 
     Raises:
         FrameError: If it cannot be read or is of another size.

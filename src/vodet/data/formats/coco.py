@@ -47,7 +47,7 @@ class _Document(msgspec.Struct):
 
 
 class _Named(msgspec.Struct):
-    """What the files of test sets hold too, which have no annotations."""
+    """The part that files of test sets, which have no annotations, also have."""
 
     images: list[_Image]
     categories: list[_Category]
@@ -60,8 +60,8 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
     """Read a COCO detection file. Masks and key points are left out.
 
     Args:
-        source: The JSON file. The names of images stay as they are in it.
-        images: Image root, needed to check.
+        source: The JSON file. The file names of images are kept.
+        images: Image root, needed to check sizes.
         check_sizes: Whether every image is opened to compare its size.
 
     Raises:
@@ -83,7 +83,7 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
 
 
 def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the ids of the images by file name, and those of the categories by name.
+    """Return the ids of the images by file name, and the ids of the categories by name.
 
     Args:
         source: A COCO detection file, with annotations or without.
@@ -109,7 +109,7 @@ def _read(source: Path, kind: type[Document]) -> Document:
 
 
 def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
-    """Refuse what does not fit together: everything, reported at once."""
+    """Report all inconsistencies between the tables together."""
     images, categories = document.images, document.categories
     ids = {image.id for image in images}
     faults = [

@@ -1,4 +1,4 @@
-"""CocoVID, the format of mmtracking: from it and to it."""
+"""Reading and writing CocoVID, the format of mmtracking."""
 
 from __future__ import annotations
 
@@ -50,14 +50,15 @@ def write_cocovid(
 ) -> Summary:
     """Write a CocoVID file, which is complete or not there.
 
-    Frames are numbered without gaps, as mmtracking asks, with their own number beside; tracks are
-    numbered through the set. Frames that are not annotated are none to train on there.
+    As mmtracking requires, frames are numbered without gaps, with the original number in another
+    field, and track ids are unique in the data set. mmtracking does not train on frames that are
+    not annotated.
 
     Args:
         index: The data set.
         target: The file to write.
-        overwrite: Whether a file that is there already is replaced.
-        on_frame: Is called after each frame.
+        overwrite: Whether an existing file is replaced.
+        on_frame: Called after each frame.
 
     Raises:
         ConfigError: If the file exists and may not be replaced.

@@ -1,4 +1,4 @@
-"""Finding what a data set's folder should hold: folders, sequences, numbered images, sizes."""
+"""Finding the folders, sequences and numbered images of a data set, and reading image sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
     Args:
         root: Where to look.
         candidates: Paths below it; ``.`` for itself.
-        what: What the folder holds, for the text of the error.
+        what: Contents of the folder, for the error message.
 
     Raises:
         DataError: If none exists.
@@ -42,7 +42,7 @@ def named(option: str, value: str | None, names: Iterable[str]) -> str:
     """Return the value of an option if it is one of some names.
 
     Raises:
-        ConfigError: If it is none of them.
+        ConfigError: If it is not one of them.
     """
     if value is None or value not in names:
         msg = f"{option}: expected one of {', '.join(names)}; found {value or 'nothing'}."
@@ -57,14 +57,14 @@ def choose_sequences(
     wanted: Mapping[str, range | None] | None,
     where: Path,
 ) -> list[str]:
-    """Return the sequences to read: those asked for, those of a split, or all.
+    """Return the sequences to read: the wanted ones, or all of a split, or all.
 
     Args:
-        available: The sequences that are there.
+        available: The sequences in the folder.
         split: Name of a split.
         splits: The sequences of each split of the set.
-        wanted: Sequences chosen by hand, instead of a split.
-        where: Where they were looked for, for the text of the error.
+        wanted: Names of sequences, instead of a split.
+        where: The folder, for the error message.
 
     Raises:
         ConfigError: If there is no such split, or both a split and sequences are given.
@@ -93,12 +93,11 @@ def choose_sequences(
 def read_sequences(text: str) -> dict[str, range | None]:
     """Read a list of sequences: ``A,B,C``, or a file with one a line.
 
-    A line ``0002 empty 000000 000232``, as in the seqmaps of KITTI, also gives the frames, of which
-    the last number is the last, not the one after it. A first line ``name``, as in the seqmaps of
-    MOT Challenge, is a title.
+    A line ``0002 empty 000000 000232``, as in the seqmaps of KITTI, also gives the first and the
+    last frame. A first line ``name``, as in the seqmaps of MOT Challenge, is a title.
 
     Raises:
-        ConfigError: If a line has another form, a sequence comes twice, or there is none.
+        ConfigError: If a line has another form, a sequence is repeated, or there is no sequence.
     """
     is_file = os.path.isfile(text)  # noqa: PTH113  many names are longer than a path may be
     content = Path(text).read_text("utf-8", errors="replace") if is_file else text
@@ -142,8 +141,8 @@ def numbered_images(
 
     Args:
         folder: The folder.
-        pattern: What names match, with the number as its group: ``(\d{6})\.png``.
-        frames: The numbers that are wanted; all by default.
+        pattern: Pattern of their names, with the number as its group: ``(\d{6})\.png``.
+        frames: The numbers of the wanted images; all by default.
         first: The number of the first frame. Images that are numbered from 0 are counted from it.
 
     Raises:
@@ -177,15 +176,15 @@ def numbered_images(
 
 
 def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return ``(height, width)`` of an image as displayed, of which only the beginning is read.
+    """Return ``(height, width)`` of an image as displayed; only the beginning of the file is read.
 
     Args:
         path: The image.
-        expected: Its size as the annotations say. That of the picture as it is stored will do too:
-            whether EXIF orientations are applied is decided where images are read.
+        expected: Its annotated size. The size of the image as stored is accepted too: ``data.exif``
+            decides about the EXIF orientation when frames are read.
 
     Raises:
-        FrameError: If it is missing, is none, or of another size.
+        FrameError: If it is missing, is not an image, or has another size.
     """
     try:
         stored, upright = _read_sizes(path)
@@ -204,7 +203,7 @@ def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int
 def _read_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     with open_file(path) as file, Image.open(file) as image:
         stored = (image.height, image.width)
-        # Where none is in front of the pixels, Pillow would decode them to look behind.
+        # If there is no EXIF before the pixels, Pillow would decode them to look behind.
         exif = image.getexif() if "exif" in image.info else {}
         is_turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return stored, stored[::-1] if is_turned else stored

@@ -1,11 +1,11 @@
 """MOT Challenge: ``{sequence}/img1/%06d.jpg`` and ``gt/gt.txt``, frames from 1.
 
-What CVAT exports is read too: images may be named ``frame_000000.jpg`` and numbered from 0, which
-is frame 1 of ``gt.txt``, and ``gt/labels.txt`` names the classes.
+Exports of CVAT are read too: images may be named ``frame_000000.jpg`` and numbered from 0, where
+image 0 is frame 1 of ``gt.txt``, and ``gt/labels.txt`` names the classes.
 
 Without ``labels.txt``, pedestrians are the one class. People on vehicles, static persons,
-distractors, reflections and crowds are ignore regions, as are pedestrians marked as not to be
-considered. Boxes are annotated beyond the border of the image; they are clipped.
+distractors, reflections and crowds are ignore regions, as are pedestrians that are marked as not to
+be considered. Boxes that are annotated beyond the border of the image are clipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vodet.data.formats.tables import Row, integer, number, one_of, read_rows, x
 from vodet.errors import DataError
 from vodet.files import read_file
 
-# Of those with annotations, which are all called train, halves are usual for validation.
+# Only the training sequences have annotations; the second half of each is often used to validate.
 SPLITS = ("train", "half-train", "half-val")
 FIRST_FRAME = 1
 VISIBLE = 0.5  # less is occluded
@@ -47,7 +47,7 @@ _LABEL: dict[str, Callable[[str], str]] = {"label": str.strip}
 
 @dataclass(frozen=True)
 class _Classes:
-    """What the numbers of classes in `gt.txt` mean: a label, an ignore region, or neither."""
+    """Meanings of the class numbers in `gt.txt`: a label, an ignore region, or neither."""
 
     categories: list[Category]
     labels: dict[int, int]
@@ -73,13 +73,13 @@ def read_mot(
     """Read sequences of MOT Challenge (MOT16, MOT17, MOT20).
 
     Args:
-        source: The folder of the sequences, or that with ``train``.
-        images: Image root, if the images are elsewhere in the same folders.
+        source: The folder of the sequences, or the folder that holds ``train``.
+        images: Image root with the same folders, if the images are elsewhere.
         split: ``train``, the only one with annotations; ``half-train`` and ``half-val`` for the
             first ``length // 2 + 1`` frames of each sequence and for the others, as X. Zhou et al.,
             "Tracking Objects as Points" (ECCV 2020), divide them.
-        sequences: Names of sequences, with the frames to take; all by default, of which MOT17's
-            repetitions for each detector are taken once.
+        sequences: Names of sequences, with the frames to take; all by default, without the
+            repetitions of MOT17 for each detector.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -112,7 +112,7 @@ def _sequences_in(folder: Path) -> set[str]:
 
 
 def _read_classes(folders: list[Path]) -> _Classes:
-    """Return the classes in `gt/labels.txt`, which CVAT writes, else those of MOT Challenge."""
+    """Return the classes in `gt/labels.txt`, which CVAT writes, else the one of MOT Challenge."""
     paths = [folder / "gt" / "labels.txt" for folder in folders]
     there = [path for path in paths if path.is_file()]
     if not there:

@@ -24,13 +24,13 @@ OnBadFrame = Literal["raise", "skip"]
 
 
 class FrameReader:
-    """Frames of an index, read at the size of a resize, and the record of those that are bad.
+    """Reads the frames of an index at the size of a resize, and records bad frames.
 
     Args:
         index: The data set.
         images: Folder or fsspec URL of the images.
-        resize: How frames are brought to size.
-        on_bad_frame: ``raise`` lets the error of a bad frame stop everything; ``skip`` records it.
+        resize: Resizes frames.
+        on_bad_frame: ``raise`` raises the error of a bad frame; ``skip`` records the frame.
         exif: ``apply`` turns images as their EXIF orientation asks; ``ignore`` does not.
 
     Raises:
@@ -76,7 +76,7 @@ class FrameReader:
         return self.resize(read_frame(path, image_id, size, reduction, self.exif))
 
     def read_or_record(self, row: int) -> UInt8[np.ndarray, "height width 3"] | None:
-        """Read a frame; where it is bad and bad ones are skipped, record that and return None.
+        """Read a frame; if it is bad and bad frames are skipped, record it and return None.
 
         Raises:
             FrameError: If the image is bad and ``on_bad_frame`` is ``raise``.
@@ -90,9 +90,9 @@ class FrameReader:
             return None
 
     def target(self, row: int) -> Target:
-        """Return the objects of a frame in pixels of the resized picture.
+        """Return the objects of a frame in pixels of the resized frame.
 
-        In a video of one frame each is an object of its own, so that it has a track there.
+        In a video of one frame, each object gets a track id of its own.
         """
         size = self.size(row)
         target = self.index.target(row)
@@ -106,8 +106,8 @@ class FrameReader:
 
         Args:
             row: The frame.
-            size: Size of the picture in the input where the resize did not decide it.
-            is_known: Whether the picture is that of the frame.
+            size: Size of the frame in the input, if not the size after the resize.
+            is_known: Whether the frame could be read.
         """
         original_size = self.size(row)
         return FrameInfo(
@@ -151,7 +151,7 @@ class FrameReader:
         logger.warning(message, len(rows), self.index.source, texts)
 
     def _why_bad(self, row: int) -> str:
-        """Say what is wrong with a frame; reading it again needs no messages between processes."""
+        """Say what is wrong with a frame, by reading it again: workers send no messages."""
         try:
             self.read(row)
         except FrameError as error:

@@ -45,10 +45,10 @@ def image_path(root: str | Path, file_name: str) -> str:
 
 
 def reduction_for(size: Size, resize: FrameResize) -> int:
-    """Return the largest reduction (1, 2, 4 or 8) of a JPEG that resizing does not tell apart.
+    """Return the largest reduction (1, 2, 4 or 8) of a JPEG that does not change a resize.
 
-    That is one after which the picture still has to shrink, if anything, to the very same size:
-    boxes are where they would be without it.
+    The reduced image must be at least as large as the target, and resizing it must lead to the same
+    size as resizing the original, so that boxes stay where they are.
     """
     target = resize.target_size(size)
     for reduction in sorted(_REDUCED, reverse=True):
