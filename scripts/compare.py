@@ -39,7 +39,8 @@ def drawn(frame: np.ndarray, found: Detections, class_names: tuple[str, ...]) ->
 
 def drawn_videos(checkpoint: Path, options: argparse.Namespace) -> Iterator[np.ndarray]:
     """Yield the frames of the wanted videos with the detections of a checkpoint."""
-    data = read_checkpoint(checkpoint)[CARD_KEY]["config"]["data"]["val"]
+    config = read_checkpoint(checkpoint)[CARD_KEY]["config"]["data"]
+    data, exif = config["val"], config.get("exif", "apply")
     index = vodet.read_st_coco(data["annotations"])
     detector = vodet.load(checkpoint)
     stream = vodet.StreamingDetector(detector, score_threshold=options.score_threshold)
@@ -48,7 +49,8 @@ def drawn_videos(checkpoint: Path, options: argparse.Namespace) -> Iterator[np.n
         for row in index.frames_of(video):
             path = image_path(data["images"], index.file_name(row))
             height, width = index.sizes[row].tolist()
-            frames.append(read_frame(path, int(index.image_ids[row]), (height, width)))
+            image_id = int(index.image_ids[row])
+            frames.append(read_frame(path, image_id, (height, width), exif=exif))
         answers = stream.push(np.stack(frames)) + stream.flush()
         for frame, answer in zip(frames, answers, strict=True):
             yield drawn(frame, answer.detections, detector.class_names)

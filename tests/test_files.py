@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vodet.errors import OutputError
 from vodet.files import remove_partial, replacing
 
 
@@ -30,6 +31,34 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
         write_half()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_error_names_the_file_to_write(tmp_path: Path) -> None:
+    (tmp_path / "file.txt").write_text("a file")
+    (tmp_path / "folder").mkdir()
+    for name, found in (
+        ("file.txt/out.txt", "Not a directory|File exists"),
+        ("folder", "directory"),
+    ):
+        target = tmp_path / name
+        with (
+            pytest.raises(OutputError, match=rf"^Cannot write {target}: .*({found})"),
+            replacing(target) as partial,
+        ):
+            partial.write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {"file.txt", "folder"}
+
+
+def test_errors_of_other_files_are_left_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "out.txt"):
+        (tmp_path / "nowhere").read_text()
+
+
+def test_names_may_be_as_long_as_they_can_be(tmp_path: Path) -> None:
+    for name in ("x" * 255, "行" * 85):
+        with replacing(tmp_path / name) as partial:
+            partial.write_text("new")
+        assert (tmp_path / name).read_text() == "new"
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from vodet.cli import data
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
@@ -240,3 +244,147 @@ def test_drawn_boxes_lie_on_the_annotated_objects(tiny):
     for x1, y1, x2, y2 in (index.boxes[index.boxes_of(0)] * 4).astype(int):
         assert drawn[y1:y2, x1 : x1 + 2].any(axis=1).mean() > 0.9
         assert drawn[y2 - 2 : y2 + 1, x1:x2].any(axis=0).mean() > 0.9
+
+
+def test_check_points_out_frames_of_several_sizes_and_names_of_windows(copy, capsys):
+    document = json.loads((copy / "val.json").read_text())
+    document["images"][1]["height"] = 40
+    document["images"][7]["file_name"] = r"images\val\7.jpg"
+    (copy / "odd.json").write_text(json.dumps(document))
+
+    assert data.main(["check", str(copy / "odd.json")]) == 0
+
+    text = capsys.readouterr().out
+    assert "Look out: 1 of 3 videos have frames of several sizes; of 'val_000' frame 0" in text
+    assert (
+        r"Look out: 1 of 15 file names have the separators of Windows, such as 'images\\val\\7"
+        in text
+    )
+
+
+def test_names_are_no_markup(copy, capsys):
+    text = (copy / "val.json").read_text().replace("striped disc", "[/red] disc")
+    (copy / "odd.json").write_text(text)
+
+    assert data.main(["check", str(copy / "odd.json")]) == 0
+    assert "[/red] disc" in capsys.readouterr().out
+
+
+def turn(path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as image:
+        image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("command", ["check", "show"])
+def test_exif_is_applied_unless_it_is_to_be_ignored(copy, tmp_path, command):
+    document = json.loads((copy / "val.json").read_text())
+    for image in document["images"]:
+        path = copy / image["file_name"]
+        cv2.imwrite(str(path), cv2.imread(str(path))[:40])
+        turn(path, 6)
+        image |= {"height": 80, "width": 40}
+    (copy / "turned.json").write_text(json.dumps(document))
+    options = {"check": ["--decode"], "show": ["--video", "val_000", "--output", str(tmp_path)]}
+    arguments = [command, str(copy / "turned.json"), *options[command]]
+
+    assert data.main(arguments) == 0
+    assert data.main([*arguments, "--exif", "ignore"]) == 1
+
+
+def test_damage_inside_a_jpeg_is_found_by_check(copy, capsys):
+    path = copy / "images/val/val_001/000002.jpg"
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    path.write_bytes(whole[:middle] + bytes(600) + whole[middle + 600 :])
+
+    assert data.main(["check", str(copy / "val.json"), "--decode"]) == 1
+
+    error = capsys.readouterr().err
+    assert "1 of 15 images" in error
+    assert "val_001/000002.jpg (image id 7)" in error
+    assert "Corrupt JPEG data" in error
+
+
+def test_show_does_not_write_among_the_images(copy, capsys):
+    folder = copy / "images/val/val_000"
+    before = (folder / "000000.jpg").read_bytes()
+
+    command = ["show", str(copy / "val.json"), "--video", "val_000", "--output", str(folder)]
+    assert data.main(command) == 1
+
+    assert "holds the images of the video" in capsys.readouterr().err
+    assert (folder / "000000.jpg").read_bytes() == before
+
+
+def test_no_output_replaces_what_is_read(copy, capsys):
+    before = (copy / "val.json").read_bytes()
+    (copy / "again.json").symlink_to("val.json")
+    (copy / "found.json").write_text("[]")
+    source, same = str(copy / "val.json"), str(copy / "again.json")
+    for command in (
+        ["convert", "coco", source, same],
+        ["convert", "cocovid", source, same],
+        ["to-cocovid", source, same],
+        ["export-results", str(copy / "found.json"), source, same, "--format", "coco"],
+    ):
+        assert data.main([*command, "--overwrite"]) == 1
+        assert "again.json" in capsys.readouterr().err
+    assert (copy / "val.json").read_bytes() == before
+
+
+# Commands that fail to write, and the file that they have to name.
+FULL_DISK = (
+    (["convert", "cocovid", "val.json", "out.json"], "out.json"),
+    (["to-cocovid", "val.json", "out.json"], "out.json"),
+    (["show", "val.json", "--video", "val_000", "--output", "out"], "out/000001.jpg"),
+    (["generate", "set", "--train-videos=1", "--val-videos=1", "--frames-per-video=2"], "set"),
+    (["export-results", "found.json", "val.json", "kit", "--format", "uavdt"], "kit/val_000.txt"),
+    (["export-results", "found.json", "val.json", "out.json", "--format", "coco"], "out.json"),
+    (["convert", "cocovid", "val.json", "val.json/out.json"], "val.json/out.json"),
+)
+
+# Files of more than 4096 bytes cannot be written, as on a disk that becomes full.
+LIMITED = """
+import json, resource, signal, sys
+from vodet.cli import data
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+for arguments in json.loads(sys.argv[1]):
+    print("status", data.main(arguments), file=sys.stderr)
+"""
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(copy):
+    document = json.loads((copy / "val.json").read_text())
+    names = ("car", "truck", "bus")
+    document["categories"] = [{"id": label, "name": name} for label, name in enumerate(names)]
+    document["annotations"] = [a | {"category_id": 0} for a in document["annotations"]]
+    document["images"] = [i | {"frame_number": i["frame_number"] + 1} for i in document["images"]]
+    (copy / "val.json").write_text(json.dumps(document))
+    results = [
+        {"image_id": n % 15, "category_id": 0, "bbox": [n / 7, n / 9, n, n], "score": 0.5}
+        for n in range(1, 900)
+    ]
+    (copy / "found.json").write_text(json.dumps(results))
+    before = {path for path in copy.rglob("*") if path.is_file()}
+
+    commands = json.dumps([arguments for arguments, _ in FULL_DISK])
+    ended = subprocess.run(
+        [sys.executable, "-c", LIMITED, commands],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+
+    lines = [line for line in ended.stderr.splitlines() if line.startswith(("Error", "status"))]
+    assert ended.returncode == 0, ended.stderr
+    for (_, target), error, status in zip(FULL_DISK, lines[::2], lines[1::2], strict=True):
+        assert error.startswith("Error: Cannot write ")
+        assert f"{target}: " in error
+        assert status == "status 1"
+    assert {path for path in copy.rglob("*") if path.is_file()} == before

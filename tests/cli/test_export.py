@@ -155,7 +155,7 @@ def test_an_original_that_does_not_fit_is_refused(files, tmp_path, capsys, chang
         ("mot", [], "expected the classes of MOT Challenge (pedestrian), found bus, car"),
         ("uavdt", ["--val-list", "x"], "--val-list: expected it with --format vid-devkit, found"),
         ("kitti", ["--images-of", "x"], "--images-of: expected it with --format coco, found kitti"),
-        ("coco", ["--images-of", "x"], "Expected a COCO file at x, found none"),
+        ("coco", ["--images-of", "x"], "Looked for a COCO detection file (.json or .json.gz) at"),
     ],
 )
 def test_faults_are_named_and_nothing_is_written(files, tmp_path, capsys, kind, options, message):

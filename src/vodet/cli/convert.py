@@ -155,7 +155,7 @@ def run(arguments: argparse.Namespace) -> None:
     target: Path = arguments.target
     splits = FORMATS[arguments.format].splits
     if not splits or (target.suffix and not target.is_dir()):
-        check_target(target, overwrite=arguments.overwrite)
+        check_target(target, overwrite=arguments.overwrite, sources=[arguments.source])
         _convert(arguments, target)
         return
     chosen = [arguments.split] if arguments.split else list(splits)
@@ -170,7 +170,6 @@ def _convert(arguments: argparse.Namespace, target: Path) -> None:
     from vodet.data.formats.writer import write_st_coco
 
     records = _read(arguments)
-    target.parent.mkdir(parents=True, exist_ok=True)
     with progress_bar() as progress:
         task = progress.add_task("frames", total=records.num_frames)
         summary = write_st_coco(

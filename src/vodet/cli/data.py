@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import cv2
-import fsspec
 import numpy as np
 from rich.console import Console
 from rich.progress import track
@@ -21,10 +23,11 @@ from vodet.cli import convert, export, import_weights, to_cocovid
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
 from vodet.data.annotations.index import VideoIndex
 from vodet.data.annotations.st_coco import read_st_coco
-from vodet.data.annotations.statistics import statistics_table
-from vodet.data.frames.images import image_path, read_frame
+from vodet.data.annotations.statistics import oddities, statistics_table
+from vodet.data.frames.images import ExifUse, image_path, is_image_there, read_frame
 from vodet.data.generated.synthetic import SyntheticConfig, generate
-from vodet.errors import DataError, FrameError, VodetError
+from vodet.errors import ConfigError, DataError, FrameError, VodetError
+from vodet.files import replacing
 
 _SHOWN_FAULTS = 10
 _FILE_HELP = "annotations: COCO detection JSON whose images say their video and frame_number"
@@ -133,6 +136,7 @@ def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also decode every image and compare its size (default root: the folder of FILE)",
     )
+    _add_exif(parser)
 
 
 def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +151,17 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
         type=_positive,
         metavar="N",
         help="at most N frames, evenly spaced (default: all)",
+    )
+    _add_exif(parser)
+
+
+def _add_exif(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--exif",
+        choices=get_args(ExifUse),
+        default="apply",
+        help="whether images are turned as their EXIF orientation asks, as viewers and annotation "
+        "tools do (default: %(default)s)",
     )
 
 
@@ -175,16 +190,19 @@ def _positive(text: str) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     index = read_st_coco(arguments.file)
-    console = Console()
+    console = _console()
     console.print(statistics_table(index))
+    for oddity in oddities(index):
+        console.print(f"Look out: {oddity}")
     if arguments.images is not None or arguments.decode:
-        _check_images(index, _image_root(arguments), decode=arguments.decode)
+        _check_images(index, arguments)
         verb = "decoded, each of the annotated size" if arguments.decode else "found"
         console.print(f"All {index.num_frames} images were {verb}.")
 
 
-def _check_images(index: VideoIndex, root: str, *, decode: bool) -> None:
-    find_fault = _unreadable if decode else _missing
+def _check_images(index: VideoIndex, arguments: argparse.Namespace) -> None:
+    root = _image_root(arguments)
+    find_fault = partial(_unreadable, exif=arguments.exif) if arguments.decode else _missing
     found = (
         find_fault(index, frame, root)
         for frame in track(range(index.num_frames), "images", transient=True)
@@ -200,13 +218,13 @@ def _check_images(index: VideoIndex, root: str, *, decode: bool) -> None:
 
 
 def _missing(index: VideoIndex, frame: int, root: str) -> str | None:
-    filesystem, path = fsspec.url_to_fs(image_path(root, index.file_name(frame)))
-    return None if filesystem.isfile(path) else f"{path} (image id {index.image_ids[frame]})"
+    path = image_path(root, index.file_name(frame))
+    return None if is_image_there(path) else f"{path} (image id {index.image_ids[frame]})"
 
 
-def _unreadable(index: VideoIndex, frame: int, root: str) -> str | None:
+def _unreadable(index: VideoIndex, frame: int, root: str, exif: ExifUse) -> str | None:
     try:
-        _read(index, frame, root)
+        _read(index, frame, root, exif)
     except FrameError as error:
         return str(error)
     return None
@@ -218,12 +236,22 @@ def _show(arguments: argparse.Namespace) -> None:
     frames = index.frames_of(video)
     wanted = min(arguments.frames or len(frames), len(frames))
     folder = arguments.output or Path("runs/show", re.sub(r"[^\w-]+", "_", arguments.video))
-    folder.mkdir(parents=True, exist_ok=True)
+    root = _image_root(arguments)
+    _refuse_folder_of_images(index, frames, folder, root)
     for frame in (frames[i * len(frames) // wanted] for i in range(wanted)):
-        picture = _read(index, frame, _image_root(arguments))
+        picture = _read(index, frame, root, arguments.exif)
         path = folder / f"{index.frame_numbers[frame]:06d}.jpg"
         _write_image(path, draw_annotations(index, frame, picture))
-    Console().print(f"{wanted} frames written to {folder}", markup=False, soft_wrap=True)
+    _console().print(f"{wanted} frames written to {folder}")
+
+
+def _refuse_folder_of_images(
+    index: VideoIndex, frames: Sequence[int], folder: Path, root: str
+) -> None:
+    images = (Path(image_path(root, index.file_name(frame))) for frame in frames)
+    if os.path.realpath(folder) in {os.path.realpath(image.parent) for image in images}:
+        msg = f"--output: {folder} holds the images of the video. Choose another folder."
+        raise ConfigError(msg)
 
 
 def _find_video(index: VideoIndex, name: str) -> int:
@@ -243,24 +271,30 @@ def _generate(arguments: argparse.Namespace) -> None:
     index = read_st_coco(folder / "val.json")
     sheet = contact_sheet(index, lambda frame: _read(index, frame, str(folder)))
     _write_image(folder / "contact_sheet.png", sheet)
-    console = Console()
+    console = _console()
     console.print(statistics_table(index))
-    console.print(f"Look at {folder / 'contact_sheet.png'}", markup=False, soft_wrap=True)
+    console.print(f"Look at {folder / 'contact_sheet.png'}")
 
 
 def _image_root(arguments: argparse.Namespace) -> str:
     return str(arguments.images or arguments.file.parent)
 
 
-def _read(index: VideoIndex, frame: int, root: str) -> np.ndarray:
+def _console() -> Console:
+    # Names in files are data: a class may be called [red].
+    return Console(markup=False, highlight=False, soft_wrap=True)
+
+
+def _read(index: VideoIndex, frame: int, root: str, exif: ExifUse = "apply") -> np.ndarray:
     height, width = (int(side) for side in index.sizes[frame])
     path = image_path(root, index.file_name(frame))
-    return read_frame(path, int(index.image_ids[frame]), (height, width))
+    return read_frame(path, int(index.image_ids[frame]), (height, width), exif=exif)
 
 
 def _write_image(path: Path, picture: np.ndarray) -> None:
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    path.write_bytes(encoded.tobytes())
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
 
 
 _COMMANDS = (

@@ -90,11 +90,15 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from vodet.data.formats.writer import refuse_source
+
     for option, format_name in (("val_list", "vid-devkit"), ("images_of", "coco")):
         if getattr(arguments, option) is not None and arguments.format != format_name:
             name = f"--{option.replace('_', '-')}"
             msg = f"{name}: expected it with --format {format_name}, found {arguments.format}."
             raise ConfigError(msg)
+    sources = (arguments.results, arguments.annotations, arguments.val_list, arguments.images_of)
+    refuse_source(arguments.target, filter(None, sources))
     if arguments.target.exists() and not arguments.overwrite:
         msg = (
             f"{arguments.target} exists already. Choose another DST, or replace its files with "

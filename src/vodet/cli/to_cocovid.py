@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> None:
     from vodet.data.formats.cocovid import write_cocovid
     from vodet.data.formats.writer import check_target
 
-    check_target(arguments.target, overwrite=arguments.overwrite)
+    check_target(arguments.target, overwrite=arguments.overwrite, sources=[arguments.source])
     index = read_st_coco(arguments.source)
     with progress_bar() as progress:
         task = progress.add_task("frames", total=index.num_frames)

@@ -8,9 +8,7 @@ shortest decimals that name their float32, width and height as float64 differenc
 from __future__ import annotations
 
 import gzip
-import json
 import logging
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 
 from vodet.errors import DataError
 from vodet.files import replacing
+from vodet.json_files import UNDECODABLE, parse_json, read_json, shown
 from vodet.keys import positions_in
 from vodet.metrics.predictions import Predictions
 from vodet.structures import NO_CATEGORY, GroundTruth
@@ -143,35 +142,23 @@ def read_predictions(path: str | Path, ground_truth: GroundTruth) -> Predictions
 
 
 def _decode(path: Path) -> list[_Entry]:
-    try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
-    except FileNotFoundError as error:
-        msg = f"There is no file of predictions {path}."
-        raise DataError(msg) from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise _no_results_file(path, str(error)) from error
+    raw = read_json(path, "a COCO results file (.json or .json.gz)")
     try:
         return msgspec.json.decode(raw, type=list[_Entry])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return _decode_by_entry(path, raw)
+    except UNDECODABLE:
+        return _decode_by_entry(path, parse_json(raw, path))
 
 
-def _decode_by_entry(path: Path, raw: bytes) -> list[_Entry]:
+def _decode_by_entry(path: Path, rows: object) -> list[_Entry]:
     """Decode what is faulty, so that the faults can be counted; NaN and Infinity are no faults."""
-    try:
-        rows = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _no_results_file(path, str(error)) from error
     if not isinstance(rows, list):
-        raise _no_results_file(path, _short(rows))
+        raise _no_results_file(path, shown(rows, _SHOWN))
     entries, faults = [], []
     for number, row in enumerate(rows):
         try:
             entries.append(msgspec.convert(row, _Entry))
         except msgspec.ValidationError as error:
-            faults.append(f"entry {number} {_short(row)}: {error}")
+            faults.append(f"entry {number} {shown(row, _SHOWN)}: {error}")
     if faults:
         found = f"{len(faults)} of {len(rows)} entries that are none, first {faults[0]}"
         raise _no_results_file(path, found)
@@ -183,11 +170,6 @@ def _no_results_file(path: Path, found: str) -> DataError:
         f"Expected {path} to be a COCO results file, a list of objects with image_id, "
         f"category_id, bbox [x, y, width, height] and score; found: {found}"
     )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def _raise_faults(path: Path, entries: list[_Entry], faults: dict[str, np.ndarray]) -> None:

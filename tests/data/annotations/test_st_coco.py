@@ -263,8 +263,11 @@ def test_file_name_that_leaves_the_image_root(
     document: dict[str, Any], write: Any, file_name: str
 ) -> None:
     document["images"][2]["file_name"] = file_name
+    separators = ", with `/` between folders instead of the `\\` of Windows"
+    expected = "a path that stays below the image root"
+    expected += separators if "\\" in file_name else ""
     assert faults_of(write(document)) == [
-        "  images.file_name: expected a path that stays below the image root (1 fault)",
+        f"  images.file_name: expected {expected} (1 fault)",
         f"    images[2].file_name: found {file_name!r}",
     ]
 
@@ -360,7 +363,7 @@ def test_long_values_are_shortened(document: dict[str, Any], write: Any) -> None
         ('{"images": [}', "line 1 column 13 (char 12)"),
         ('{\n"images": [{"id": 1', "line 2 column 20 (char 21)"),
         ("", "line 1 column 1 (char 0)"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_malformed_json(write: Any, text: str, position: str) -> None:
@@ -372,11 +375,11 @@ def test_malformed_json(write: Any, text: str, position: str) -> None:
 
 def test_text_that_is_not_unicode(document: dict[str, Any], write: Any) -> None:
     document["images"][0]["file_name"] = "a\ud800.jpg"
-    with pytest.raises(DataError, match=r"not valid JSON: .*surrogates not allowed"):
+    with pytest.raises(DataError, match=r"not valid JSON: half a character, \\ud800"):
         read_st_coco(write(document))
     path = write("")
     path.write_bytes(b'{"images": "\xff"}')
-    with pytest.raises(DataError, match="not valid JSON: 'utf-8' codec can't decode byte 0xff"):
+    with pytest.raises(DataError, match="not valid JSON: not UTF-8 at byte 12"):
         read_st_coco(path)
 
 

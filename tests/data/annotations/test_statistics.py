@@ -21,6 +21,7 @@ from vodet.data.annotations.statistics import (
     SHOWN_SIZES,
     Spread,
     compute_statistics,
+    oddities,
     statistics_table,
 )
 
@@ -155,3 +156,25 @@ def test_random_file_counted_one_by_one(tmp_path: Path) -> None:
 def spread(values: Iterable[float]) -> Spread:
     ordered = sorted(values)
     return Spread(float(ordered[0]), float(median(ordered)), float(ordered[-1]))
+
+
+def test_frames_of_several_sizes_and_names_of_windows_are_oddities(tmp_path):
+    def index_of(sizes, names):
+        images = [
+            {"id": n, "video": "ab"[n // 2], "frame_number": n, "file_name": name}
+            | {"height": size[0], "width": size[1]}
+            for n, (size, name) in enumerate(zip(sizes, names, strict=True))
+        ]
+        document = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps(document))
+        return read_st_coco(path)
+
+    good = ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert oddities(index_of([(4, 6), (4, 6), (8, 6), (8, 6)], good)) == []
+    (mixed,) = oddities(index_of([(4, 6), (4, 6), (8, 6), (6, 8)], good))
+    for fact in ("1 of 2 videos", "'b'", "frame 2 ('2.jpg') has 8 x 6", "frame 3 ('3.jpg')"):
+        assert fact in mixed
+    (names,) = oddities(index_of([(4, 6)] * 4, ["a/0.jpg", r"a\1.jpg", r"a\2.jpg", "3.jpg"]))
+    assert "2 of 4" in names
+    assert r"'a\\1.jpg'" in names

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -395,3 +397,13 @@ def test_videos_of_real_sizes(tmp_path):
             assert right.float().mean() < 4
             shown.append((info.video, info.frame_number))
     assert shown == [(entry["video"], entry["frame_number"]) for entry in document["images"]]
+
+
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_a_killed_worker_is_one_error_with_what_to_change(source, name):
+    data = module(source, num_workers=1, multiprocessing_context="fork")
+    loader = getattr(data, f"{name}_dataloader")()
+    loader.worker_init_fn = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(DataError, match=r"killed.*memory.*data\.num_workers=1.*batch_size"):
+        next(iter(loader))

@@ -9,11 +9,14 @@ import albumentations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from data.conftest import moving_boxes, picture, write_image
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.dataset import ClipDataset
 from vodet.data.clips.sampling import ClipDraw, ClipSampling, History, TemporalDropout
-from vodet.data.frames.resize import Resize
+from vodet.data.clips.video_chunks import VideoChunkDataset
+from vodet.data.frames.resize import Letterbox, Resize
 from vodet.data.frames.transforms import ClipTransform
 from vodet.errors import ConfigError, DataError, FrameError
 from vodet.structures import ClipLayout, Window
@@ -301,6 +304,64 @@ def test_no_complete_clip_at_all_is_an_error(write_set):
 def test_complete_tubelets_need_track_ids(write_set):
     source = without(write_set(unannotated=()), key="id_track")
     with pytest.raises(
-        DataError, match=r"needs the id_track of every annotation, .* still images; 18 of 20 in "
+        DataError, match=r"needs the id_track of every object, .* still images; 18 of 20 in "
     ):
         clips(source, require_complete_tubelets=True)
+
+
+def with_crowds(source, tracks):
+    """The set with a crowd in some frames; its track is given by image id."""
+    path = Path(source.annotations)
+    content = json.loads(path.read_text())
+    for image_id, track in tracks.items():
+        content["annotations"].append(
+            {
+                "id": 1000 + image_id,
+                "image_id": image_id,
+                "category_id": 3,
+                "bbox": [0, 0, 9, 9],
+                "iscrowd": 1,
+                "id_track": track,
+            }
+        )
+    path.write_text(json.dumps(content))
+    return source
+
+
+@pytest.mark.parametrize("track", [None, 77])
+def test_crowds_and_ignore_regions_are_no_tracks(write_set, track):
+    source = with_crowds(write_set(lengths={"a": 6}, unannotated=()), {102: track})
+    dataset = clips(source, Window(past=1), require_complete_tubelets=True)
+    assert [numbers(dataset[i])[1][1] for i in range(6)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_frames_of_several_sizes_are_named(source):
+    path = Path(source.annotations)
+    content = json.loads(path.read_text())
+    content["images"][4] |= {"height": 64, "width": 48}
+    path.write_text(json.dumps(content))
+    write_image(path.parent / "set/long/004.jpg", np.zeros((64, 48, 3), np.uint8))
+    places = r"48 x 64 \(long/003\.jpg\), 64 x 48 \(long/004\.jpg\)"
+    dataset = clips(source, Window(past=1), resize=Resize(24))
+    with pytest.raises(FrameError, match=rf"'long' of .*set\.json: .*found {places}.*Letterbox"):
+        dataset[3]
+    chunks = VideoChunkDataset(read_st_coco(source.annotations), source.images, chunk_size=2)
+    chunks.chunks[1] = range(3, 5)
+    with pytest.raises(FrameError, match=rf"'long' of .*set\.json: .*found {places}.*Letterbox"):
+        chunks[1]
+    assert clips(source, Window(past=1), resize=Letterbox(24, 24))[3].frames.shape[0] == 2
+
+
+def test_exif_reaches_training_and_evaluation(write_set):
+    source = write_set(lengths={"v": 1}, unannotated=())
+    stored = picture(moving_boxes(0, 0))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(stored).save(Path(source.images, "v/000.jpg"), exif=exif, quality=95)
+    index = read_st_coco(source.annotations)
+    for use, expected in (("apply", stored[::-1, ::-1]), ("ignore", stored)):
+        dataset = ClipDataset(index, source.images, ClipSampling(Window()), exif=use)
+        chunks = VideoChunkDataset(index, source.images, exif=use)
+        for frames in (dataset[0].frames, chunks[0].frames):
+            difference = frames[0].permute(1, 2, 0).numpy().astype(int) - expected
+            assert np.abs(difference).mean() < 8

@@ -87,7 +87,9 @@ def test_the_last_good_frame_stands_in_for_a_bad_one(source):
 def test_a_video_of_two_sizes(source):
     dataset = chunks(source, resize=_Uneven())
 
-    with pytest.raises(FrameError, match=r"Video 'long': frames must have one size.*A letterbox"):
+    with pytest.raises(
+        FrameError, match=r"'long' of .*set.json: frames of one video must have one size.*Letterbox"
+    ):
         dataset[0]
 
 

@@ -75,7 +75,7 @@ def convert(tmp_path):
             assert a["ignore"] == a["iscrowd"]
         assert [image["id"] for image in document["images"]] == list(range(summary.frames))
         assert [a["id"] for a in document["annotations"]] == list(
-            range(len(document["annotations"]))
+            range(1, len(document["annotations"]) + 1)
         )
         return SimpleNamespace(
             frames=dict(frames.values()),

@@ -54,7 +54,13 @@ def test_images_are_videos_of_one_frame(source, convert):
     [
         ("images", 1, "id", 9, "images.id: expected no repetition, found 9 twice"),
         ("images", 1, "file_name", "b/2.png", "file_name, .*: expected no repetition, found 'b/2'"),
-        ("images", 0, "file_name", "../1.jpg", r"images\[0\]\.file_name: expected a path below"),
+        (
+            "images",
+            0,
+            "file_name",
+            "../1.jpg",
+            r"images\[0\]\.file_name: expected a path that stays below",
+        ),
         ("images", 0, "height", 0, r"not a COCO detection file: .*\$\.images\[0\]\.height"),
         ("annotations", 2, "image_id", 7, r"annotations\[2\]\.image_id: expected a known id.* 7"),
         ("annotations", 0, "category_id", 1, r"annotations\[0\]\.category_id: .* found 1"),
@@ -84,7 +90,7 @@ def test_ids_by_name_of_files_with_and_without_annotations(source):
 
 
 def test_missing_file_and_images(source, convert, image, tmp_path):
-    with pytest.raises(DataError, match="Expected a COCO file at"):
+    with pytest.raises(DataError, match="Looked for a COCO detection file"):
         read_coco(tmp_path / "none.json")
     path = source(document())
     with pytest.raises(ConfigError, match="--check-sizes: expected the image root"):

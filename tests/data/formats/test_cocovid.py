@@ -104,3 +104,15 @@ def test_targets_and_sources_are_checked(st_coco, tmp_path):
     st_coco.write_text(json.dumps(faulty))
     with pytest.raises(DataError, match=r"annotations\[1\]\.category_id.*7"):
         read_cocovid(st_coco)
+
+
+def test_annotation_ids_begin_with_1(tmp_path):
+    # pycocotools takes an annotation with id 0 for no match.
+    boxes = [Box(0, (0, 0, 9, 9)), Box(0, (5, 5, 9, 9))]
+    frame = Frame("a/0.jpg", 0, (48, 64), boxes)
+    records = Records(categories_of(["car"]), iter([Video("a", [frame])]))
+    write_st_coco(records, tmp_path / "st.json")
+    write_cocovid(read_st_coco(tmp_path / "st.json"), tmp_path / "cv.json")
+    for name in ("st.json", "cv.json"):
+        annotations = json.loads((tmp_path / name).read_text())["annotations"]
+        assert [annotation["id"] for annotation in annotations] == [1, 2]

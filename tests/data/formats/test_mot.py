@@ -136,3 +136,56 @@ def test_random_objects_of_all_classes(rng, same_as_written, tmp_path, drop_igno
     found = same_as_written(read_mot(tmp_path / "mot17"), written, drop_ignored)
     assert found.index.sizes.tolist() == [[1080, 1920]] * 9
     assert found.summary.clipped > 10
+
+
+@pytest.fixture
+def cvat(tmp_path, image, text):
+    """Writes a task as CVAT exports it; a seqinfo.ini is not among its files."""
+
+    def write(name="task1", labels=("car", "bus")):
+        folder = tmp_path / "cvat" / name
+        for frame in range(3):
+            image(folder / "img1" / f"frame_{frame:06d}.jpg", 48, 64)
+        text(folder / "gt" / "gt.txt", "1,1,10.5,20,30,8,1,2,1.0", "3,1,11.5,20,30,8,1,1,1.0")
+        if labels:
+            text(folder / "gt" / "labels.txt", *labels)
+        return folder
+
+    return write
+
+
+def test_a_task_of_cvat(cvat, convert, text):
+    folder = cvat()
+    with pytest.raises(DataError, match=r"task1 has no seqinfo\.ini.*imWidth.*imHeight.*seqLength"):
+        convert(read_mot(folder.parent))
+    with pytest.raises(DataError, match=r"task1 is a sequence.*the folder that holds it"):
+        read_mot(folder)
+    text(folder / "seqinfo.ini", *SEQINFO)
+
+    found = convert(read_mot(folder.parent))
+
+    assert found.frames == {
+        ("task1", 1): [("bus", (10.5, 20, 30, 8), "1", 0)],
+        ("task1", 2): [],
+        ("task1", 3): [("car", (11.5, 20, 30, 8), "1", 0)],
+    }
+    assert found.images[0]["file_name"] == "task1/img1/frame_000000.jpg"
+    half = convert(read_mot(folder.parent, sequences={"task1": range(3, 4)}))
+    assert [image["file_name"] for image in half.images] == ["task1/img1/frame_000002.jpg"]
+
+
+def test_classes_of_cvat_are_the_same_in_all_tasks(cvat, text):
+    root = cvat().parent
+    for labels in (("car",), ()):
+        cvat("task2", labels)
+        with pytest.raises(DataError, match=r"the same gt/labels\.txt in every sequence"):
+            read_mot(root)
+        (root / "task2/gt/labels.txt").unlink(missing_ok=True)
+
+
+def test_two_images_with_one_number_are_named(sequence, convert, image):
+    source = sequence()
+    image(source / "train/MOT17-02-FRCNN/img1/frame_000002.jpg", 48, 64)
+
+    with pytest.raises(DataError, match=r"found 000002\.jpg and frame_000002\.jpg"):
+        convert(read_mot(source))

@@ -18,7 +18,7 @@ def test_writes_boxes_classes_tracks_and_flags(convert):
 
     assert found.annotations == [
         {
-            "id": 0,
+            "id": 1,
             "image_id": 0,
             "category_id": 1,
             "bbox": [1, 2, 10, 5.5],
@@ -29,7 +29,7 @@ def test_writes_boxes_classes_tracks_and_flags(convert):
             "occluded": "1",
         },
         {
-            "id": 1,
+            "id": 2,
             "image_id": 0,
             "category_id": 0,
             "bbox": [0, 0, 64, 48],

@@ -291,7 +291,7 @@ def test_overwrite_replaces_a_generated_set(tmp_path):
 def test_overwrite_never_removes_anything_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
 
-    with pytest.raises(DataError, match=r"is not a generated set.*config\.json cannot be read"):
+    with pytest.raises(DataError, match=r"is not a generated set.*config\.json, found none"):
         generate(tmp_path, TINY, overwrite=True)
     (tmp_path / "config.json").write_text('{"model": "my own"}')
     with pytest.raises(DataError, match=r"config\.json was not written by `vodet-data generate`"):

@@ -64,7 +64,7 @@ def _reduce_shared(columns: Columns) -> tuple[Any, ...]:
 
 
 def _shared_copy(array: np.ndarray) -> Tensor:
-    # A copy, because to move the array itself would leave those who hold it a dangling pointer.
+    # A copy: moving the array itself would leave a dangling pointer in all other references to it.
     tensor = torch.tensor(array)
     tensor.untyped_storage().share_memory_()
     return tensor

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from vodet.errors import DataError
+from vodet.json_files import shortened
 
 SHOWN_FAULTS = 10  # of each kind
 
@@ -24,7 +25,7 @@ class Faults:
         kind = re.sub(r"\[\d+\]", "", place) + f": expected {expected}"
         self._counts[kind] += 1
         if self._counts[kind] <= SHOWN_FAULTS:
-            self._lines[kind].append(f"    {place}: found {_shorten(found)}")
+            self._lines[kind].append(f"    {place}: found {shortened(found)}")
 
     def raise_if_any(self) -> None:
         """Report all faults.
@@ -43,7 +44,3 @@ class Faults:
 
 def _how_many(faults: int) -> str:
     return "1 fault" if faults == 1 else f"{faults} faults"
-
-
-def _shorten(text: str, limit: int = 100) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,10 +1,10 @@
-"""Where data sets lie; their classes joined by name."""
+"""Locations of data sets, and matching of classes by name."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,13 +19,13 @@ Labelled = TypeVar("Labelled", VideoIndex, GroundTruth)
 
 @dataclass(frozen=True)
 class Source:
-    """Where a data set lies.
+    """The location of a data set.
 
     Args:
         annotations: ST-COCO file.
         images: Folder or fsspec URL that the file names in it are relative to.
-        share: Of several sets to train on, the part of an epoch's clips that this one has, in
-            proportion to the shares of the others; None in all of them leaves each what it has.
+        share: Share of an epoch's clips, in proportion to the shares of the other training sets.
+            If all shares are None, each set has its own number of clips.
     """
 
     annotations: str
@@ -37,22 +37,22 @@ def read_source(source: Source, name: str) -> VideoIndex:
     """Read the annotations of a data set.
 
     Args:
-        source: Where it lies.
+        source: Its location.
         name: Its name in the config below ``data``, for the text of errors.
 
     Raises:
-        DataError: If it is not there or not right.
+        DataError: If it is missing or invalid.
     """
     advice = (
         f"Set data.{name}.annotations and data.{name}.images, or VODET_DATA to the folder of your "
         "data sets. `vodet-data generate` makes a data set; `vodet-data check FILE` says whether "
         "a file of your own, converted to ST-COCO, is right."
     )
-    if not Path(source.annotations).is_file():
+    if not os.path.lexists(source.annotations):
         msg = f"data.{name}.annotations: no such file: {source.annotations}. {advice}"
         raise DataError(msg)
-    # Of a URL the first frame will tell.
-    if "://" not in source.images and not Path(source.images).is_dir():
+    # Whether a URL exists shows when the first frame is read.
+    if "://" not in source.images and not os.path.isdir(source.images):  # noqa: PTH112  never raises
         msg = f"data.{name}.images: no such folder: {source.images}. {advice}"
         raise DataError(msg)
     return read_st_coco(source.annotations)
@@ -61,8 +61,8 @@ def read_source(source: Source, name: str) -> VideoIndex:
 def match_classes(data: Labelled, class_names: Sequence[str]) -> Labelled:
     """Give annotations the labels of a detector, by the names of the classes.
 
-    Category ids stay those of the annotations, so that predictions fit their file; a class that
-    they lack has ``NO_CATEGORY``.
+    The category ids of the annotations are kept, so that predictions match their file. A class
+    that the annotations lack gets ``NO_CATEGORY``.
 
     Args:
         data: The annotations.

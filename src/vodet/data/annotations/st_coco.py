@@ -1,13 +1,11 @@
 """Reading ST-COCO: COCO detection JSON with video fields; CocoVID's names are accepted too.
 
-The rules of one entry stand in its class, in `st_coco_tables`; those between entries stand here, in
+The rules for one entry are in its class in `st_coco_tables`. The rules between entries are here, in
 the functions that turn a table into columns.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -15,7 +13,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 import numpy as np
 from jaxtyping import Float32, Int, Int64
 
@@ -31,7 +28,7 @@ from vodet.data.annotations.st_coco_tables import (
     TypedFile,
     VideoEntry,
 )
-from vodet.errors import DataError
+from vodet.json_files import UNDECODABLE, read_json
 
 MAX_CLASSES = int(np.iinfo(np.int16).max)  # the index keeps labels in 16 bits
 
@@ -39,9 +36,9 @@ MAX_CLASSES = int(np.iinfo(np.int16).max)  # the index keeps labels in 16 bits
 def read_st_coco(path: str | Path) -> VideoIndex:
     """Read an ST-COCO file, ``.json`` or ``.json.gz``.
 
-    Images may be in any order, fields beyond those of the format are ignored, and the names of
-    CocoVID are understood (``videos``, ``video_id``, ``frame_id``, ``instance_id``). An entry of
-    ``videos`` may have ``attributes``, a list of strings.
+    Images may be in any order, unknown fields are ignored, and the names of CocoVID are accepted
+    (``videos``, ``video_id``, ``frame_id``, ``instance_id``). An entry of ``videos`` may have
+    ``attributes``, a list of strings.
 
     Args:
         path: The file.
@@ -51,35 +48,12 @@ def read_st_coco(path: str | Path) -> VideoIndex:
             kind the number and the first ten, with entry, field, what was expected and found.
     """
     source = Path(path)
-    data = _read_bytes(source)
+    data = read_json(source, "an ST-COCO file (.json or .json.gz)")
     try:
         return _build(TypedFile(data), Faults(source))
-    except msgspec.DecodeError:
-        return _build_from_faulty(data, source)
-
-
-def _build_from_faulty(data: bytes, source: Path) -> VideoIndex:
-    faults = Faults(source)
-    try:
+    except UNDECODABLE:
+        faults = Faults(source)
         return _build(FaultyFile(data, faults), faults)
-    except UnicodeEncodeError as error:  # half a character, written as an escape
-        msg = f"{source} is not valid JSON: in {error.object!r}, {error}."
-    raise DataError(msg)
-
-
-def _read_bytes(source: Path) -> bytes:
-    try:
-        data = source.read_bytes()
-        return gzip.decompress(data) if source.suffix == ".gz" else data
-    except FileNotFoundError:
-        folder = "exists" if source.parent.is_dir() else "does not exist either"
-        msg = (
-            f"Looked for an ST-COCO file (.json or .json.gz) at {source.absolute()}, found none; "
-            f"its folder {folder}."
-        )
-    except (OSError, EOFError, zlib.error) as error:
-        msg = f"Cannot read {source}: {error}. Expected an ST-COCO file, .json or .json.gz."
-    raise DataError(msg)
 
 
 def _build(file: TypedFile | FaultyFile, faults: Faults) -> VideoIndex:

@@ -6,7 +6,6 @@ memory low. Where that fails, the file is read again entry by entry, to name eve
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +18,15 @@ import numpy as np
 from msgspec import Meta
 
 from vodet.data.annotations.faults import Faults
-from vodet.errors import DataError
+from vodet.json_files import parse_json, shown
 
 Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Extent = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 FrameNumber = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Area = Annotated[float, Meta(ge=0, le=float(np.finfo(np.float32).max))]
 Flag = bool | Annotated[int, Meta(ge=0, le=1)]
+
+WINDOWS_SEPARATORS = ", with `/` between folders instead of the `\\` of Windows"
 
 
 class _EntryError(ValueError):
@@ -58,16 +59,20 @@ class ImageEntry(msgspec.Struct, gc=False):
             raise _EntryError(
                 where=".frame_number", expected="`int` (or `frame_id`)", found="nothing"
             )
-        if leaves_root(self.file_name):
-            raise _EntryError(
-                where=".file_name",
-                expected="a path that stays below the image root",
-                found=repr(self.file_name),
-            )
+        if expected := expected_path(self.file_name):
+            raise _EntryError(where=".file_name", expected=expected, found=shown(self.file_name))
+
+
+def expected_path(file_name: str) -> str | None:
+    """Return what was expected if a file name is not a path below the image root, else None."""
+    if not leaves_root(file_name):
+        return None
+    separators = WINDOWS_SEPARATORS if "\\" in file_name else ""
+    return f"a path that stays below the image root{separators}"
 
 
 def leaves_root(file_name: str) -> bool:
-    """Tell whether a file name is none below the image root."""
+    """Tell whether a file name is not a path below the image root."""
     return (
         file_name.startswith(("/", "\\"))
         or file_name[1:2] == ":"
@@ -162,7 +167,7 @@ class TypedFile:
 
 
 class FaultyFile:
-    """Tables of a file, of which the entries with faults are left out and reported."""
+    """Tables of a file. Entries with faults are left out and reported."""
 
     def __init__(self, data: bytes, faults: Faults) -> None:
         self._tables = _parse_tables(data, faults)
@@ -185,20 +190,15 @@ class FaultyFile:
 
 
 def _parse_tables(data: bytes, faults: Faults) -> dict[str, list[Any]]:
-    # Python's own parser takes NaN and Infinity, so that they can be reported with their boxes.
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        msg = f"{faults.source} is not valid JSON: {error}."
-        raise DataError(msg) from error
+    document = parse_json(data, faults.source)
     if not isinstance(document, dict):
-        faults.add("the file", "`object` with images, annotations, categories", repr(document))
+        faults.add("the file", "`object` with images, annotations, categories", shown(document))
         faults.raise_if_any()
     tables = {}
     for table in msgspec.structs.fields(_Document):
         tables[table.name] = document.get(table.name, None if table.required else [])
         if not isinstance(tables[table.name], list):
-            found = repr(tables[table.name]) if table.name in document else "nothing"
+            found = shown(tables[table.name]) if table.name in document else "nothing"
             faults.add(table.name, "`array`", found)
     faults.raise_if_any()
     return tables
@@ -207,11 +207,11 @@ def _parse_tables(data: bytes, faults: Faults) -> dict[str, list[Any]]:
 def _entry_faults(
     row: object, kind: type[msgspec.Struct], error: msgspec.ValidationError
 ) -> Iterator[_EntryError]:
-    """Yield all faults of an entry, of which ``error`` tells the first."""
+    """Yield all faults of an entry; ``error`` is the first of them."""
     if isinstance(error.__cause__, _EntryError):
         yield error.__cause__
     elif not isinstance(row, dict):
-        yield _EntryError("", "`object`", repr(row))
+        yield _EntryError("", "`object`", shown(row))
     else:
         for field in msgspec.structs.fields(kind):
             value = row.get(field.name, ... if field.required else field.default)
@@ -219,5 +219,5 @@ def _entry_faults(
                 msgspec.convert(value, field.type)
             except msgspec.ValidationError as fault:
                 expected = re.split(", got | - at ", str(fault))[0].removeprefix("Expected ")
-                found = "nothing" if value is ... else repr(value)
+                found = "nothing" if value is ... else shown(value)
                 yield _EntryError(f".{field.name}", expected, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -131,6 +132,39 @@ def statistics_table(index: VideoIndex) -> Table:
         table.add_row(f"videos with {name!r}", str(videos))
     table.caption = "Spreads are minimum / median / maximum."
     return table
+
+
+def oddities(index: VideoIndex) -> list[str]:
+    """Return what the format allows but some uses do not, in sentences."""
+    return [*_mixed_sizes(index), *_windows_names(index)]
+
+
+def _mixed_sizes(index: VideoIndex) -> Iterator[str]:
+    firsts = index.video_starts[:-1]
+    expected = np.repeat(index.sizes[firsts], np.diff(index.video_starts), axis=0)
+    rows = np.flatnonzero((index.sizes != expected).any(axis=1))
+    videos = np.unique(np.searchsorted(index.video_starts, rows, side="right") - 1)
+    if len(rows):
+        first, other = (_frame_size(index, int(row)) for row in (firsts[videos[0]], rows[0]))
+        yield (
+            f"{len(videos)} of {index.num_videos} videos have frames of several sizes; of "
+            f"{index.video_name(videos[0])!r} {first} and {other} (height x width). Training and "
+            "evaluation need one size in a video, unless data.resize is a Letterbox."
+        )
+
+
+def _frame_size(index: VideoIndex, row: int) -> str:
+    height, width = index.sizes[row].tolist()
+    return f"frame {index.frame_numbers[row]} ({index.file_name(row)!r}) has {height} x {width}"
+
+
+def _windows_names(index: VideoIndex) -> Iterator[str]:
+    names = [name for name in index.file_names if "\\" in name]
+    if names:
+        yield (
+            f"{len(names)} of {index.num_frames} file names have the separators of Windows, such "
+            f"as {names[0]!r}. Other systems do not find these files: write `/`."
+        )
 
 
 def _or_none(spread: Spread | None) -> str:

@@ -21,9 +21,10 @@ from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler
 from vodet.data.clips.sampling import ClipSampling, History, TemporalDropout
 from vodet.data.clips.video_chunks import VideoChunkDataset
 from vodet.data.frames.frame_reader import OnBadFrame
+from vodet.data.frames.images import ExifUse
 from vodet.data.frames.resize import OriginalSize
 from vodet.data.frames.transforms import ClipTransform
-from vodet.errors import ConfigError
+from vodet.errors import ConfigError, DataError
 from vodet.stages import FrameResize
 from vodet.structures import ClipBatch, VideoChunk, Window
 
@@ -61,6 +62,8 @@ class ClipDataModule(LightningDataModule):
         size_divisor: Training batches are padded to multiples of this number of pixels.
         on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
             ``skip`` skips it and logs the number of skipped images at the end of the epoch.
+        exif: ``apply`` turns images as their EXIF orientation asks, as viewers and annotation tools
+            do; ``ignore`` leaves them as they are stored.
         seed: Seed of the order of clips and of all random choices for a clip.
         pin_memory: Whether batches are pinned; None means only if there is a CUDA device.
         multiprocessing_context: Start method of workers: ``fork``, ``spawn`` or ``forkserver``;
@@ -93,6 +96,7 @@ class ClipDataModule(LightningDataModule):
         chunk_size: int = 8,
         size_divisor: int = 32,
         on_bad_frame: OnBadFrame = "raise",
+        exif: ExifUse = "apply",
         seed: int = 0,
         pin_memory: bool | None = None,
         multiprocessing_context: str | None = None,
@@ -123,6 +127,7 @@ class ClipDataModule(LightningDataModule):
         self.chunk_size = chunk_size
         self.size_divisor = size_divisor
         self.on_bad_frame = on_bad_frame
+        self.exif = exif
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.multiprocessing_context = multiprocessing_context
@@ -204,6 +209,7 @@ class ClipDataModule(LightningDataModule):
             clips_per_video=self.clips_per_video,
             require_complete_tubelets=self.require_complete_tubelets,
             on_bad_frame=self.on_bad_frame,
+            exif=self.exif,
             seed=self.seed,
         )
 
@@ -215,6 +221,7 @@ class ClipDataModule(LightningDataModule):
             resize=self.resize,
             chunk_size=self.chunk_size,
             on_bad_frame=self.on_bad_frame,
+            exif=self.exif,
         )
         return self._loader(dataset, WholeVideoSampler(dataset), batch_size=None)
 
@@ -255,6 +262,15 @@ class _ReportingLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its private class
         try:
             yield from super().__iter__()
+        except RuntimeError as error:  # torch has no class for it
+            if "DataLoader worker" not in str(error):
+                raise
+            msg = (
+                "A worker process that loads data was killed, most often because memory ran out: "
+                f"{error} Use fewer than data.num_workers={self.num_workers} workers, a smaller "
+                "data.batch_size or data.chunk_size, or more memory."
+            )
+            raise DataError(msg) from error
         finally:  # also if the epoch ends early
             self.dataset.report_bad_frames()
 

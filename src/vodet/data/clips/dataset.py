@@ -17,6 +17,7 @@ from vodet.data.clips.sampling import (
     reference_frames,
 )
 from vodet.data.frames.frame_reader import FrameReader, OnBadFrame
+from vodet.data.frames.images import ExifUse
 from vodet.data.frames.resize import OriginalSize
 from vodet.data.frames.transforms import ClipTransform
 from vodet.errors import DataError
@@ -43,6 +44,7 @@ class ClipDataset(Dataset[Clip]):
         require_complete_tubelets: Replace clips in whose window tracks start or end by the next
             clip.
         on_bad_frame: ``raise`` or ``skip``.
+        exif: ``apply`` or ``ignore`` the EXIF orientation of images.
         seed: Seed of all random choices, combined with the `ClipDraw`.
 
     Raises:
@@ -61,9 +63,10 @@ class ClipDataset(Dataset[Clip]):
         clips_per_video: int | None = None,
         require_complete_tubelets: bool = False,
         on_bad_frame: OnBadFrame = "raise",
+        exif: ExifUse = "apply",
         seed: int = 0,
     ) -> None:
-        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
+        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame, exif)
         self.sampling = sampling
         self.transform = transform or ClipTransform()
         self.seed = seed
@@ -75,8 +78,8 @@ class ClipDataset(Dataset[Clip]):
         self.require_complete_tubelets = require_complete_tubelets
         if require_complete_tubelets and (unknown := _unknown_tracks(index)):
             msg = (
-                "data.require_complete_tubelets needs the id_track of every annotation, except "
-                f"for still images; {unknown} of {index.num_boxes} in {index.source} have none."
+                "data.require_complete_tubelets needs the id_track of every object, except in "
+                f"still images; {unknown} of {(~index.iscrowd).sum()} in {index.source} have none."
             )
             raise DataError(msg)
 
@@ -138,6 +141,7 @@ class ClipDataset(Dataset[Clip]):
         good = [frame for frame in frames if frame is not None]
         if len(good) < len(frames):
             return None
+        self.reader.expect_one_size(good, rows)
         targets = [self.reader.target(row) for row in rows]
         images, targets_left = self.transform(good, targets, generator)
         size = images[0].shape[:2]
@@ -159,9 +163,14 @@ class ClipDataset(Dataset[Clip]):
         return replace(info, has_loss=not is_repeated)
 
     def _is_complete(self, window: list[int]) -> bool:
+        return len({frozenset(self._tracks(row)) for row in window}) == 1
+
+    def _tracks(self, row: int) -> list[int]:
+        """Return the tracks of a frame; crowds and ignore regions are none."""
         index = self.reader.index
-        tracks = {frozenset(index.track_ids[index.boxes_of(row)].tolist()) for row in window}
-        return len(tracks) == 1
+        boxes = index.boxes_of(row)
+        tracks: list[int] = index.track_ids[boxes][~index.iscrowd[boxes]].tolist()
+        return tracks
 
     def _draw(self, clip: int, generator: np.random.Generator) -> list[int]:
         """Draw the rows of the frames of a clip."""
@@ -172,8 +181,8 @@ class ClipDataset(Dataset[Clip]):
 
 
 def _unknown_tracks(index: VideoIndex) -> int:
-    """Count the boxes without a track id, except boxes in videos of one frame."""
+    """Count the objects without a track id, except objects in videos of one frame."""
     is_still = np.diff(index.video_starts) == 1
     lengths = np.diff(index.box_starts)
     needed = np.repeat(np.repeat(~is_still, np.diff(index.video_starts)), lengths)
-    return int(((index.track_ids == UNKNOWN_TRACK) & needed).sum())
+    return int(((index.track_ids == UNKNOWN_TRACK) & ~index.iscrowd & needed).sum())

@@ -1,8 +1,8 @@
-"""How a worker hands frames to the main process: in shared memory that is used again.
+"""Reusable shared memory in which a worker hands frames to the main process.
 
-The kernel clears every page of fresh memory, which for frames costs a fifth of the time of decoding
-them. So a worker keeps what it has handed over, in slots, and writes to one again as soon as the
-main process has let go of every tensor on it. The last byte of a slot says whether it is taken.
+The kernel clears every page of new memory; for frames this takes a fifth of the time of decoding
+them. A worker therefore keeps its shared memory in slots, and reuses a slot once the main process
+has freed all tensors in it. The last byte of a slot says whether the slot is in use.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from torch.utils.data import get_worker_info
 
 from vodet.structures import ClipBatch, VideoChunk
 
-# More than the batches that a loader holds of one worker. Who keeps more of them gets fresh memory.
+# More than the batches of one worker that a loader holds. Beyond these, each batch gets new memory.
 MAX_SLOTS = 16
 _slots: list[Tensor] = []  # of this process
 
 
 def empty_frames(*shape: int) -> Tensor:
-    """Return uint8 memory for frames; in a worker, such as is handed over without a copy."""
+    """Return uint8 memory for frames; in a worker, shared memory, which is handed over uncopied."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     length = math.prod(shape)
     slot = next((slot for slot in _slots if len(slot) > length and not slot[-1]), None)
     if slot is None:
         slot = torch.zeros(length + 1, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
-        taken = [slot for slot in _slots if slot[-1]]  # the others are too small
+        taken = [slot for slot in _slots if slot[-1]]  # slots not in use are too small
         _slots[:] = [*taken[1 - MAX_SLOTS :], slot]
     slot[-1] = 1
     return slot[:length].view(shape)
 
 
 def stack_frames(frames: Sequence[np.ndarray], out: UInt8[Tensor, "n 3 h w"]) -> Tensor:
-    """Write pictures ``[H, W, 3]`` into ``out``; OpenCV's split is faster than transposing."""
+    """Write frames ``[H, W, 3]`` into ``out``; OpenCV's split is faster than transposing."""
     for planes, frame in zip(out.numpy(), frames, strict=True):
         cv2.split(frame, list(planes))
     return out
@@ -53,7 +53,7 @@ def _is_in_slot(frames: Tensor) -> bool:
 
 
 def _receive(frames: Tensor, is_in_slot: bool) -> Tensor:
-    """Give the slot of frames back when their memory is freed: torch then drops ``array``."""
+    """Free the slot when the frames are freed: torch drops ``array`` at that moment."""
     if not is_in_slot:
         return frames
     slot = torch.empty(0, dtype=torch.uint8).set_(frames.untyped_storage())
@@ -77,8 +77,8 @@ def _rebuild_batch(
 
 
 def _reduce_batch(batch: ClipBatch) -> tuple[Any, ...]:
-    # Each tensor is handed over as a shared memory file of its own. For the hundreds of small ones
-    # of the targets that costs as much as decoding the frames; as arrays they go by value.
+    # Each tensor is sent as a shared memory file of its own. The targets have hundreds of small
+    # tensors, which would take as long as decoding the frames; arrays are sent by value.
     targets = _map_targets(batch.targets, Tensor.numpy)
     others = (batch.infos, targets, batch.layout)
     return _rebuild_batch, (batch.frames, _is_in_slot(batch.frames), *others)

@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from vodet.data.annotations.index import VideoIndex
 from vodet.data.clips.handover import empty_frames, stack_frames
 from vodet.data.frames.frame_reader import FrameReader, OnBadFrame
+from vodet.data.frames.images import ExifUse
 from vodet.data.frames.resize import OriginalSize
-from vodet.errors import FrameError
 from vodet.stages import FrameResize
 from vodet.structures import GroundTruth, VideoChunk
 
@@ -30,6 +30,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         resize: Resizes frames to the evaluation size.
         chunk_size: Maximum number of frames per chunk.
         on_bad_frame: ``raise`` or ``skip``.
+        exif: ``apply`` or ``ignore`` the EXIF orientation of images.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         resize: FrameResize | None = None,
         chunk_size: int = 8,
         on_bad_frame: OnBadFrame = "raise",
+        exif: ExifUse = "apply",
     ) -> None:
-        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame)
+        self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame, exif)
         self.video_lengths: list[int] = np.diff(index.video_starts).tolist()
         self.chunks: list[range] = []
         self.chunks_of_video: list[range] = []
@@ -80,12 +82,7 @@ class VideoChunkDataset(Dataset[VideoChunk]):
             if frame is None:
                 frame = frames[-1] if frames else self._stand_in(range(video.start, row))
             frames.append(frame)
-        if len({frame.shape for frame in frames}) > 1:
-            msg = (
-                f"Video {infos[0].video!r}: frames must have one size, found several: "
-                f"{sorted({info.original_size for info in infos})}. A letterbox makes them equal."
-            )
-            raise FrameError(msg)
+        self.reader.expect_one_size(frames, rows)
         return VideoChunk(
             frames=stack_frames(frames, empty_frames(len(frames), 3, *frames[0].shape[:2])),
             infos=tuple(infos),

@@ -1,7 +1,7 @@
 """Cityscapes: ``gtFine`` as polygons or ``instanceIds``, images in ``leftImg8bit``.
 
-Each annotated frame is a video with its neighbours of ``leftImg8bit_sequence``, where that is
-there: the 19 frames before it and the 10 after it. Those are support frames, not empty ones.
+Each annotated frame is a video together with its neighbours in ``leftImg8bit_sequence``, if that
+folder exists: the 19 frames before it and the 10 frames after it, which are support frames.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def read_cityscapes(
         images: Image root, with ``leftImg8bit``, and ``leftImg8bit_sequence`` for the neighbours.
         split: ``train`` or ``val``.
         sequences: Names of cities; all of the split by default.
-        masks: ``polygons`` or ``instances``. They differ in groups: a polygon is a region each,
-            while in ``instanceIds`` those that touch are one.
+        masks: ``polygons`` or ``instances``. They differ in groups: each polygon is a region,
+            while groups that touch are one region in ``instanceIds``.
 
     Raises:
         DataError: If something is missing or malformed.

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from vodet.data.formats.masks import connected_regions, read_ids, regions_of_ids
 from vodet.data.formats.records import Box
 from vodet.errors import DataError
+from vodet.json_files import decode_json, read_json
 
 # Id, name and group of the classes with instances, as far as they are evaluated.
 CLASSES = {
@@ -54,12 +55,12 @@ class _Polygons(msgspec.Struct):
 
 
 def polygon_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> list[Box]:
-    """Return the boxes of what is visible of polygons, of which later ones cover earlier ones.
+    """Return the boxes of the visible parts of polygons; later polygons cover earlier ones.
 
     Args:
         path: A file ``*_polygons.json``.
         size: ``(height, width)`` of the image.
-        skipped: Where what is left out is counted.
+        skipped: Counts what is left out.
 
     Raises:
         DataError: If the file is malformed or made for an image of another size.
@@ -91,7 +92,7 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
     Args:
         path: A file ``*_instanceIds.png``.
         size: ``(height, width)`` of the image.
-        skipped: Where what is left out is counted.
+        skipped: Counts what is left out.
 
     Raises:
         FrameError: If it cannot be read or is of another size.
@@ -118,9 +119,10 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
 
 
 def _read_polygons(path: Path) -> _Polygons:
+    data = read_json(path, "polygons of Cityscapes")
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Polygons)
-    except (OSError, msgspec.DecodeError) as error:
+        document = decode_json(data, _Polygons, path)
+    except msgspec.ValidationError as error:
         msg = f"{path}: not polygons of Cityscapes: {error}."
         raise DataError(msg) from error
     for place, shape in enumerate(document.objects):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
-from vodet.data.annotations.st_coco_tables import Area, Extent, Flag, Id, leaves_root
+from vodet.data.annotations.st_coco_tables import Area, Extent, Flag, Id, expected_path
 from vodet.data.formats.folders import image_size
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.tables import raise_faults
 from vodet.errors import ConfigError, DataError
+from vodet.json_files import decode_json, read_json, shown
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -45,7 +47,7 @@ class _Document(msgspec.Struct):
 
 
 class _Named(msgspec.Struct):
-    """What the files of test sets hold too, which have no annotations."""
+    """The part that files of test sets, which have no annotations, also have."""
 
     images: list[_Image]
     categories: list[_Category]
@@ -58,8 +60,8 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
     """Read a COCO detection file. Masks and key points are left out.
 
     Args:
-        source: The JSON file. The names of images stay as they are in it.
-        images: Image root, needed to check.
+        source: The JSON file. The file names of images are kept.
+        images: Image root, needed to check sizes.
         check_sizes: Whether every image is opened to compare its size.
 
     Raises:
@@ -81,7 +83,7 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
 
 
 def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the ids of the images by file name, and those of the categories by name.
+    """Return the ids of the images by file name, and the ids of the categories by name.
 
     Args:
         source: A COCO detection file, with annotations or without.
@@ -98,17 +100,16 @@ def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _read(source: Path, kind: type[Document]) -> Document:
+    data = read_json(source, "a COCO detection file (.json or .json.gz)")
     try:
-        return msgspec.json.decode(source.read_bytes(), type=kind)
-    except FileNotFoundError:
-        msg = f"Expected a COCO file at {source}, found none."
-    except (OSError, msgspec.DecodeError) as error:
+        return decode_json(data, kind, source)
+    except msgspec.ValidationError as error:
         msg = f"{source}: not a COCO detection file: {error}."
-    raise DataError(msg)
+        raise DataError(msg) from error
 
 
 def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
-    """Refuse what does not fit together: everything, reported at once."""
+    """Report all inconsistencies between the tables together."""
     images, categories = document.images, document.categories
     ids = {image.id for image in images}
     faults = [
@@ -118,10 +119,13 @@ def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
         *_repeated("categories.name", [category.name for category in categories]),
     ]
     for place, image in enumerate(images):
-        if leaves_root(image.file_name):
-            found = f"found {image.file_name!r}"
-            faults.append(f"images[{place}].file_name: expected a path below the root, {found}")
+        if expected := expected_path(image.file_name):
+            found = shown(image.file_name)
+            faults.append(f"images[{place}].file_name: expected {expected}, found {found}")
     for place, annotation in enumerate(document.annotations):
+        if not all(map(math.isfinite, annotation.bbox)):
+            bbox = list(annotation.bbox)
+            faults.append(f"annotations[{place}].bbox: expected finite numbers, found {bbox}")
         for field, value, known in (
             ("image_id", annotation.image_id, ids),
             ("category_id", annotation.category_id, labels),
@@ -138,7 +142,7 @@ def _repeated(field: str, values: list[Value]) -> Iterator[str]:
     seen: set[Value] = set()
     for value in values:
         if value in seen:
-            yield f"{field}: expected no repetition, found {value!r} twice"
+            yield f"{field}: expected no repetition, found {shown(value)} twice"
         seen.add(value)
 
 

@@ -1,4 +1,4 @@
-"""CocoVID, the format of mmtracking: from it and to it."""
+"""Reading and writing CocoVID, the format of mmtracking."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Any
 from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
-from vodet.data.formats.writer import DECIMALS, JsonTable, Summary, check_target, encode
+from vodet.data.formats.writer import (
+    DECIMALS,
+    FIRST_ANNOTATION,
+    JsonTable,
+    Summary,
+    check_target,
+    encode,
+)
 from vodet.files import replacing
 
 
@@ -43,14 +50,15 @@ def write_cocovid(
 ) -> Summary:
     """Write a CocoVID file, which is complete or not there.
 
-    Frames are numbered without gaps, as mmtracking asks, with their own number beside; tracks are
-    numbered through the set. Frames that are not annotated are none to train on there.
+    As mmtracking requires, frames are numbered without gaps, with the original number in another
+    field, and track ids are unique in the data set. mmtracking does not train on frames that are
+    not annotated.
 
     Args:
         index: The data set.
         target: The file to write.
-        overwrite: Whether a file that is there already is replaced.
-        on_frame: Is called after each frame.
+        overwrite: Whether an existing file is replaced.
+        on_frame: Called after each frame.
 
     Raises:
         ConfigError: If the file exists and may not be replaced.
@@ -66,7 +74,7 @@ def write_cocovid(
     with replacing(target) as partial, partial.open("wb") as file:
         for place, (name, entries) in enumerate(tables.items()):
             file.write((b",\n" if place else b"{") + encode(name) + b": [")
-            table = JsonTable(file)
+            table = JsonTable(file, FIRST_ANNOTATION if name == "annotations" else 0)
             for entry in entries:
                 table.append(entry)
             file.write(b"]")

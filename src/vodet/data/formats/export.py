@@ -1,4 +1,4 @@
-"""Detections as the toolkits of benchmarks read them: text files of one detection a line."""
+"""Detections in the formats of benchmark toolkits: text files with one detection per line."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ LineMaker = Callable[[np.ndarray, np.ndarray, DetectionRows], Columns]  # number
 
 @dataclass(frozen=True)
 class Toolkit:
-    """What a toolkit reads.
+    """The input format of a toolkit.
 
     Args:
-        name: Its name.
-        classes: What stands for a class, by the name that the conversion gives the class.
-        columns: Makes the columns of a file of numbers of frames, classes and detections.
-        separator: What is between values.
+        name: Name of the toolkit.
+        classes: Its value for each class, by the name that the conversion gives the class.
+        columns: Makes the columns of a file from frame numbers, classes and detections.
+        separator: Separator of the values.
         first_frame: The number of the first frame of a sequence.
     """
 
@@ -64,7 +64,7 @@ class Toolkit:
     first_frame: int = 1
 
     def classes_of(self, index: VideoIndex) -> np.ndarray:
-        """Return what stands for each label of a data set.
+        """Return the toolkit's value for each label of a data set.
 
         Raises:
             DataError: If the toolkit lacks one of its classes.
@@ -120,16 +120,16 @@ SEQUENCE_TOOLKITS = {
 def write_sequences(
     toolkit: Toolkit, index: VideoIndex, detections: DetectionRows, folder: Path
 ) -> None:
-    """Write a file for each sequence, also for one without detections, named as it is.
+    """Write a file for each sequence, named after it, also for sequences without detections.
 
-    Lines are in order of frames, best detections first. Numbers of frames and coordinates are those
-    of the toolkit's own annotations, which the conversion takes as they stand.
+    Lines are in order of frames, best detections first. Frame numbers and coordinates are the ones
+    of the toolkit's own annotations, which the conversion does not change.
 
     - UAVDT, ``M0203.txt``: ``frame,-1,left,top,width,height,score,class,-1``, frames from 1; 1 is a
       car, 2 a truck, 3 a bus. The evaluation of the toolkit does not look at the class.
     - KITTI tracking, ``0002.txt``: ``frame -1 type -1 -1 -10 left top right bottom -1 -1 -1 -1000
-      -1000 -1000 -10 score``, frames from 0; what is not known (track, truncation, occlusion,
-      angles, size and place in space) has the value that the development kit asks for.
+      -1000 -1000 -10 score``, frames from 0; unknown values (track, truncation, occlusion, angles,
+      3D size and position) are the ones that the development kit prescribes.
     - MOT Challenge, ``MOT17-02-DPM.txt``: ``frame,-1,left,top,width,height,score,-1,-1,-1``,
       frames from 1, as ``det.txt``.
 
@@ -140,8 +140,8 @@ def write_sequences(
         folder: Where to write.
 
     Raises:
-        DataError: If the data set has classes that the toolkit lacks, frames before the first, or
-            videos whose names are none of a file.
+        DataError: If the data set has classes that the toolkit lacks, frames before the toolkit's
+            first frame, or videos whose names cannot be file names.
     """
     classes = toolkit.classes_of(index)
     names = [index.video_name(video) for video in range(index.num_videos)]
@@ -173,12 +173,12 @@ def write_lines(
     frame_numbers: np.ndarray,
     rows: DetectionRows,
 ) -> None:
-    """Write detections in the order in which they are; the file appears when it is complete.
+    """Write detections in the given order; the file appears when it is complete.
 
     Args:
         path: The file.
-        toolkit: What reads it.
-        classes: What stands for each label.
+        toolkit: The toolkit that reads it.
+        classes: The toolkit's value for each label.
         frame_numbers: The number of each frame of the index.
         rows: The detections.
     """
@@ -190,7 +190,7 @@ def write_lines(
 
 
 def _lines(columns: Columns, count: int, separator: str) -> bytes:
-    # By way of JSON, [[1,0.5],[2,0.25]], whose encoder formats numbers at the speed of C.
+    # Through JSON, [[1,0.5],[2,0.25]], because its encoder formats numbers fastest.
     table = zip(*(np.broadcast_to(column, count).tolist() for column in columns), strict=True)
     rows = msgspec.json.encode(list(table))[2:-2].replace(b'"', b"").replace(b"],[", b"\n")
     return rows.replace(b",", separator.encode()) + b"\n"

@@ -1,4 +1,4 @@
-"""Detections as the development kit of ImageNet VID reads them: one file for all videos."""
+"""Detections in the format of the development kit of ImageNet VID: one file for all videos."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def write_vid_devkit(
     """Write the file of the development kit of ImageNet VID.
 
     ``frame_index class_id score xmin ymin xmax ymax``, in order of frames, best detections first.
-    Class ids are from 1, in the kit's order of the classes, by their names. Corners stand as they
-    are: the kit takes them as numbers of pixels, in its annotations as in results, and so does VID
-    AP50 here, so that both give the same AP.
+    Class ids are from 1, in the kit's order of the class names. Corners are written unchanged: the
+    kit takes them as inclusive pixel numbers in annotations and in results, and VID AP50 here does
+    the same, so that both give the same AP.
 
     Args:
         index: The data set.
@@ -57,12 +57,12 @@ def _numbers_in_order(index: VideoIndex) -> np.ndarray:
 
 
 def _of_list(index: VideoIndex, video: int) -> str:
-    """Return the name that a video has in the list: without the split, which ours begins with."""
+    """Return the name of a video in the list, which lacks the split that our name begins with."""
     return index.video_name(video).removeprefix("val/")
 
 
 def _listed(index: VideoIndex, used: np.ndarray, val_list: Path) -> np.ndarray:
-    """Return the numbers of some frames in a list; those of the others are not set."""
+    """Return the numbers of some frames in a list; the numbers of other frames are not set."""
     rows = read_rows(val_list, {"frame": str, "frame_index": integer}, separator=None)
     known = {row.values["frame"]: row.values["frame_index"] for row in rows}
     videos = np.searchsorted(index.video_starts, used, side="right") - 1

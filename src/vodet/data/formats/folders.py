@@ -1,4 +1,4 @@
-"""Finding what a data set's folder should hold: folders, sequences, numbered images, sizes."""
+"""Finding the folders, sequences and numbered images of a data set, and reading image sizes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from vodet.errors import ConfigError, DataError, FrameError
+from vodet.files import open_file
 
 SHOWN_NAMES = 10
 
@@ -20,7 +21,7 @@ def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
     Args:
         root: Where to look.
         candidates: Paths below it; ``.`` for itself.
-        what: What the folder holds, for the text of the error.
+        what: Contents of the folder, for the error message.
 
     Raises:
         DataError: If none exists.
@@ -41,7 +42,7 @@ def named(option: str, value: str | None, names: Iterable[str]) -> str:
     """Return the value of an option if it is one of some names.
 
     Raises:
-        ConfigError: If it is none of them.
+        ConfigError: If it is not one of them.
     """
     if value is None or value not in names:
         msg = f"{option}: expected one of {', '.join(names)}; found {value or 'nothing'}."
@@ -56,14 +57,14 @@ def choose_sequences(
     wanted: Mapping[str, range | None] | None,
     where: Path,
 ) -> list[str]:
-    """Return the sequences to read: those asked for, those of a split, or all.
+    """Return the sequences to read: the wanted ones, or all of a split, or all.
 
     Args:
-        available: The sequences that are there.
+        available: The sequences in the folder.
         split: Name of a split.
         splits: The sequences of each split of the set.
-        wanted: Sequences chosen by hand, instead of a split.
-        where: Where they were looked for, for the text of the error.
+        wanted: Names of sequences, instead of a split.
+        where: The folder, for the error message.
 
     Raises:
         ConfigError: If there is no such split, or both a split and sequences are given.
@@ -92,12 +93,11 @@ def choose_sequences(
 def read_sequences(text: str) -> dict[str, range | None]:
     """Read a list of sequences: ``A,B,C``, or a file with one a line.
 
-    A line ``0002 empty 000000 000232``, as in the seqmaps of KITTI, also gives the frames, of which
-    the last number is the last, not the one after it. A first line ``name``, as in the seqmaps of
-    MOT Challenge, is a title.
+    A line ``0002 empty 000000 000232``, as in the seqmaps of KITTI, also gives the first and the
+    last frame. A first line ``name``, as in the seqmaps of MOT Challenge, is a title.
 
     Raises:
-        ConfigError: If a line has another form, a sequence comes twice, or there is none.
+        ConfigError: If a line has another form, a sequence is repeated, or there is no sequence.
     """
     is_file = os.path.isfile(text)  # noqa: PTH113  many names are longer than a path may be
     content = Path(text).read_text("utf-8", errors="replace") if is_file else text
@@ -134,22 +134,35 @@ def _is_range(first: str, last: str) -> bool:
     return first.isdecimal() and last.isdecimal() and int(first) <= int(last)
 
 
-def numbered_images(folder: Path, pattern: str, frames: range | None = None) -> dict[int, Path]:
+def numbered_images(
+    folder: Path, pattern: str, frames: range | None = None, first: int = 0
+) -> dict[int, Path]:
     r"""Return the images of a folder by number, in ascending order.
 
     Args:
         folder: The folder.
-        pattern: What names match, with the number as its group: ``(\d{6})\.png``.
-        frames: The numbers that are wanted; all by default.
+        pattern: Pattern of their names, with the number as its group: ``(\d{6})\.png``.
+        frames: The numbers of the wanted images; all by default.
+        first: The number of the first frame. Images that are numbered from 0 are counted from it.
 
     Raises:
-        DataError: If the folder or a wanted image is missing, or there is none.
+        DataError: If the folder or a wanted image is missing, there is no image, or two have the
+            same number.
     """
     if not folder.is_dir():
         msg = f"Expected a folder of images at {folder}, found none."
         raise DataError(msg)
-    matches = (re.fullmatch(pattern, entry.name) for entry in os.scandir(folder))
-    images = {int(match[1]): folder / match[0] for match in matches if match}
+    images: dict[int, Path] = {}
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  no path of most of them is needed
+        if match := re.fullmatch(pattern, name):
+            number = int(match[1])
+            if number in images:
+                found = f"{images[number].name} and {name}"
+                msg = f"Expected one image for each number in {folder}, found {found}."
+                raise DataError(msg)
+            images[number] = folder / name
+    if 0 in images:
+        images = {number + first: image for number, image in images.items()}
     if frames is not None:
         if missing := [number for number in frames if number not in images]:
             found = f"{len(missing)} are missing: {listed(map(str, missing))}"
@@ -163,28 +176,37 @@ def numbered_images(folder: Path, pattern: str, frames: range | None = None) -> 
 
 
 def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return ``(height, width)`` of an image, of which only the beginning is read.
+    """Return ``(height, width)`` of an image as displayed; only the beginning of the file is read.
 
     Args:
         path: The image.
-        expected: Its size as the annotations say.
+        expected: Its annotated size. The size of the image as stored is accepted too: ``data.exif``
+            decides about the EXIF orientation when frames are read.
 
     Raises:
-        FrameError: If it is missing, is none, or of another size.
+        FrameError: If it is missing, is not an image, or has another size.
     """
     try:
-        with Image.open(path) as image:
-            size = (image.height, image.width)
-    except (OSError, Image.DecompressionBombError) as error:
+        stored, upright = _read_sizes(path)
+    except Exception as error:  # Pillow has errors of many kinds for what is no image
         msg = f"Expected an image at {path}; cannot read it: {error}."
         raise FrameError(msg) from error
-    if expected is not None and size != expected:
+    if expected is not None and expected not in (stored, upright):
         msg = (
             f"{path}: expected {expected[0]} x {expected[1]} (height x width) as annotated, found "
-            f"{size[0]} x {size[1]}. Use the original images: boxes do not fit others."
+            f"{upright[0]} x {upright[1]}. Use the original images: boxes do not fit others."
         )
         raise FrameError(msg)
-    return size
+    return upright if expected is None else expected
+
+
+def _read_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
+    with open_file(path) as file, Image.open(file) as image:
+        stored = (image.height, image.width)
+        # If there is no EXIF before the pixels, Pillow would decode them to look behind.
+        exif = image.getexif() if "exif" in image.info else {}
+        is_turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return stored, stored[::-1] if is_turned else stored
 
 
 def relative(path: Path, root: Path) -> str:

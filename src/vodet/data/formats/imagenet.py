@@ -133,7 +133,7 @@ class _Reader:
     check_sizes: bool
 
     def videos(self, plans: Iterable[_Plan], split: str) -> Iterator[Video]:
-        """Yield videos, of which a stream of XML files is parsed ahead."""
+        """Yield videos; their XML files are parsed ahead."""
         waiting: list[_Plan] = []
         paths = self._paths(plans, waiting)
         parsed = parse_all(paths, self.workers)
@@ -152,7 +152,7 @@ class _Reader:
     def _frames(
         self, plan: _Plan, files: dict[str, XmlFrame], size: tuple[int, int]
     ) -> Iterator[Frame]:
-        """Yield the frames; one without XML has the size of the others."""
+        """Yield the frames; a frame without XML has the size of the frame before it."""
         folder = relative(self.pictures.folder / plan.name, self.root)
         annotations = self.xml.folder / plan.name
         for stem in plan.frames:

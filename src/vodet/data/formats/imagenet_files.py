@@ -1,4 +1,4 @@
-"""The folders of ImageNet VID and DET: ``Annotations/.../*.xml`` and ``Data/.../*.JPEG`` alike."""
+"""The folders of ImageNet VID and DET: ``Annotations/.../*.xml`` and ``Data/.../*.JPEG``."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vodet.errors import DataError
 
 
 class Files:
-    """The files of a split that have one suffix, known by their stems.
+    """The annotation files or the images of a split, by their stems.
 
-    Folders are listed, once each if asked for in order: faster than asking for each file.
+    A folder is listed once if its files are looked up in order: faster than a look-up of each file.
 
     Args:
         root: Image root, or folder of the set.
@@ -66,7 +66,7 @@ class Files:
             raise DataError(msg)
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield the folders that hold files, and the stems of these, all in order."""
+        """Yield the folders that hold files, and the stems of their files, in order."""
         for place, folders, names in os.walk(self.folder):
             folders.sort()
             if stems := sorted(self._stems(names)):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from vodet.data.formats.tables import raise_faults
 from vodet.errors import DataError
+from vodet.files import read_file
 
 
 @dataclass
@@ -14,10 +15,10 @@ class Selection:
     """What a list asks for, by path below the split's folder of ``Data``.
 
     Args:
-        frames: Frames to read, by video; an empty list for all of the video.
-        annotated: Frames whose boxes are read, by video; those of a video that is not here are all
-            annotated.
-        lengths: Number of frames, of videos for which the list says it.
+        frames: Frames to read, by video; an empty list for the whole video.
+        annotated: Frames whose boxes are read, by video; in a video without an entry, all frames
+            are annotated.
+        lengths: Number of frames by video, if the list says it.
     """
 
     frames: dict[str, list[int]] = field(default_factory=dict)
@@ -28,8 +29,8 @@ class Selection:
 def read_list(path: Path, split: str) -> Selection:
     """Read a list of videos or frames.
 
-    ``path 1 frame_index n_frames``, as in ``VID_train_15frames.txt``: the videos, of which only the
-    frames listed are annotated, the others support them. ``path start 0 n_frames``, as in
+    ``path 1 frame_index n_frames``, as in ``VID_train_15frames.txt``: videos in which only the
+    listed frames are annotated, and the others are support frames. ``path start 0 n_frames``, as in
     ``VID_val_videos.txt``: whole videos. ``video/frame index``, as in ``ImageSets/VID/val.txt``:
     these frames. ``video index``, as in ``ImageSets/VID/train_1.txt``: whole videos.
 
@@ -56,7 +57,7 @@ def read_list(path: Path, split: str) -> Selection:
 
 def _read_lines(path: Path) -> dict[int, list[str]]:
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = read_file(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         msg = f"--list: cannot read {path}: {error}."
         raise DataError(msg) from error

@@ -17,10 +17,11 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 from vodet.errors import DataError
+from vodet.files import read_file
 
-CHUNK = 128  # files: some 10 ms of work, beside which sending them to a process is little
-FEW = 64 * CHUNK  # files: a second of work, about as long as processes take to start
-_IGNORE_INTERRUPT = (signal.SIGINT, signal.SIG_IGN)  # this process ends the others
+CHUNK = 128  # files: about 10 ms of work, much more than sending them to a process takes
+FEW = 64 * CHUNK  # files: about a second of work, as long as processes take to start
+_IGNORE_INTERRUPT = (signal.SIGINT, signal.SIG_IGN)  # the main process stops its workers
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -47,7 +48,7 @@ def parse_all(paths: Iterable[Path], workers: int | None = None) -> Iterator[Xml
 
     Args:
         paths: The files.
-        workers: Number of processes; up to 1 for none but this one. By default one per processor.
+        workers: Number of processes; 1 parses in this process. By default one per processor.
 
     Raises:
         DataError: At the first file that is missing or malformed.
@@ -94,8 +95,7 @@ def parse_xml(path: Path) -> XmlFrame:
         DataError: If it is missing or malformed; the element is named.
     """
     try:
-        with path.open("rb") as file:
-            root = ElementTree.fromstring(file.read())
+        root = ElementTree.fromstring(read_file(path))
         size = (int(_text(root, "size/height")), int(_text(root, "size/width")))
         if min(size) < 1:
             msg = f"size: expected height and width above 0, found {size[0]} and {size[1]}"

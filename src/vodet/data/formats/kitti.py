@@ -1,7 +1,7 @@
-"""What the two forms of KITTI's tracking benchmark share: sequences, splits and images.
+"""Sequences, splits and images of KITTI tracking and KITTI MOTS.
 
-Images are ``image_02/%04d/%06d.png``, frames from 0. One without a line in the annotations has no
-objects.
+Images are ``image_02/%04d/%06d.png``, frames from 0. A frame without a line in the annotations has
+no objects.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def read_videos(
     split: str | None,
     wanted: Mapping[str, range | None] | None,
 ) -> Iterator[Video]:
-    """Return the sequences to read, each found once it is needed.
+    """Return the sequences to read; the images of a sequence are looked up when it is read.
 
     Args:
-        annotations: Folder with one entry a sequence.
-        suffix: What follows the sequence in the names of these entries.
-        read: Reads the frames of a sequence from its entry.
-        root: Image root, in which ``image_02`` is or ``training/image_02``.
+        annotations: Folder with one file or folder per sequence.
+        suffix: Suffix of their names, after the name of the sequence.
+        read: Reads the frames of a sequence from its file or folder.
+        root: Image root, which holds ``image_02`` or ``training/image_02``.
         split: ``train`` or ``val``.
         wanted: Names of sequences, with the frames to take.
 

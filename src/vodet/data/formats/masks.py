@@ -1,4 +1,4 @@
-"""Boxes of masks: of images of ids, and of COCO's compressed run lengths."""
+"""Boxes of masks, stored as images of ids or as COCO's compressed run lengths."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pycocotools import mask as coco_mask
 from scipy.ndimage import find_objects
 
 from vodet.errors import FrameError
+from vodet.files import read_file
+from vodet.pictures import PNG_START, read_header
 
 
 class Region(NamedTuple):
@@ -35,24 +37,24 @@ def regions_of_ids(ids: np.ndarray) -> Iterator[Region]:
 
 
 def connected_regions(mask: np.ndarray, mask_id: int) -> Iterator[Region]:
-    """Yield the parts of a mask that hang together, over corners too."""
+    """Yield the connected parts of a mask, with 8-connectivity."""
     count, _, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     for left, top, width, height, area in statistics[1:count].tolist():
         yield Region(mask_id, (left, top, left + width, top + height), area)
 
 
 def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
-    """Return the region of a mask as compressed run lengths; one without pixels has area 0.
+    """Return the region of a mask given as compressed run lengths; an empty mask has area 0.
 
     Args:
         mask_id: Its id.
         size: ``(height, width)`` of the image.
-        counts: The run lengths, as COCO compresses them.
+        counts: The run lengths in COCO's compression.
 
     Raises:
-        ValueError: If they do not fill the image.
+        ValueError: If the runs do not fill the image.
     """
-    # Checked here, since pycocotools takes runs that do not fit for granted.
+    # Checked here, because pycocotools does not check the length of the runs.
     if (length := _length_of_runs(counts)) != size[0] * size[1]:
         msg = f"rle: expected runs of {size[0]} x {size[1]} pixels, found {length} pixels"
         raise ValueError(msg)
@@ -70,25 +72,32 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
         size: ``(height, width)`` of the image that it describes.
 
     Raises:
-        FrameError: If it is missing, damaged, no picture of one channel, or of another size.
+        FrameError: If it is missing or damaged, or has several channels or another size.
     """
-    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    try:
+        data = read_file(path)
+    except OSError as error:
+        msg = f"Expected a PNG of ids at {path}, found nothing that can be read: {error}."
+        raise FrameError(msg) from error
+    header = read_header(data)
+    if header is not None and header.stored_size != size:
+        found = f"{header.stored_size[0]} x {header.stored_size[1]}"
+        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
+        raise FrameError(msg)
+    is_png = header is not None and data.startswith(PNG_START)
+    ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
     if ids is None or ids.ndim != 2:
         found = "nothing that can be read" if ids is None else f"{ids.shape[2]} channels"
         msg = f"Expected a PNG with one channel of ids at {path}, found {found}."
-        raise FrameError(msg)
-    if ids.shape != size:
-        found = f"{ids.shape[0]} x {ids.shape[1]}"
-        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
         raise FrameError(msg)
     return np.asarray(ids)
 
 
 def _length_of_runs(counts: str) -> int:
-    """Return how many pixels compressed run lengths fill; -1 where they are malformed.
+    """Return how many pixels compressed run lengths fill; -1 if they are malformed.
 
-    Five bits a character from the 48th on, the lowest first, bit 5 says that more follow; from the
-    fourth run on, what is stored is the difference to the last but one.
+    A character minus 48 has five bits of a number, lowest bits first; bit 5 says that more follow.
+    From the fourth run on, the difference to the run before the previous one is stored.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,8 +1,11 @@
 """MOT Challenge: ``{sequence}/img1/%06d.jpg`` and ``gt/gt.txt``, frames from 1.
 
-Pedestrians are the one class. People on vehicles, static persons, distractors, reflections and
-crowds are ignore regions, as are pedestrians marked as not to be considered. Boxes are annotated
-beyond the border of the image; they are clipped.
+Exports of CVAT are read too: images may be named ``frame_000000.jpg`` and numbered from 0, where
+image 0 is frame 1 of ``gt.txt``, and ``gt/labels.txt`` names the classes.
+
+Without ``labels.txt``, pedestrians are the one class. People on vehicles, static persons,
+distractors, reflections and crowds are ignore regions, as are pedestrians that are marked as not to
+be considered. Boxes that are annotated beyond the border of the image are clipped.
 """
 
 from __future__ import annotations
@@ -10,20 +13,20 @@ from __future__ import annotations
 import configparser
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from vodet.data.formats.folders import choose_sequences, find_folder, named
-from vodet.data.formats.records import Box, Records, Video, categories_of
+from vodet.data.formats.records import Box, Category, Records, Video, categories_of
 from vodet.data.formats.sequence import Sequence
-from vodet.data.formats.tables import Row, integer, number, one_of, xyxy
+from vodet.data.formats.tables import Row, integer, number, one_of, read_rows, xyxy
 from vodet.errors import DataError
+from vodet.files import read_file
 
-# Of those with annotations, which are all called train, halves are usual for validation.
+# Only the training sequences have annotations; the second half of each is often used to validate.
 SPLITS = ("train", "half-train", "half-val")
-PEDESTRIAN = 1
-IGNORED = (2, 7, 8, 12, 13)  # person on vehicle, static person, distractor, reflection, crowd
-CLASSES = range(1, 14)
+FIRST_FRAME = 1
 VISIBLE = 0.5  # less is occluded
 OTHER_CLASS = "objects of other classes (vehicles, occluders)"
 SAME_IMAGES = "sequences with the images of another (MOT17 has each three times)"
@@ -36,9 +39,28 @@ _COLUMNS = {
     "width": number,
     "height": number,
     "conf": one_of(0, 1),
-    "class": one_of(*CLASSES),
+    "class": integer,
     "visibility": number,
 }
+_LABEL: dict[str, Callable[[str], str]] = {"label": str.strip}
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """Meanings of the class numbers in `gt.txt`: a label, an ignore region, or neither."""
+
+    categories: list[Category]
+    labels: dict[int, int]
+    ignored: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+
+
+MOT_CHALLENGE = _Classes(
+    categories_of(["pedestrian"], ["person"]),
+    labels={1: 0},
+    ignored=(2, 7, 8, 12, 13),  # person on vehicle, static person, distractor, reflection, crowd
+    others=(3, 4, 5, 6, 9, 10, 11),  # vehicles, occluders
+)
 
 
 def read_mot(
@@ -51,13 +73,13 @@ def read_mot(
     """Read sequences of MOT Challenge (MOT16, MOT17, MOT20).
 
     Args:
-        source: The folder of the sequences, or that with ``train``.
-        images: Image root, if the images are elsewhere in the same folders.
+        source: The folder of the sequences, or the folder that holds ``train``.
+        images: Image root with the same folders, if the images are elsewhere.
         split: ``train``, the only one with annotations; ``half-train`` and ``half-val`` for the
             first ``length // 2 + 1`` frames of each sequence and for the others, as X. Zhou et al.,
             "Tracking Objects as Points" (ECCV 2020), divide them.
-        sequences: Names of sequences, with the frames to take; all by default, of which MOT17's
-            repetitions for each detector are taken once.
+        sequences: Names of sequences, with the frames to take; all by default, without the
+            repetitions of MOT17 for each detector.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -67,18 +89,41 @@ def read_mot(
     candidates = ("train", ".") if split is None else ("train",)
     folder = find_folder(source, candidates, "sequences of MOT Challenge")
     skipped: Counter[str] = Counter()
-    there = [path.parent.name for path in folder.glob("*/seqinfo.ini")]
-    chosen = choose_sequences(there, None, {}, sequences, folder)
+    chosen = choose_sequences(_sequences_in(folder), None, {}, sequences, folder)
     if sequences is None:
         chosen = _without_repetitions(chosen, skipped)
     root = images or source
     pixels = root / folder.relative_to(source)
     wanted = sequences or {}
+    classes = _read_classes([folder / name for name in chosen])
     videos = (
-        _video(folder / name, pixels / name, root, wanted.get(name) or split, skipped)
+        _video(folder / name, pixels / name, root, wanted.get(name) or split, classes, skipped)
         for name in chosen
     )
-    return Records(categories_of(["pedestrian"], ["person"]), videos, None, skipped)
+    return Records(classes.categories, videos, None, skipped)
+
+
+def _sequences_in(folder: Path) -> set[str]:
+    if (folder / "gt").is_dir():
+        msg = f"{folder} is a sequence, with a folder gt. Give the folder that holds it as SRC."
+        raise DataError(msg)
+    infos, boxes = folder.glob("*/seqinfo.ini"), folder.glob("*/gt/gt.txt")
+    return {path.parent.name for path in infos} | {path.parents[1].name for path in boxes}
+
+
+def _read_classes(folders: list[Path]) -> _Classes:
+    """Return the classes in `gt/labels.txt`, which CVAT writes, else the one of MOT Challenge."""
+    paths = [folder / "gt" / "labels.txt" for folder in folders]
+    there = [path for path in paths if path.is_file()]
+    if not there:
+        return MOT_CHALLENGE
+    names = {tuple(row.values["label"] for row in read_rows(path, _LABEL, "\n")) for path in there}
+    if len(names) > 1 or len(there) < len(paths):
+        found = f"found {len(names)} different in {len(there)} of {len(paths)} sequences"
+        msg = f"{folders[0].parent}: expected the same gt/labels.txt in every sequence, {found}."
+        raise DataError(msg)
+    categories = categories_of(names.pop())
+    return _Classes(categories, {number: number - 1 for number in range(1, len(categories) + 1)})
 
 
 def _without_repetitions(names: list[str], skipped: Counter[str]) -> list[str]:
@@ -91,7 +136,12 @@ def _without_repetitions(names: list[str], skipped: Counter[str]) -> list[str]:
 
 
 def _video(
-    folder: Path, pixels: Path, root: Path, part: range | str | None, skipped: Counter[str]
+    folder: Path,
+    pixels: Path,
+    root: Path,
+    part: range | str | None,
+    classes: _Classes,
+    skipped: Counter[str],
 ) -> Video:
     image_folder, extension, size, length = _read_seqinfo(folder / "seqinfo.ini")
     halves = {
@@ -99,10 +149,14 @@ def _video(
         "half-val": range(length // 2 + 2, length + 1),
     }
     frames = halves.get(part) if isinstance(part, str) else part
-    pattern = rf"(\d+){re.escape(extension)}"
-    sequence = Sequence(folder.name, pixels / image_folder, pattern, root, frames)
-    groups = sequence.rows(folder / "gt" / "gt.txt", _COLUMNS)
-    read = sequence.frames(lambda frame, _: _boxes(groups.get(frame, []), skipped), size)
+    pattern = rf"\D*(\d+){re.escape(extension)}"
+    images = pixels / image_folder
+    sequence = Sequence(folder.name, images, pattern, root, frames, first=FIRST_FRAME)
+    columns = _COLUMNS | {
+        "class": one_of(*sorted([*classes.labels, *classes.ignored, *classes.others]))
+    }
+    groups = sequence.rows(folder / "gt" / "gt.txt", columns)
+    read = sequence.frames(lambda frame, _: _boxes(groups.get(frame, []), classes, skipped), size)
     return Video(sequence.name, read)
 
 
@@ -110,26 +164,33 @@ def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int], int]:
     """Return folder, extension, size and number of the images."""
     parser = configparser.ConfigParser()
     try:
-        parser.read_string(path.read_text("utf-8"))
+        parser.read_string(read_file(path).decode("utf-8-sig"))
         section = parser["Sequence"]
         size = (int(section["imHeight"]), int(section["imWidth"]))
         length = int(section["seqLength"])
         return section.get("imDir", "img1"), section.get("imExt", ".jpg"), size, length
+    except FileNotFoundError as error:
+        msg = (
+            f"The sequence {path.parent} has no seqinfo.ini. Write one, with the lines [Sequence], "
+            f"imWidth=WIDTH, imHeight=HEIGHT, seqLength=FRAMES; and imDir and imExt, unless the "
+            f"images are img1/*.jpg."
+        )
+        raise DataError(msg) from error
     except (OSError, KeyError, ValueError, configparser.Error) as error:
         msg = f"{path}: expected [Sequence] with imWidth, imHeight and seqLength, found: {error!r}."
         raise DataError(msg) from error
 
 
-def _boxes(rows: list[Row], skipped: Counter[str]) -> Iterator[Box]:
+def _boxes(rows: list[Row], classes: _Classes, skipped: Counter[str]) -> Iterator[Box]:
     for _, values in rows:
         kind = values["class"]
-        if kind != PEDESTRIAN and kind not in IGNORED:
+        if kind in classes.others:
             skipped[OTHER_CLASS] += 1
             continue
         yield Box(
-            label=0,
+            label=classes.labels.get(kind, 0),
             xyxy=xyxy(values),
             track=str(values["id"]),
-            is_ignored=kind in IGNORED or values["conf"] == 0,
+            is_ignored=kind in classes.ignored or values["conf"] == 0,
             is_occluded=values["visibility"] < VISIBLE,
         )

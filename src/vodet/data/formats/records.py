@@ -1,4 +1,4 @@
-"""What a reader of a format hands to the writer: videos, their frames, the boxes of these."""
+"""Videos, frames and boxes, as the reader of a format passes them to the writer."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Box(NamedTuple):
 
     Args:
         label: Position in the classes of the set.
-        xyxy: In pixels; may leave the image, the writer clips it.
+        xyxy: In pixels; may leave the image, since the writer clips it.
         track: Identity in its video.
-        area: In square pixels, where it is not that of the box: of a mask.
-        is_ignored: Neither object nor background: crowds and regions not to be considered.
-        is_occluded: Whether it is partly hidden; None where the set does not say.
+        area: In square pixels, if it differs from the area of the box, as the area of a mask.
+        is_ignored: Whether it is a crowd or an ignore region: neither object nor background.
+        is_occluded: Whether it is partly hidden; None if the set does not say.
     """
 
     label: int
@@ -35,10 +35,10 @@ class Frame(NamedTuple):
 
     Args:
         file_name: Path of its image below the image root.
-        number: In its video.
+        number: Its number in its video.
         size: ``(height, width)`` in pixels.
-        boxes: What is annotated.
-        is_annotated: Whether its objects are known; a support frame otherwise.
+        boxes: Its annotated boxes.
+        is_annotated: Whether its objects are known; otherwise it is a support frame.
     """
 
     file_name: str
@@ -49,7 +49,7 @@ class Frame(NamedTuple):
 
 
 class Video(NamedTuple):
-    """A video, its frames in order, and what the set says of it as a whole."""
+    """A video, its frames in order, and its attributes."""
 
     name: str
     frames: Iterable[Frame]
@@ -57,7 +57,7 @@ class Video(NamedTuple):
 
 
 class Category(NamedTuple):
-    """A class: its id in the file to write, its name and that of the group it belongs to."""
+    """A class: its id in the output file, its name and the name of its group."""
 
     id: int
     name: str
@@ -69,12 +69,11 @@ class Records:
     """A data set that is being read.
 
     Args:
-        categories: The classes; a label is a position in them.
-        videos: The videos; made one by one while they are written.
-        num_frames: How many frames will come, where that is known beforehand.
-        skipped: What is left out, by reason; complete once the videos have been read.
-        official_frames: Number of annotated frames of the official split that is read, if it is
-            one.
+        categories: The classes; a label is a position in this sequence.
+        videos: The videos, read one by one while they are written.
+        num_frames: Number of frames, if it is known in advance.
+        skipped: Number of omissions by reason; complete once the videos have been read.
+        official_frames: Number of annotated frames of the official split, if one is read.
     """
 
     categories: Sequence[Category]
@@ -85,7 +84,7 @@ class Records:
 
 
 def categories_of(names: Sequence[str], supercategories: Sequence[str] = ()) -> list[Category]:
-    """Number classes from 0; one without a group of its own is its own group."""
+    """Number classes from 0. Without groups, each class is its own group."""
     groups = supercategories or names
     return [
         Category(label, name, group)
@@ -94,5 +93,5 @@ def categories_of(names: Sequence[str], supercategories: Sequence[str] = ()) -> 
 
 
 def ignored_for_all(box: Box, num_classes: int) -> list[Box]:
-    """Return an ignore region of no class once for each class: evaluation goes class by class."""
+    """Return a region that is ignored for all classes once per class, as evaluation needs it."""
     return [box._replace(label=label, is_ignored=True) for label in range(num_classes)]

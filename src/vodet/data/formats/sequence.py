@@ -1,4 +1,4 @@
-"""A sequence: images with numbers in one folder, described by text files of one object a line."""
+"""A sequence: numbered images in one folder, and text files with one object per line."""
 
 from __future__ import annotations
 
@@ -18,28 +18,35 @@ class Sequence:
     Args:
         name: Its name.
         folder: The folder of its images.
-        pattern: What their names match, with the frame as its group: ``(\d{6})\.png``.
+        pattern: Pattern of their names, with the frame number as its group: ``(\d{6})\.png``.
         root: The image root.
-        wanted: The frames that are asked for; all by default.
+        wanted: The frames to read; all by default.
+        first: The number of the first frame. Images that are numbered from 0 are counted from it.
 
     Raises:
-        DataError: If the folder or a wanted image is missing, or there is none.
+        DataError: If the folder or a wanted image is missing, or there is no image.
     """
 
     def __init__(
-        self, name: str, folder: Path, pattern: str, root: Path, wanted: range | None = None
+        self,
+        name: str,
+        folder: Path,
+        pattern: str,
+        root: Path,
+        wanted: range | None = None,
+        first: int = 0,
     ) -> None:
         self.name = name
-        self._images = numbered_images(folder, pattern, wanted)
+        self._images = numbered_images(folder, pattern, wanted, first)
         self._root, self._wanted = root, wanted
 
     def rows(
         self, path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","
     ) -> Mapping[int, list[Row]]:
-        """Return the lines of a file with a column ``frame``, by frame, of the frames to read.
+        """Return the lines of a file with a column ``frame``, by frame, for the frames to read.
 
         Raises:
-            DataError: If the file is missing or malformed, or a line is of a frame without image.
+            DataError: If the file is missing or malformed, or the frame of a line has no image.
         """
         groups: dict[int, list[Row]] = defaultdict(list)
         faults = []
@@ -62,10 +69,10 @@ class Sequence:
 
         Args:
             boxes_of: Returns the boxes of a frame by its number and ``(height, width)``.
-            size: ``(height, width)`` that every image should have, where that is known.
+            size: ``(height, width)`` that every image should have, if it is known.
 
         Raises:
-            FrameError: If an image cannot be read or is of another size.
+            FrameError: If an image cannot be read or has another size.
         """
         for number, image in self._images.items():
             found = image_size(image, size)

@@ -1,4 +1,4 @@
-"""Reading text files of one object a line, naming every line that is malformed."""
+"""Reading text files with one object per line; every malformed line is named."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vodet.data.formats.records import Number
 from vodet.errors import DataError
+from vodet.files import read_file
 
 SHOWN_FAULTS = 10
 
@@ -23,15 +24,15 @@ class Row(NamedTuple):
 def read_rows(
     path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","
 ) -> list[Row]:
-    """Read a file with one object a line; empty lines are passed over.
+    """Read a file with one object per line; empty lines are skipped.
 
     Args:
         path: The file.
-        columns: Name and type of each column; a type takes text and raises ValueError.
-        separator: What is between values; None for blanks.
+        columns: Name and parser of each column; a parser takes text and may raise ValueError.
+        separator: Separator of the values; None for whitespace.
 
     Raises:
-        DataError: If the file is missing, or with the first malformed lines.
+        DataError: If the file is missing or has malformed lines; names the first ones.
     """
     rows, faults = [], []
     for line, text in enumerate(_read_lines(path), start=1):
@@ -58,10 +59,10 @@ def raise_faults(path: Path, faults: list[str]) -> None:
 
 
 def number(text: str) -> Number:
-    """Read a finite number, an int where it has no fraction.
+    """Read a finite number, as an int if it is whole.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the text is not a finite number.
     """
     try:
         value = float(text)
@@ -77,7 +78,7 @@ def integer(text: str) -> int:
     """Read an integer.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If the text is not an integer.
     """
     try:
         return int(text)
@@ -87,7 +88,7 @@ def integer(text: str) -> int:
 
 
 def one_of(*choices: int) -> Callable[[str], int]:
-    """Return a type of a column that has one of some integers."""
+    """Return a parser of a column whose values are some integers."""
 
     def read(text: str) -> int:
         value = integer(text)
@@ -107,7 +108,7 @@ def xyxy(values: Mapping[str, Any]) -> tuple[Number, Number, Number, Number]:
 
 def _read_lines(path: Path) -> list[str]:
     try:
-        return path.read_text("utf-8").splitlines()
+        return read_file(path).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         msg = f"Expected annotations at {path}, found no such file."
     except (OSError, UnicodeDecodeError) as error:

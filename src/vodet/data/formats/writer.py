@@ -1,10 +1,11 @@
-"""Writing records as ST-COCO, frame by frame: memory does not grow with the set."""
+"""Writing records as ST-COCO, frame by frame: memory does not grow with the data set."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -16,8 +17,9 @@ from vodet.data.formats.records import Box, Category, Frame, Number, Records, Vi
 from vodet.errors import ConfigError, DataError
 from vodet.files import replacing
 
-DECIMALS = 6  # of what is computed from coordinates: as many as KITTI writes
-LEAST_SIDE = 0.01  # pixels: float32, in which boxes are read, may not tell less from nothing
+DECIMALS = 6  # of numbers computed from coordinates: as many as KITTI writes
+LEAST_SIDE = 0.01  # pixels: boxes are read as float32, in which a smaller side may be 0
+FIRST_ANNOTATION = 1  # pycocotools takes an annotation with id 0 for "no match"
 OUTSIDE = "boxes wholly outside the image"
 NO_AREA = "boxes without area"
 DROPPED = "ignore regions, as asked"
@@ -27,18 +29,18 @@ encode = msgspec.json.Encoder().encode
 
 @dataclass
 class Summary:
-    """What was written and what was not.
+    """Numbers of what was written and what was left out.
 
     Args:
         class_names: The classes.
         videos: Number of videos.
         frames: Number of frames.
-        support_frames: Those of them whose objects are not known.
+        support_frames: Number of frames whose objects are not known.
         boxes: Number of objects by label.
         ignored: Number of crowds and ignore regions by label.
-        clipped: Number of boxes that stuck out of the image.
-        skipped: Number of things left out, by reason.
-        official_frames: Number of annotated frames the split should have, where that is known.
+        clipped: Number of boxes that were clipped to the image.
+        skipped: Number of omissions by reason.
+        official_frames: Number of annotated frames that the split should have, if it is known.
     """
 
     class_names: list[str]
@@ -52,17 +54,36 @@ class Summary:
     official_frames: int | None = None
 
 
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse a file that cannot be written to, before hours go into reading.
+def check_target(target: Path, *, overwrite: bool, sources: Iterable[Path] = ()) -> None:
+    """Refuse an output file that cannot be written, before reading takes hours.
+
+    Args:
+        target: The file to write.
+        overwrite: Whether it may be replaced.
+        sources: The input files, which must not be replaced.
 
     Raises:
         ConfigError: If it exists and may not be replaced, or is not named as JSON.
     """
+    refuse_source(target, sources)
     if target.suffix != ".json":
         msg = f"DST: expected a name that ends in .json, found {target}."
         raise ConfigError(msg)
     if target.exists() and not overwrite:
         msg = f"{target} exists already. Choose another DST, or replace it with --overwrite."
+        raise ConfigError(msg)
+
+
+def refuse_source(target: Path, sources: Iterable[Path]) -> None:
+    """Refuse to replace an input file.
+
+    Raises:
+        ConfigError: If the target is one of the sources.
+    """
+    if os.path.realpath(target) in map(os.path.realpath, sources):
+        msg = (
+            f"DST: expected another file than the one to read, found {target}. Choose another DST."
+        )
         raise ConfigError(msg)
 
 
@@ -77,12 +98,12 @@ def write_st_coco(
     """Write records to a JSON file, which is complete or not there.
 
     Args:
-        records: What to write.
+        records: The data set.
         target: The file, ``.json``.
-        overwrite: Whether a file that is there already is replaced.
-        drop_ignored: Whether crowds and ignore regions are left out, for programs that cannot
-            take them.
-        on_frame: Is called after each frame.
+        overwrite: Whether an existing file is replaced.
+        drop_ignored: Whether crowds and ignore regions are left out, for programs that do not
+            support them.
+        on_frame: Called after each frame.
 
     Raises:
         ConfigError: If the file exists and may not be replaced.
@@ -107,32 +128,35 @@ def _listed(records: Records) -> str:
 
 
 class JsonTable:
-    """An array of a JSON file that is being written, with ids from 0.
+    """An array of a JSON file that is being written, with consecutive ids.
 
     Args:
-        file: Stands behind the opening bracket.
+        file: The file, positioned after the opening bracket.
+        first_id: Id of the first entry. Annotations need `FIRST_ANNOTATION`.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], first_id: int = 0) -> None:
         self._file = file
+        self._first_id = first_id
         self.size = 0
 
     def append(self, entry: dict[str, Any]) -> None:
         """Write an entry with the next id."""
         self._file.write(b",\n" if self.size else b"\n")
-        self._file.write(encode({"id": self.size, **entry}))
+        self._file.write(encode({"id": self._first_id + self.size, **entry}))
         self.size += 1
 
 
 class _Writing:
-    """One conversion under way. Annotations wait in a file of their own until images are done."""
+    """A conversion in progress. Annotations go to a temporary file until all images are written."""
 
     def __init__(
         self, records: Records, file: IO[bytes], annotations: IO[bytes], drop_ignored: bool
     ) -> None:
         self._records = records
         self._file, self._annotations_file = file, annotations
-        self._images, self._annotations = JsonTable(file), JsonTable(annotations)
+        self._images = JsonTable(file)
+        self._annotations = JsonTable(annotations, FIRST_ANNOTATION)
         self._drop_ignored = drop_ignored
         self._attributes: list[tuple[str, list[str]]] = []
         self.summary = Summary(
@@ -189,7 +213,7 @@ class _Writing:
                 self._annotations.append(_annotation(clipped, self._images.size - 1, category))
 
     def _clip(self, box: Box, size: tuple[int, int]) -> Box | None:
-        """Return the part of a box inside the image; None, and counted, where there is none."""
+        """Return the part of a box inside the image; count it and return None if it is empty."""
         (left, top, right, bottom), (height, width) = box.xyxy, size
         if not _has_area(box.xyxy):
             self.summary.skipped[NO_AREA] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +12,8 @@ from jaxtyping import UInt8
 
 from vodet.boxes import rescale_boxes
 from vodet.data.annotations.index import VideoIndex
-from vodet.data.frames.images import image_path, read_frame, reduction_for
+from vodet.data.frames.images import ExifUse, image_path, read_frame, reduction_for
+from vodet.data.frames.resize import Letterbox
 from vodet.errors import ConfigError, FrameError
 from vodet.stages import FrameResize
 from vodet.structures import FrameInfo, Size, Target
@@ -22,28 +24,34 @@ OnBadFrame = Literal["raise", "skip"]
 
 
 class FrameReader:
-    """Frames of an index, read at the size of a resize, and the record of those that are bad.
+    """Reads the frames of an index at the size of a resize, and records bad frames.
 
     Args:
         index: The data set.
         images: Folder or fsspec URL of the images.
-        resize: How frames are brought to size.
-        on_bad_frame: ``raise`` lets the error of a bad frame stop everything; ``skip`` records it.
+        resize: Resizes frames.
+        on_bad_frame: ``raise`` raises the error of a bad frame; ``skip`` records the frame.
+        exif: ``apply`` turns images as their EXIF orientation asks; ``ignore`` does not.
 
     Raises:
-        ConfigError: If ``on_bad_frame`` is neither.
+        ConfigError: If ``on_bad_frame`` or ``exif`` has another value.
     """
 
     def __init__(
-        self, index: VideoIndex, images: str, resize: FrameResize, on_bad_frame: OnBadFrame
+        self,
+        index: VideoIndex,
+        images: str,
+        resize: FrameResize,
+        on_bad_frame: OnBadFrame,
+        exif: ExifUse = "apply",
     ) -> None:
-        if on_bad_frame not in get_args(OnBadFrame):
-            msg = f"on_bad_frame must be one of raise, skip; found {on_bad_frame!r}."
-            raise ConfigError(msg)
+        _check_choice("on_bad_frame", on_bad_frame, get_args(OnBadFrame))
+        _check_choice("exif", exif, get_args(ExifUse))
         self.index = index
         self.images = images
         self.resize = resize
         self.on_bad_frame = on_bad_frame
+        self.exif: ExifUse = exif
         # In shared memory, for workers to write to: one flag a frame is safe without a lock.
         # Loaders of an evaluation are made in inference mode, and its tensors are read-only later.
         with torch.inference_mode(mode=False):
@@ -64,10 +72,11 @@ class FrameReader:
         size = self.size(row)
         path = image_path(self.images, self.index.file_name(row))
         reduction = reduction_for(size, self.resize)
-        return self.resize(read_frame(path, int(self.index.image_ids[row]), size, reduction))
+        image_id = int(self.index.image_ids[row])
+        return self.resize(read_frame(path, image_id, size, reduction, self.exif))
 
     def read_or_record(self, row: int) -> UInt8[np.ndarray, "height width 3"] | None:
-        """Read a frame; where it is bad and bad ones are skipped, record that and return None.
+        """Read a frame; if it is bad and bad frames are skipped, record it and return None.
 
         Raises:
             FrameError: If the image is bad and ``on_bad_frame`` is ``raise``.
@@ -81,9 +90,9 @@ class FrameReader:
             return None
 
     def target(self, row: int) -> Target:
-        """Return the objects of a frame in pixels of the resized picture.
+        """Return the objects of a frame in pixels of the resized frame.
 
-        In a video of one frame each is an object of its own, so that it has a track there.
+        In a video of one frame, each object gets a track id of its own.
         """
         size = self.size(row)
         target = self.index.target(row)
@@ -97,8 +106,8 @@ class FrameReader:
 
         Args:
             row: The frame.
-            size: Size of the picture in the input where the resize did not decide it.
-            is_known: Whether the picture is that of the frame.
+            size: Size of the frame in the input, if not the size after the resize.
+            is_known: Whether the frame could be read.
         """
         original_size = self.size(row)
         return FrameInfo(
@@ -109,6 +118,27 @@ class FrameReader:
             size=size or self.resize.target_size(original_size),
             is_annotated=bool(self.index.is_annotated[row]) and is_known,
         )
+
+    def expect_one_size(self, frames: Sequence[np.ndarray], rows: Sequence[int]) -> None:
+        """Refuse frames of one video that differ in size after resizing.
+
+        Raises:
+            FrameError: With the video, and with the sizes before resizing and a file of each.
+        """
+        if len({frame.shape for frame in frames}) == 1:
+            return
+        files: dict[Size, str] = {}
+        for row in rows:
+            files.setdefault(self.size(row), self.index.file_name(row))
+        sizes = ", ".join(f"{height} x {width} ({files[height, width]})" for height, width in files)
+        msg = (
+            f"Video {self.index.video_name(self.index.video_of(rows[0]))!r} of "
+            f"{self.index.source}: frames of one video must have one size (height x width), found "
+            f"{sizes}. Make them equal, or fit them into one shape, H x W pixels, with "
+            f"'~data.resize' '+data.resize={{_target_: {Letterbox.__module__}.Letterbox, "
+            "height: H, width: W}'."
+        )
+        raise FrameError(msg)
 
     def report_bad_frames(self) -> None:
         """Log how many frames were skipped since the last report, with the first three errors."""
@@ -121,9 +151,15 @@ class FrameReader:
         logger.warning(message, len(rows), self.index.source, texts)
 
     def _why_bad(self, row: int) -> str:
-        """Say what is wrong with a frame; reading it again needs no messages between processes."""
+        """Say what is wrong with a frame, by reading it again: workers send no messages."""
         try:
             self.read(row)
         except FrameError as error:
             return str(error)
         return f"{self.index.file_name(row)}: bad at first, readable by now."
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        msg = f"data.{name} must be one of {', '.join(choices)}; found {value!r}."
+        raise ConfigError(msg)

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import io
+import os
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import fsspec
 import numpy as np
+import simplejpeg
 from jaxtyping import UInt8
-from PIL import Image
 
 from vodet.errors import FrameError
+from vodet.files import read_file
+from vodet.pictures import (
+    JPEG_START,
+    MAX_PIXELS,
+    PNG_START,
+    PictureHeader,
+    read_header,
+    turn_upright,
+)
 from vodet.stages import FrameResize
 from vodet.structures import Size
 
-# Without the alpha channel, in 8 bits, as stored: boxes were drawn on the pixels as they are in
-# the file, so the EXIF rotation is not applied. The flag of a reduced scale is taken without its
-# colour bit, which asks for BGR and excludes RGB.
+ExifUse = Literal["apply", "ignore"]
+
+# Without the alpha channel, in 8 bits. The EXIF orientation is applied here, since OpenCV does not
+# do it for all formats. The flag of a reduced scale is taken without its colour bit, which asks for
+# BGR and excludes RGB.
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _REDUCED = {
     1: 0,
@@ -25,8 +37,6 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_JPEG_START, _JPEG_START_OF_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
 
 
 def image_path(root: str | Path, file_name: str) -> str:
@@ -35,10 +45,10 @@ def image_path(root: str | Path, file_name: str) -> str:
 
 
 def reduction_for(size: Size, resize: FrameResize) -> int:
-    """Return the largest reduction (1, 2, 4 or 8) of a JPEG that resizing does not tell apart.
+    """Return the largest reduction (1, 2, 4 or 8) of a JPEG that does not change a resize.
 
-    That is one after which the picture still has to shrink, if anything, to the very same size:
-    boxes are where they would be without it.
+    The reduced image must be at least as large as the target, and resizing it must lead to the same
+    size as resizing the original, so that boxes stay where they are.
     """
     target = resize.target_size(size)
     for reduction in sorted(_REDUCED, reverse=True):
@@ -50,75 +60,141 @@ def reduction_for(size: Size, resize: FrameResize) -> int:
 
 
 def read_frame(
-    path: str | Path, image_id: int, expected_size: Size, reduction: int = 1
+    path: str | Path,
+    image_id: int,
+    expected_size: Size,
+    reduction: int = 1,
+    exif: ExifUse = "apply",
 ) -> UInt8[np.ndarray, "height width 3"]:
     """Read a JPEG or PNG image as RGB.
 
     Args:
         path: A local path or an fsspec URL.
         image_id: Its id in the annotation file, for the text of errors.
-        expected_size: Size of the image file according to the annotations.
+        expected_size: Size of the image according to the annotations.
         reduction: 2, 4 or 8 decodes a JPEG at that part of its size, which is faster than
             shrinking it afterwards. Other formats are read at their own size.
+        exif: ``apply`` turns the image as its EXIF orientation asks, as viewers and annotation
+            tools do; ``ignore`` leaves it as it is stored.
 
     Raises:
         FrameError: If the image is missing, truncated, of another format or of another size.
     """
     where = f"{path} (image id {image_id})"
     data = _read_bytes(str(path), where)
-    is_jpeg = data.startswith(_JPEG_START)
-    if not is_jpeg and not data.startswith(_PNG_START):
+    if not data.startswith((JPEG_START, PNG_START)):
         msg = f"{where}: expected a JPEG or PNG image, found {_describe(data)}."
         raise FrameError(msg)
-    is_reduced = is_jpeg and reduction > 1
-    flags = _AS_STORED | (_REDUCED[reduction] if is_reduced else 0)
-    frame = None
-    if _is_complete(data, is_jpeg):
-        frame = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    header = read_header(data)
+    if header is None:
+        raise _damaged(where, f"its header or end is missing in {len(data)} bytes")
+    _check_size(header, expected_size, exif, where)
+    try:
+        if data.startswith(JPEG_START):
+            frame = _decode_jpeg(data, header.stored_size, reduction)
+        else:
+            frame = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
+    except (ValueError, cv2.error) as error:
+        raise _damaged(where, str(error)) from error
     if frame is None:
-        msg = f"{where}: expected a whole image, found a truncated or damaged one of "
-        raise FrameError(msg + f"{len(data)} bytes. Copy it again.")
-    found_size = _jpeg_size(data) if is_reduced else frame.shape[:2]
-    if found_size != tuple(expected_size):
+        raise _damaged(where, f"{len(data)} bytes that cannot be decoded")
+    return turn_upright(frame, header.orientation) if exif == "apply" else frame
+
+
+def _check_size(header: PictureHeader, expected: Size, exif: ExifUse, where: str) -> None:
+    """Refuse an image of another size, or of too many pixels, before it is decoded.
+
+    Raises:
+        FrameError: With both sizes, and with the EXIF orientation where that is the cause.
+    """
+    stored, upright = header.stored_size, header.upright_size
+    found, other = (upright, stored) if exif == "apply" else (stored, upright)
+    if found != tuple(expected):
         msg = (
-            f"{where}: expected an image of {expected_size[0]} x {expected_size[1]} pixels (height "
-            f"x width) as annotated, found {found_size[0]} x {found_size[1]}."
+            f"{where}: expected an image of {expected[0]} x {expected[1]} pixels (height x width) "
+            f"as annotated, found {found[0]} x {found[1]}."
+        )
+        if other == tuple(expected):
+            use = "ignore" if exif == "apply" else "apply"
+            msg += (
+                f" Its EXIF orientation is {header.orientation}: stored, it is {stored[0]} x "
+                f"{stored[1]}, upright {upright[0]} x {upright[1]}. If the boxes fit the other of "
+                f"these, set data.exif={use}, for vodet-data --exif {use}."
+            )
+        raise FrameError(msg)
+    if found[0] * found[1] > MAX_PIXELS:
+        msg = (
+            f"{where}: expected at most {MAX_PIXELS:,} pixels, found {found[0]} x {found[1]}. "
+            "Scale the images and their boxes down."
         )
         raise FrameError(msg)
-    return frame
 
 
-def _jpeg_size(data: bytes) -> Size:
-    """Read the size in the header, which that of a reduced picture does not tell to the pixel."""
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as header:
-        return header.height, header.width
+def _decode_jpeg(
+    data: bytes, size: Size, reduction: int
+) -> UInt8[np.ndarray, "height width 3"] | None:
+    """Decode a JPEG; what the decoder warns of is an error.
+
+    The same decoder as in OpenCV, libjpeg-turbo, gives the same pixels here, but OpenCV hides its
+    warnings: a damaged middle would go unnoticed.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    least = {"min_height": -(-size[0] // reduction), "min_width": -(-size[1] // reduction)}
+    if simplejpeg.decode_jpeg_header(data)[2] != "CMYK":
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **least))
+    simplejpeg.decode_jpeg(data, "CMYK", **least)  # only to see whether it is whole
+    return cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED | _REDUCED[reduction])
 
 
 def _read_bytes(path: str, where: str) -> bytes:
     try:
-        if "://" not in path:
-            return Path(path).read_bytes()
-        with fsspec.open(path, "rb") as file:
-            content: bytes = file.read()
-            return content
+        return _read_url(path) if "://" in path else read_file(path)
     except FileNotFoundError as error:
-        msg = f"{where}: expected an image, found no such file. Is the image root right?"
+        advice = "Is the image root right?"
+        if "\\" in path:
+            advice = "Names with the `\\` of Windows are found nowhere else: write `/`."
+        msg = f"{where}: expected an image, found no such file. {advice}"
         raise FrameError(msg) from error
     except OSError as error:
         msg = f"{where}: expected a readable image, found {error}."
         raise FrameError(msg) from error
 
 
+def _read_url(url: str) -> bytes:
+    try:
+        with fsspec.open(url, "rb") as file:
+            content: bytes = file.read()
+            return content
+    except OSError:
+        raise
+    except Exception as error:  # each kind of store has errors of its own
+        raise OSError(str(error) or repr(error)) from error
+
+
 def _describe(data: bytes) -> str:
     return f"{len(data)} bytes starting with {data[:8]!r}" if data else "an empty file"
 
 
-def _is_complete(data: bytes, is_jpeg: bool) -> bool:
-    """Whether the end marker is there, which decoders may miss in silence.
+def _damaged(where: str, found: str) -> FrameError:
+    return FrameError(
+        f"{where}: expected a whole image, found a truncated or damaged one: {found}. Copy it "
+        "again, or write it anew if it looks whole."
+    )
 
-    In a JPEG neither marker can occur in compressed data, but a preview inside the file has both:
-    hence the end must come after the last scan. Anything may follow it.
+
+def is_image_there(path: str) -> bool:
+    """Whether there is a file at a local path or an fsspec URL.
+
+    Raises:
+        FrameError: If the place that it names cannot be reached.
     """
-    if not is_jpeg:
-        return _PNG_END in data
-    return data.endswith(_JPEG_END) or data.rfind(_JPEG_END) > data.rfind(_JPEG_START_OF_SCAN)
+    if "://" not in path:
+        return os.path.isfile(path)  # noqa: PTH113  of a Path this may raise
+    try:
+        filesystem, place = fsspec.url_to_fs(path)
+        return bool(filesystem.isfile(place))
+    except Exception as error:  # each kind of store has errors of its own
+        msg = f"{path}: expected a place with images, found {error}."
+        raise FrameError(msg) from error

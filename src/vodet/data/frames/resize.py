@@ -1,4 +1,4 @@
-"""How frames are brought to the size at which a detector sees them."""
+"""Resizing of frames to the size at which a detector sees them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vodet.structures import Size
 def resize_frame(
     frame: UInt8[np.ndarray, "h w 3"], size: Size
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize a picture: by area averages where it shrinks, bilinearly where it grows."""
+    """Resize a frame: averaging areas to shrink it, bilinearly to enlarge it."""
     if frame.shape[:2] == size:
         return frame
     shrinks = size[0] < frame.shape[0]
@@ -65,7 +65,7 @@ class Rescale(FrameResize):
             raise ConfigError(msg)
 
     def target_size(self, original_size: Size) -> Size:
-        """Return the size of the picture after resizing."""
+        """Return the size after resizing."""
         return _scaled(original_size, self.factor)
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
@@ -79,7 +79,7 @@ class Rescale(FrameResize):
 
 @dataclass(frozen=True)
 class Resize(FrameResize):
-    """Brings the short side to a length, or less where the long side would exceed its own.
+    """Resizes the short side to a length, or to less if the long side would exceed its limit.
 
     Args:
         short_side: Pixels of the shorter side.
@@ -98,7 +98,7 @@ class Resize(FrameResize):
             raise ConfigError(msg)
 
     def target_size(self, original_size: Size) -> Size:
-        """Return the size of the picture after resizing; the ratio of its sides is kept."""
+        """Return the size after resizing; the aspect ratio is kept."""
         scale = self.short_side / min(original_size)
         if self.long_side is not None:
             scale = min(scale, self.long_side / max(original_size))
@@ -109,18 +109,18 @@ class Resize(FrameResize):
         return resize_frame(frame, self.target_size((frame.shape[0], frame.shape[1])))
 
     def scaled(self, factor: float) -> Resize:
-        """Return a resize to sides that are longer by ``factor``, and so is their limit."""
+        """Return a resize with both lengths multiplied by ``factor``."""
         long_side = self.long_side and round(self.long_side * factor)
         return Resize(round(self.short_side * factor), long_side)
 
 
 @dataclass(frozen=True)
 class Letterbox(FrameResize):
-    """Fits pictures into one shape: at the top left, with black at the right and the bottom.
+    """Fits frames into one shape, padded with black at the right and bottom.
 
     Args:
-        height: Pixels of every result, padding included.
-        width: Likewise.
+        height: Height of every result in pixels, including padding.
+        width: Width of every result in pixels, including padding.
 
     Raises:
         ConfigError: If a side is not positive.
@@ -135,7 +135,7 @@ class Letterbox(FrameResize):
             raise ConfigError(msg)
 
     def target_size(self, original_size: Size) -> Size:
-        """Return the size of the picture in the letterbox, without padding; its ratio is kept."""
+        """Return the size in the letterbox without padding; the aspect ratio is kept."""
         height, width = original_size
         return _scaled(original_size, min(self.height / height, self.width / width))
 
@@ -147,5 +147,5 @@ class Letterbox(FrameResize):
         return result
 
     def scaled(self, factor: float) -> Letterbox:
-        """Return a letterbox with sides that are longer by ``factor``."""
+        """Return a letterbox with both sides multiplied by ``factor``."""
         return Letterbox(round(self.height * factor), round(self.width * factor))

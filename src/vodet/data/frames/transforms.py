@@ -1,4 +1,4 @@
-"""Augmentation of clips: one draw for all frames, boxes carried along."""
+"""Augmentation of clips: one random draw for all frames and their boxes."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ import albumentations
 from albumentations.augmentations.crops.transforms import BaseCrop
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 
-MIN_BOX_AREA = 1.0  # square pixels; nothing can be learnt from less
+MIN_BOX_AREA = 1.0  # square pixels; smaller boxes teach nothing
 
 
 class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes without types
-    """Pastes the picture at a random place of a larger canvas, so that objects become smaller.
+    """Pastes the picture at a random place on a larger canvas, so that objects become smaller.
 
     Args:
-        max_ratio: Sides of the canvas, at most, in sides of the picture; at least 1.
+        max_ratio: Maximum ratio of the canvas to the picture, per side; at least 1.
         fill: Value of the canvas around the picture.
-        p: How often this is applied.
+        p: Probability of applying the transform.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]  # as above
-        """What albumentations checks the arguments against."""
+        """Types of the arguments, which albumentations checks."""
 
         max_ratio: float
         fill: float
@@ -64,21 +64,21 @@ class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes 
 
 
 class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without types
-    """Random crop whose IoU with every box of the clip is at least a drawn minimum.
+    """Random crop whose IoU with every box of the clip is at least a randomly drawn minimum.
 
-    The crop of SSD (W. Liu et al., arXiv 1512.02325, section 2.2), with all boxes of all frames
-    bounded as in the settings that STF was released with. Sides are drawn from ``min_size`` to 1
-    of the picture's with a ratio from 1/2 to 2, and the centre of a box must be inside. Where 50
-    draws give no such crop, and where there is no box, the picture stays whole.
+    The crop of SSD (W. Liu et al., arXiv 1512.02325, section 2.2), applied to the boxes of all
+    frames, as in the released settings of STF. The sides of a crop are ``min_size`` to 1 of the
+    picture's sides, with an aspect ratio from 1/2 to 2, and the crop must contain the centre of a
+    box. If 50 draws give no such crop, or there is no box, the picture stays whole.
 
     Args:
-        min_ious: Minimal IoUs to draw from.
-        min_size: Smallest side of the crop, as a share of the picture's.
-        p: How often this is applied.
+        min_ious: Minimum IoUs to draw from.
+        min_size: Smallest side of the crop, as a share of the side of the picture.
+        p: Probability of applying the transform.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]  # as above
-        """What albumentations checks the arguments against."""
+        """Types of the arguments, which albumentations checks."""
 
         min_ious: Sequence[float]
         min_size: float
@@ -99,7 +99,7 @@ class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without t
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw crops and take the first that is good."""
+        """Draw crops and take the first that satisfies the conditions."""
         height, width = params["shape"][:2]
         scale = np.array([width, height, width, height])
         generator = self.random_generator
@@ -129,13 +129,13 @@ def _is_good_crop(crops: np.ndarray, boxes: Float[np.ndarray, "n 4"], min_iou: f
 
 
 class ClipTransform:
-    """Applies albumentations to a clip: one draw for all frames, boxes and all.
+    """Applies albumentations to a clip: one random draw for all frames and their boxes.
 
     Args:
-        transforms: Any transforms of albumentations, or of one's own in its manner, in order.
-        min_visible: Boxes of which less than this share of the area remains in the picture after
-            a transform are dropped, and so are those below one square pixel; the others are
-            clipped to it.
+        transforms: Transforms of albumentations or with the same interface, in order.
+        min_visible: A box is dropped if less than this share of its area remains in the picture
+            after a transform, or less than one square pixel. Other boxes are clipped to the
+            picture.
 
     Raises:
         ConfigError: If ``min_visible`` is not a share.
@@ -153,7 +153,7 @@ class ClipTransform:
             clip=True,
             filter_invalid_bboxes=True,
         )
-        # NoOp, because a list without any transform for boxes is taken for a mistake.
+        # NoOp, because albumentations rejects a list without any transform for boxes.
         steps = [albumentations.NoOp(), *transforms]
         self._compose = albumentations.Compose(steps, bbox_params=boxes) if transforms else None
 
@@ -166,9 +166,9 @@ class ClipTransform:
         """Transform a clip.
 
         Args:
-            frames: ``T`` times ``[H, W, 3]`` uint8, of one size.
+            frames: ``T`` frames ``[H, W, 3]`` uint8 of the same size.
             targets: One per frame.
-            generator: Source of the draw; nothing else decides it.
+            generator: Random generator of the clip; the only source of randomness.
 
         Returns:
             ``T`` frames ``[H', W', 3]`` uint8 and their targets.
@@ -185,7 +185,7 @@ class ClipTransform:
             boxes = clip_boxes(boxes, frames[0].shape[:2])
             rows = (box_areas(boxes) >= MIN_BOX_AREA).nonzero()[:, 0]
             return frames, _select(targets, boxes[rows], rows)
-        # One stream for all transforms: seeds would start each of them at the same number.
+        # One generator for all transforms: with a seed, each would start at the same number.
         self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
         # A target for each frame: for `images`, albumentations copies all of them in every step.
         names = ["image", *(f"image{position}" for position in range(1, len(frames)))]
@@ -201,15 +201,15 @@ class ClipTransform:
 def _select(
     targets: Sequence[Target], boxes: Float[Tensor, "n 4"], rows: Int64[Tensor, " n"]
 ) -> tuple[Target, ...]:
-    """Give boxes back to their frames.
+    """Assign boxes to their frames.
 
     Args:
-        targets: What the frames had.
-        boxes: The boxes that are left.
-        rows: Their positions among the boxes of all frames, ascending.
+        targets: The targets before the transform.
+        boxes: The remaining boxes.
+        rows: Positions of the remaining boxes among the boxes of all frames, ascending.
     """
     lengths = [len(target["boxes"]) for target in targets]
-    if len(rows) == sum(lengths):  # as nearly always, and much the cheapest
+    if len(rows) == sum(lengths):  # the usual case, and by far the cheapest
         pairs = zip(targets, torch.split(boxes, lengths), strict=True)
         return tuple(Target({**target, "boxes": own_boxes}) for target, own_boxes in pairs)
     frame_of_box = np.repeat(np.arange(len(targets)), lengths)

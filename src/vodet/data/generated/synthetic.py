@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,11 +29,13 @@ import numpy as np
 from vodet.data.generated.degradations import degrade
 from vodet.data.generated.scenes import CLASS_NAMES, ObjectBox, Scene, draw_scene
 from vodet.errors import ConfigError, DataError
+from vodet.files import writing
+from vodet.json_files import parse_json, read_json
 
 SPLITS = ("train", "val")
 
 _GENERATOR = "vodet-data generate"
-_VERSION = 2  # to raise whenever the same settings give other bytes
+_VERSION = 3  # to raise whenever the same settings give other bytes
 _CONFIG_FILE = "config.json"
 
 
@@ -117,18 +119,24 @@ def generate(
 
     Raises:
         DataError: If ``root`` exists, unless it is a generated set and ``overwrite`` is given.
+        OutputError: If it cannot be written.
     """
     root = Path(root).resolve()
     _refuse_existing(root, overwrite)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as temporary:
-        folder = Path(temporary) / root.name
+    with writing(root, root.parent), _temporary_folder(root) as folder:
         for split in SPLITS:
             _write_split(folder, split, config, workers)
         (folder / _CONFIG_FILE).write_text(json.dumps(_settings(config), indent=2) + "\n")
         if root.exists():
-            shutil.rmtree(root)
+            root.rename(folder.with_name("replaced"))
         folder.rename(root)
+
+
+@contextmanager
+def _temporary_folder(root: Path) -> Iterator[Path]:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as temporary:
+        yield Path(temporary, "new")
 
 
 def ensure_generated(root: str | Path, config: SyntheticConfig = SyntheticConfig()) -> None:
@@ -232,7 +240,7 @@ def _st_coco(split: str, size: int, videos: Iterable[list[RenderedFrame]]) -> di
             }
             images.append(image)
             for box in frame.boxes:
-                annotations.append(_annotation(len(annotations), image_id, box))
+                annotations.append(_annotation(len(annotations) + 1, image_id, box))
     categories = [{"id": label, "name": name} for label, name in enumerate(CLASS_NAMES)]
     return {"images": images, "annotations": annotations, "categories": categories}
 
@@ -264,9 +272,9 @@ def _settings(config: SyntheticConfig) -> dict[str, Any]:
 def _read_settings(root: Path) -> dict[str, Any]:
     path = root / _CONFIG_FILE
     try:
-        settings = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise _not_generated(root, f"{path} cannot be read ({error})") from error
+        settings = parse_json(read_json(path, "the settings of a generated set"), path)
+    except DataError as error:
+        raise _not_generated(root, str(error).rstrip(".")) from error
     if not isinstance(settings, dict) or settings.get("generator") != _GENERATOR:
         raise _not_generated(root, f"{path} was not written by `{_GENERATOR}`")
     return settings

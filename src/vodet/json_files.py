@@ -1,0 +1,133 @@
+"""Reading of JSON files in any Unicode encoding, with errors that say what is wrong and where.
+
+msgspec decodes a valid file directly into its type. If that fails, Python's own parser reads the
+file again to say why. It accepts NaN and Infinity, so that they are reported with their entry.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import json
+import re
+import zlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from vodet.errors import DataError
+from vodet.files import read_file
+
+MAX_UNPACKED = 2**31  # bytes of a .gz: some ten million boxes
+
+# The errors of msgspec for a file that it cannot decode; `parse_json` then says what is wrong.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_ESCAPES = re.compile(  # pairs of halves, single halves, all others
+    rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.DOTALL
+)
+T = TypeVar("T")
+
+
+def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> bytes:
+    """Read a JSON file, also a packed one (``.gz``), and return its text in UTF-8.
+
+    Args:
+        path: The file.
+        expected: The expected kind of file, for error messages: ``an ST-COCO file``.
+        max_unpacked: Maximum size of an unpacked file in bytes.
+
+    Raises:
+        DataError: If there is no such file or it cannot be read.
+    """
+    try:
+        data = read_file(path)
+        if path.suffix == ".gz":
+            data = _unpack(data, max_unpacked)
+    except FileNotFoundError as error:
+        folder = "exists" if path.parent.is_dir() else "does not exist either"
+        msg = f"Looked for {expected} at {path.absolute()}, found none; its folder {folder}."
+        raise DataError(msg) from error
+    except (OSError, EOFError, zlib.error) as error:
+        msg = f"Cannot read {path}: {error}. Expected {expected}."
+        raise DataError(msg) from error
+    if data.startswith(codecs.BOM_UTF8):
+        return data.replace(codecs.BOM_UTF8, b"   ", 1)  # blanks keep all positions
+    encoding = json.detect_encoding(data)
+    return data if encoding == "utf-8" else _text(data, encoding, path).encode()
+
+
+def _unpack(data: bytes, limit: int) -> bytes:
+    with gzip.open(io.BytesIO(data)) as file:
+        unpacked = file.read(limit + 1)
+    if len(unpacked) > limit:
+        msg = f"it unpacks to more than {limit:,} bytes; a file without .gz may be of any size"
+        raise OSError(msg)
+    return unpacked
+
+
+def decode_json(data: bytes, kind: type[T], source: Path) -> T:
+    """Decode the text of a JSON file into a type.
+
+    Raises:
+        DataError: If it is not JSON.
+        msgspec.ValidationError: If it is JSON of another form.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except UNDECODABLE:
+        return msgspec.convert(parse_json(data, source), kind)
+
+
+def parse_json(data: bytes, source: Path) -> Any:
+    """Parse the text of a JSON file of any form.
+
+    NaN and Infinity are accepted as numbers, and 3.0 as an integer, because some programs write
+    integers like this.
+
+    Raises:
+        DataError: If it is not JSON.
+    """
+    text = _text(data, "utf-8", source)
+    try:
+        document = json.loads(text, parse_float=_parse_float)
+    except RecursionError as error:
+        raise _not_json(source, "nested too deeply") from error
+    except ValueError as error:
+        raise _not_json(source, str(error)) from error
+    for escape in _ESCAPES.finditer(data):
+        if half := escape[1]:
+            found = f"half a character, {half.decode()}, at byte {escape.start()}"
+            raise _not_json(source, found)
+    return document
+
+
+def _parse_float(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value.is_integer() and abs(value) < 2**63 else value
+
+
+def _text(data: bytes, encoding: str, source: Path) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _not_json(source, f"not {encoding.upper()} at byte {error.start}") from error
+
+
+def _not_json(source: Path, reason: str) -> DataError:
+    return DataError(f"{source} is not valid JSON: {reason}.")
+
+
+def shown(value: object, length: int = 100) -> str:
+    """Return a value of a file as text for an error, of at most so many characters."""
+    try:
+        return shortened(repr(value), length)
+    except RecursionError:
+        return "a value that is nested too deeply to show"
+
+
+def shortened(text: str, length: int = 100) -> str:
+    """Return the beginning of a text, of at most so many characters."""
+    return text if len(text) <= length else text[: length - 3] + "..."
