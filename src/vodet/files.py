@@ -1,11 +1,44 @@
-"""Files that are complete or not there."""
+"""Files that are read whole, and files that are complete or not there."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from vodet.errors import OutputError
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Read a whole file, unless it is of a kind that may have no end: a pipe, a device, a socket.
+
+    Raises:
+        OSError: If it cannot be read, for whatever reason.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116  called for every image: a Path takes longer
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has an error of its own
+            msg = f"it is a {_KINDS.get(stat.S_IFMT(mode), 'special file')}, not a regular file"
+            raise OSError(msg)
+        with open(path, "rb") as file:  # noqa: PTH123  as above
+            return file.read()
+    except ValueError as error:  # a zero byte in the name
+        msg = f"no file can have this name ({error})"
+        raise OSError(msg) from error
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), os.fspath(path)) from error
+
+
+_KINDS = {
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
+    stat.S_IFSOCK: "socket",
+}
 
 
 @contextmanager
@@ -14,15 +47,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The folder is made. Whatever happens, nothing half written is left, and what was at ``path``
     stays until the new file is complete.
+
+    Raises:
+        OutputError: If the file cannot be written: full disk, no permission, a folder in its place.
     """
     target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    # Short, since the name of the target alone may be as long as a name can be.
+    key = zlib.crc32(os.fsencode(target.name))
+    partial = target.with_name(f".{target.name[:40]}.{key:08x}.{os.getpid()}.partial")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(target)
+    except OutputError:
+        raise
+    except OSError as error:
+        is_own = str(error.filename) in ("None", str(partial), str(target))
+        msg = f"Cannot write {target}: {error.strerror if is_own and error.strerror else error}."
+        raise OutputError(msg) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -13,9 +12,7 @@ from pathlib import Path
 import cv2
 import fsspec
 import numpy as np
-from rich.console import Console
 from rich.progress import track
-from rich.text import Text
 
 from vodet.cli import convert, export, import_weights, to_cocovid
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
@@ -25,6 +22,8 @@ from vodet.data.annotations.statistics import statistics_table
 from vodet.data.frames.images import image_path, read_frame
 from vodet.data.generated.synthetic import SyntheticConfig, generate
 from vodet.errors import DataError, FrameError, VodetError
+from vodet.names import file_names
+from vodet.screen import Screen
 
 _SHOWN_FAULTS = 10
 _FILE_HELP = "annotations: COCO detection JSON whose images say their video and frame_number"
@@ -95,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except (VodetError, OSError) as error:
-        message = Text.assemble(("Error: ", "bold red"), str(error))
-        Console(stderr=True, soft_wrap=True).print(message)
+        Screen(stderr=True).error(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -175,12 +173,12 @@ def _positive(text: str) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     index = read_st_coco(arguments.file)
-    console = Console()
-    console.print(statistics_table(index))
+    screen = Screen()
+    screen.print(statistics_table(index))
     if arguments.images is not None or arguments.decode:
         _check_images(index, _image_root(arguments), decode=arguments.decode)
         verb = "decoded, each of the annotated size" if arguments.decode else "found"
-        console.print(f"All {index.num_frames} images were {verb}.")
+        screen.print(f"All {index.num_frames} images were {verb}.")
 
 
 def _check_images(index: VideoIndex, root: str, *, decode: bool) -> None:
@@ -217,13 +215,14 @@ def _show(arguments: argparse.Namespace) -> None:
     video = _find_video(index, arguments.video)
     frames = index.frames_of(video)
     wanted = min(arguments.frames or len(frames), len(frames))
-    folder = arguments.output or Path("runs/show", re.sub(r"[^\w-]+", "_", arguments.video))
+    names = file_names(map(index.video_name, range(index.num_videos)))
+    folder = arguments.output or Path("runs/show", names[video])
     folder.mkdir(parents=True, exist_ok=True)
     for frame in (frames[i * len(frames) // wanted] for i in range(wanted)):
         picture = _read(index, frame, _image_root(arguments))
         path = folder / f"{index.frame_numbers[frame]:06d}.jpg"
         _write_image(path, draw_annotations(index, frame, picture))
-    Console().print(f"{wanted} frames written to {folder}", markup=False, soft_wrap=True)
+    Screen().print(f"{wanted} frames written to {folder}", soft_wrap=True)
 
 
 def _find_video(index: VideoIndex, name: str) -> int:
@@ -243,9 +242,9 @@ def _generate(arguments: argparse.Namespace) -> None:
     index = read_st_coco(folder / "val.json")
     sheet = contact_sheet(index, lambda frame: _read(index, frame, str(folder)))
     _write_image(folder / "contact_sheet.png", sheet)
-    console = Console()
-    console.print(statistics_table(index))
-    console.print(f"Look at {folder / 'contact_sheet.png'}", markup=False, soft_wrap=True)
+    screen = Screen()
+    screen.print(statistics_table(index))
+    screen.print(f"Look at {folder / 'contact_sheet.png'}", soft_wrap=True)
 
 
 def _image_root(arguments: argparse.Namespace) -> str:

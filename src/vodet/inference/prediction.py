@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,6 @@ from typing import IO
 
 import msgspec
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
@@ -24,6 +23,8 @@ from vodet.inference.reading import FrameSource, NamedFrame
 from vodet.inference.streams import FrameStream, RescoringStream, answered_frames
 from vodet.inference.tubelet_linking import check_linking, link_video
 from vodet.inference.writing import VideoWriter
+from vodet.names import visible
+from vodet.screen import Screen
 from vodet.structures import Detections
 
 
@@ -38,6 +39,7 @@ class PredictedVideo:
         num_frames: Number of frames.
         num_detections: Number of detections above the threshold.
         seconds: Time from the first frame to the finished files.
+        faults: What was lost while reading the video, one sentence each.
     """
 
     video: Path
@@ -45,6 +47,12 @@ class PredictedVideo:
     num_frames: int
     num_detections: int
     seconds: float
+    faults: tuple[str, ...] = ()
+
+
+def output_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return the files that are made from a video of this name: a video and JSON lines."""
+    return folder / f"{name}_detections.mp4", folder / f"{name}_detections.jsonl"
 
 
 def predict_video(
@@ -57,12 +65,12 @@ def predict_video(
     chunk_size: int = 1,
     fps: Fraction | float | int = 25,
     tubelet_linking: str = "none",
-    console: Console | None = None,
+    console: Screen | None = None,
 ) -> PredictedVideo:
     """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
 
-    The files appear when they are complete, or not at all. Detections are linked before those with
-    low scores are left out.
+    The files appear when they are complete, or not at all; of a damaged video they have all frames
+    that can be decoded. Detections are linked before those with low scores are left out.
 
     Args:
         stream: Detects, in original pixels; should not have a score threshold of its own.
@@ -78,30 +86,36 @@ def predict_video(
 
     Raises:
         ConfigError: If there is no such linking.
-        FrameError: If a frame cannot be read or there is none.
+        FrameError: If an image cannot be read, frames differ in size, or there is none.
+        OutputError: If a file cannot be written.
     """
     check_linking(tubelet_linking)
-    console = console or Console()
-    video = folder / f"{source.name}_detections.mp4"  # never the source itself
+    console = console or Screen()
+    video, lines = output_files(folder, source.name)
     started = time.perf_counter()
+    writer = VideoWriter(
+        video, source.fps or fps, pixel_aspect=source.pixel_aspect, time_base=source.time_base
+    )
     with (
-        VideoWriter(video, source.fps or fps) as writer,
-        replacing(video.with_suffix(".jsonl")) as partial,
+        writer,
+        replacing(lines) as partial,
         partial.open("wb") as file,
         _progress(console) as progress,
     ):
         records = _Records(file, class_names, score_threshold)
         detected = _detected(stream, source, chunk_size, tubelet_linking, progress)
-        for (name, frame), detections in detected:
+        for (name, pixels, shown_at), detections in detected:
             boxes, scores, labels = records.add(name, detections)
-            writer.write(draw_detections(frame, boxes, labels, class_names, scores=scores))
+            drawing = draw_detections(pixels, boxes, labels, class_names, scores=scores)
+            writer.write(drawing, shown_at)
     seconds = time.perf_counter() - started
-    result = PredictedVideo(
-        video, video.with_suffix(".jsonl"), records.num_frames, records.num_detections, seconds
-    )
-    console.print(_summary(result), highlight=False, soft_wrap=True)
+    counts = records.num_frames, records.num_detections
+    result = PredictedVideo(video, lines, *counts, seconds, tuple(source.faults))
+    console.print(_summary(result), soft_wrap=True)
     if not result.num_detections:
-        console.print(records.why_nothing(), style="yellow", highlight=False, soft_wrap=True)
+        console.print(records.why_nothing(), style="yellow", soft_wrap=True)
+    for fault in result.faults:
+        console.print(fault, style="yellow", soft_wrap=True)
     return result
 
 
@@ -111,18 +125,17 @@ def _detected(
     """Pair frames with their detections, linked; show how far it is."""
     if linking == "rescore_online":
         stream, linking = RescoringStream(stream), "none"
+    name = visible(source.name)
     answered = progress.track(
         answered_frames(stream, source, chunk_size),
         source.length,
-        description=source.name if linking == "none" else f"{source.name}: detecting",
+        description=name if linking == "none" else f"{name}: detecting",
     )
     if linking == "none":
         return answered
     # Of the first pass only detections are held: far less than the frames.
     linked = link_video([detections for _, detections in answered], linking)
-    return progress.track(
-        _again(source, linked), len(linked), description=f"{source.name}: drawing"
-    )
+    return progress.track(_again(source, linked), len(linked), description=f"{name}: drawing")
 
 
 def _again(
@@ -174,7 +187,8 @@ class _Records:
                 boxes.tolist(), scores.tolist(), labels.tolist(), strict=True
             )
         ]
-        record = {"frame": self.num_frames, "name": name, "detections": found}
+        text = os.fsencode(name).decode(errors="backslashreplace")  # a file name may not be UTF-8
+        record = {"frame": self.num_frames, "name": text, "detections": found}
         self._file.write(msgspec.json.encode(record) + b"\n")
         self.num_frames += 1
         self.num_detections += len(found)
@@ -186,7 +200,7 @@ class _Records:
             return "Nothing found: the detector gave no detections at all."
         return (
             f"Nothing found: the highest score was {score:.2g} for class "
-            f"{escape(self._class_names[label])}; lower score_threshold={self._threshold:g}"
+            f"{self._class_names[label]}; lower score_threshold={self._threshold:g}"
         )
 
 
@@ -195,8 +209,8 @@ def _summary(result: PredictedVideo) -> str:
     return (
         f"{result.num_frames} frames in {result.seconds:.1f} s ({rate:.1f} frames per second), "
         f"{result.num_detections} detections\n"
-        f"  video       {escape(str(result.video))}\n"
-        f"  detections  {escape(str(result.detections))}"
+        f"  video       {result.video}\n"
+        f"  detections  {result.detections}"
     )
 
 
@@ -207,7 +221,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.finished_speed or task.speed or 0:.1f} frames/s")
 
 
-def _progress(console: Console) -> Progress:
+def _progress(console: Screen) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -72,7 +72,7 @@ def answered_frames(
     waiting: deque[NamedFrame] = deque()
     for chunk in _chunks(frames, chunk_size):
         waiting.extend(chunk)
-        for answer in stream.push(np.stack([frame for _, frame in chunk])):
+        for answer in stream.push(np.stack([frame.pixels for frame in chunk])):
             yield waiting.popleft(), answer.detections
     for answer in stream.flush():
         yield waiting.popleft(), answer.detections
