@@ -79,13 +79,11 @@ def draw_name(name: str, size: tuple[int, int] = (160, 160), **values: np.ndarra
     return draw_detections(blank(size), box, np.array([0]), [name], **values)
 
 
-@pytest.mark.parametrize("names", [("行人", "车辆"), ("grün", "gr?n"), ("пешеход", "автобус!")])
-def test_names_of_any_script_are_drawn(names: tuple[str, str]) -> None:
-    """Not as question marks, which would be the same for names of one length."""
+@pytest.mark.parametrize("names", [("行人", "车辆"), ("мяч", "шар"), ("차", "개"), ("ä", "ö")])
+def test_names_of_many_scripts_are_drawn(names: tuple[str, str]) -> None:
+    """Not as question marks, with which they would look alike."""
     first, second = (draw_name(name, (320, 320)) for name in names)
-    unknown = draw_name("?" * len(names[0]), (320, 320))
     assert (first != second).any()
-    assert (first != unknown).any()
 
 
 def test_control_codes_are_drawn_as_their_names() -> None:

@@ -33,7 +33,7 @@ def predict(config: DictConfig) -> None:
     check_outputs(videos, folder)
     detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
     screen = Screen()
-    faults: list[tuple[str, ...]] = []  # of each video
+    faults = []  # of each video
     for video in videos:
         try:
             result = predict_video(
@@ -47,11 +47,11 @@ def predict(config: DictConfig) -> None:
                 tubelet_linking=config.tubelet_linking,
                 console=screen,
             )
-            faults.append(result.faults)
+            faults.append("\n".join(result.faults))
         except FrameError as error:
-            faults.append((str(error),))
-            if len(videos) > 1:
-                screen.print(f"{error} No output for this video.", style="yellow", soft_wrap=True)
+            faults.append(f"{error} There is no output for this video.")
+        if faults[-1] and len(videos) > 1:  # now, and again at the end
+            screen.print(faults[-1], style="yellow", soft_wrap=True)
     report(faults)
 
 
@@ -72,23 +72,22 @@ def check_outputs(videos: Sequence[VideoFiles], folder: Path) -> None:
                 raise ConfigError(msg)
 
 
-def report(faults: Sequence[Sequence[str]]) -> None:
-    """Report the faults of the videos, if there are any.
+def report(faults: Sequence[str]) -> None:
+    """Report the faults of the videos, an empty text for each without one.
 
     Raises:
-        FrameError: If there are.
+        FrameError: If a video has faults.
     """
-    texts = [text for of_video in faults for text in of_video]
-    if not texts:
-        return
-    if len(faults) == 1:
-        raise FrameError("\n".join(texts))
-    listed = "\n".join(f"  {text}" for text in texts)
-    msg = (
-        f"{sum(map(bool, faults))} of {len(faults)} videos could not be read, or not whole; the "
-        f"output of the others is complete:\n{listed}"
-    )
-    raise FrameError(msg)
+    found = [text for text in faults if text]
+    if len(faults) == 1 and found:
+        raise FrameError(found[0])
+    if found:
+        listed = "\n".join(found).replace("\n", "\n  ")
+        msg = (
+            f"{len(found)} of {len(faults)} videos could not be read, or not whole. The output of "
+            f"the others is complete.\n  {listed}"
+        )
+        raise FrameError(msg)
 
 
 def check_numbers(config: DictConfig) -> None:

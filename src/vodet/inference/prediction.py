@@ -114,8 +114,6 @@ def predict_video(
     console.print(_summary(result), soft_wrap=True)
     if not result.num_detections:
         console.print(records.why_nothing(), style="yellow", soft_wrap=True)
-    for fault in result.faults:
-        console.print(fault, style="yellow", soft_wrap=True)
     return result
 
 

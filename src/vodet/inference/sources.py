@@ -78,9 +78,10 @@ def find_videos(source: str | Path) -> list[VideoFiles]:
     videos = [file for file in files if _VIDEO.fullmatch(file.suffix)]
     if images and videos:
         msg = (
-            f"Expected only videos or only images at {source}, found {len(videos)} videos, such as "
-            f"{videos[0].name}, and {len(images)} images, such as {images[0].name}. Choose with a "
-            f"glob: 'source={folder}/*{videos[0].suffix}' or 'source={folder}/*{images[0].suffix}'."
+            f"Expected videos alone or images alone at {source}, found both: videos "
+            f"({len(videos)}, such as {videos[0].name}) and images ({len(images)}, such as "
+            f"{images[0].name}). Choose with a glob: 'source={folder}/*{videos[0].suffix}' or "
+            f"'source={folder}/*{images[0].suffix}'."
         )
         raise FrameError(msg)
     if not images and not videos:
@@ -150,6 +151,6 @@ def _nothing(source: str | Path, files: Sequence[Path]) -> str:
         )
     return (
         f"Expected images such as .jpg or videos such as .mp4 at {source}, found "
-        f"{len(files)} other files, such as {files[0].name}. A video with another suffix can be "
+        f"only others ({len(files)}, such as {files[0].name}). A video with another suffix can be "
         "named alone."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vodet.errors import FrameError
+from vodet.files import open_file
 from vodet.inference.reading import Frames, FrameSource, NamedFrame
 
 _MAX_PIXELS = 2**28  # of a frame: 16,384 x 16,384
@@ -52,12 +52,9 @@ def open_video(name: str, path: Path) -> FrameSource:
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a regular file; turn whatever goes wrong into an error that names it."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            msg = f"{path}: expected a video file, found a folder or a special file."
-            raise FrameError(msg)
         # FFmpeg may open nothing but this file, whatever a playlist names.
         options = {"protocol_whitelist": "none"}
-        with path.open("rb") as file, av.open(file, "r", options=options) as container:
+        with open_file(path) as file, av.open(file, "r", options=options) as container:
             yield container, _video_stream(container, path)
     except FrameError:
         raise
@@ -109,8 +106,8 @@ class _Losses:
             yield f"{path}: expected more after frame {count - 1}, found: {self.stopped}."
         if self.damaged:
             yield (
-                f"{path}: {self.damaged} packets are damaged, the first after {self.first} frames; "
-                f"{count} frames could be decoded."
+                f"{path}: damaged packets: {self.damaged}, the first after {self.first} frames; "
+                f"decoded frames: {count}."
             )
         if self.expected is not None and self.expected > count:
             yield (
@@ -184,11 +181,10 @@ def _packets(
                 yield packet
     except (av.FFmpegError, OSError) as error:
         losses.stopped = error.strerror or str(error)
-    start = (container.start_time or 0) / av.time_base
     if container.format.name == _COUNTS_FRAMES and stream.average_rate:
-        losses.seconds = float(stream.frames / stream.average_rate), end - start
+        losses.seconds = float(stream.frames / stream.average_rate), end
     elif container.format.name in _SAYS_DURATION and container.duration:
-        losses.seconds = container.duration / av.time_base, end - start
+        losses.seconds = container.duration / av.time_base, end
     yield None
 
 
