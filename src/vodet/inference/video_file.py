@@ -22,6 +22,8 @@ from vodet.errors import FrameError
 from vodet.files import open_file
 from vodet.inference.reading import Frames, FrameSource, NamedFrame
 
+Matrix = tuple[tuple[int, int], tuple[int, int]]
+
 _MAX_PIXELS = 2**28  # of a frame: 16,384 x 16,384
 # FFmpeg's names of the formats whose headers say how long a video is. For others it estimates.
 _LISTS_FRAMES = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -124,14 +126,16 @@ class _Losses:
 def _read(path: Path, faults: list[str]) -> Frames:
     """Yield all frames that can be decoded, then add what was lost to ``faults``."""
     count = 0
-    start = None
+    start = rotation = None
     for is_careful in (False, True):
         losses = _Losses()
         for number, frame in enumerate(_decoded(path, losses, is_careful=is_careful)):
             if number < count:  # known from the first attempt
                 continue
             start = frame.pts if start is None else start
-            yield NamedFrame(f"{number:06d}", _upright(frame), _seconds(frame, start))
+            if rotation != frame.rotation:  # the matrix is slow to read, and hardly ever changes
+                rotation, matrix = frame.rotation, _display_matrix(frame)
+            yield NamedFrame(f"{number:06d}", _upright(frame, matrix), _seconds(frame, start))
             count += 1
         if not losses.damaged and count >= losses.packets:
             break
@@ -194,19 +198,15 @@ def _seconds(frame: VideoFrame, start: int | None) -> Fraction | None:
     return (frame.pts - start) * frame.time_base
 
 
-def _upright(frame: VideoFrame) -> np.ndarray:
+def _upright(frame: VideoFrame, matrix: Matrix) -> np.ndarray:
     """Return the pixels of a frame, turned and mirrored as they are to be shown."""
     pixels = frame.to_ndarray(format="rgb24")
-    matrix = _display_matrix(frame)
     (a, b), (c, d) = matrix  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
     if _swaps_sides(matrix):
         pixels, to_right, down = pixels.swapaxes(0, 1), c, b
     else:
         to_right, down = a, d
     return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if to_right < 0 else 1])
-
-
-Matrix = tuple[tuple[int, int], tuple[int, int]]
 
 
 def _display_matrix(frame: VideoFrame) -> Matrix:
