@@ -12,7 +12,7 @@ from vodet.names import visible
 
 Color = tuple[int, int, int]
 
-# Okabe and Ito, Color Universal Design (2008): told apart with any colour vision. Without black.
+# Okabe and Ito, Color Universal Design (2008), without black: distinct for any colour vision.
 _COLORS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -22,7 +22,7 @@ _COLORS = (
     (204, 121, 167),
     (0, 114, 178),
 )
-_SHADES = (1.0, 0.65, 0.4)  # further classes get the same hues, darker
+_SHADES = (1.0, 0.65, 0.4)  # further classes get darker shades of the same hues
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22  # pixels of a capital letter at scale 1
 
@@ -43,13 +43,13 @@ def draw_detections(
     scores: np.ndarray | None = None,
     track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw boxes with their class, track id and score; lines and letters grow with the frame.
+    """Draw boxes with class, track id and score; lines and letters scale with the frame.
 
     Args:
-        frame: ``[H, W, 3]`` uint8 RGB; is not changed.
-        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the best end up on top.
+        frame: ``[H, W, 3]`` uint8 RGB; it is not changed.
+        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the best is drawn on top.
         labels: ``[n]``.
-        class_names: Names of the labels.
+        class_names: The names of the labels.
         scores: ``[n]``.
         track_ids: ``[n]``, -1 where unknown.
     """
@@ -96,7 +96,7 @@ class _Style:
         return width, height, below
 
     def fitted(self, name: str, details: str, width: int) -> str:
-        """Cut a name with which a text is wider than the frame; the details stay in view."""
+        """Shorten a name that makes the text wider than the frame; keep the details in view."""
         text, room = name + details, width - 2 * self.pad
         while len(name) > 1 and (found := self.text_size(text)[0]) > room:
             name = name[: max(1, min(len(name) - 1, len(name) * room // found))]
@@ -112,7 +112,7 @@ def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style)
 def _draw_text(
     drawing: np.ndarray, box: np.ndarray, text: str, color: Color, style: _Style
 ) -> None:
-    """Write on a plate above the box, or inside it at the top of the frame; never outside."""
+    """Write on a plate above the box, or inside it at the top; always within the frame."""
     height, width = drawing.shape[:2]
     text_width, text_height, below = style.text_size(text)
     plate = (text_width + 2 * style.pad, text_height + below // 2 + 2 * style.pad)

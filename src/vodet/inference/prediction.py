@@ -1,4 +1,4 @@
-"""A video through a detector to an annotated video and its detections as JSON lines."""
+"""Runs a detector on a video; writes an annotated video and the detections as JSON lines."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from vodet.structures import Detections
 
 @dataclass(frozen=True)
 class PredictedVideo:
-    """What came of a video.
+    """The result for one video.
 
     Args:
         video: The annotated video.
         detections: One JSON object per line and frame: ``{"frame": 0, "name": "000000",
             "detections": [{"box": [x1, y1, x2, y2], "score": 0.9, "label": "car"}]}``, in pixels.
-        num_frames: Number of frames.
-        num_detections: Number of detections above the threshold.
-        seconds: Time from the first frame to the finished files.
+        num_frames: The number of frames.
+        num_detections: The number of detections above the threshold.
+        seconds: The time from the first frame to the finished files.
         faults: What was lost while reading the video, one sentence each.
     """
 
@@ -51,7 +51,7 @@ class PredictedVideo:
 
 
 def output_files(folder: Path, name: str) -> tuple[Path, Path]:
-    """Return the files that are made from a video of this name: a video and JSON lines."""
+    """Return the output files for a video of this name: a video and JSON lines."""
     return folder / f"{name}_detections.mp4", folder / f"{name}_detections.jsonl"
 
 
@@ -69,19 +69,19 @@ def predict_video(
 ) -> PredictedVideo:
     """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
 
-    The files appear when they are complete, or not at all; of a damaged video they have all frames
-    that can be decoded. Detections are linked before those with low scores are left out.
+    The files appear when they are complete, or not at all. For a damaged video they contain every
+    frame that can be decoded. Linking comes before the score threshold.
 
     Args:
-        stream: Detects, in original pixels; should not have a score threshold of its own.
+        stream: Returns detections in original pixels; without a score threshold of its own.
         source: The video.
-        folder: Where the files go; is made.
-        class_names: Names of the labels.
-        score_threshold: The lowest score to draw and write.
-        chunk_size: Frames given to the stream at once.
-        fps: Frames per second of the annotated video where the source has none.
-        tubelet_linking: ``none`` or a name in `LINKINGS`. ``rescore_online`` goes frame by frame;
-            others need all detections of the video first, so that its frames are read twice.
+        folder: The folder for the files, created if needed.
+        class_names: The names of the labels.
+        score_threshold: The lowest score that is drawn and written.
+        chunk_size: How many frames the stream gets at once.
+        fps: Frames per second of the annotated video if the source has no rate.
+        tubelet_linking: ``none`` or a name in `LINKINGS`. ``rescore_online`` works frame by frame;
+            the others need all detections first, so they read the video twice.
         console: For the progress bar and the summary.
 
     Raises:
@@ -120,7 +120,7 @@ def predict_video(
 def _detected(
     stream: FrameStream, source: FrameSource, chunk_size: int, linking: str, progress: Progress
 ) -> Iterable[tuple[NamedFrame, Detections]]:
-    """Pair frames with their detections, linked; show how far it is."""
+    """Pair frames with their linked detections; show the progress."""
     if linking == "rescore_online":
         stream, linking = RescoringStream(stream), "none"
     name = visible(source.name)
@@ -131,7 +131,7 @@ def _detected(
     )
     if linking == "none":
         return answered
-    # Of the first pass only detections are held: far less than the frames.
+    # The first pass keeps only detections, which need far less memory than frames.
     linked = link_video([detections for _, detections in answered], linking)
     return progress.track(_again(source, linked), len(linked), description=f"{name}: drawing")
 
@@ -139,24 +139,24 @@ def _detected(
 def _again(
     source: FrameSource, detections: Sequence[Detections]
 ) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Read the frames of a video once more, to pair them with what was found in them.
+    """Read the frames of a video again and pair them with their detections.
 
     Raises:
-        FrameError: If there are more of them now, or fewer.
+        FrameError: If the number of frames differs.
     """
     for frame, found in zip_longest(source, detections):
         if frame is None or found is None:
             msg = (
                 f"Expected {len(detections)} frames when reading {source.name} a second time, "
                 f"found {'fewer' if frame is None else 'more'}. tubelet_linking=rescore_online "
-                "reads a video once."
+                "reads the video only once."
             )
             raise FrameError(msg)
         yield frame, found
 
 
 class _Records:
-    """Writes the detections above the threshold, one line a frame, and counts."""
+    """Writes the detections above the threshold, one line per frame, and counts them."""
 
     def __init__(self, file: IO[bytes], class_names: Sequence[str], threshold: float) -> None:
         self._file = file
@@ -167,7 +167,7 @@ class _Records:
         self.num_detections = 0
 
     def add(self, name: str, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Write a line; return boxes, scores and labels of what is in it."""
+        """Write a line; return the boxes, scores and labels in it."""
         boxes = detections["boxes"].cpu().numpy()
         scores = detections["scores"].cpu().numpy()
         labels = detections["labels"].cpu().numpy()
@@ -213,7 +213,7 @@ def _summary(result: PredictedVideo) -> str:
 
 
 class _Rate(ProgressColumn):
-    """Frames per second of late."""
+    """Shows the current rate in frames per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:.1f} frames/s")
