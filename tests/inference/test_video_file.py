@@ -108,7 +108,9 @@ def test_turned_and_mirrored_frames(tmp_path: Path, turns: int, is_mirrored: boo
 def test_pixels_that_are_not_square(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", [picture()], "libx264", sample_aspect_ratio=Fraction(16, 11))
     assert open_source(path).pixel_aspect == Fraction(16, 11)
-    assert open_source(with_matrix(path, (0, 1, -1, 0))).pixel_aspect == Fraction(11, 16)
+    source = open_source(with_matrix(path, (0, 1, -1, 0)))
+    assert source.pixel_aspect == Fraction(11, 16)
+    assert [frame.pixels.shape for frame in source] == [(48, 32, 3)]
 
 
 def test_times_of_a_variable_rate(tmp_path: Path) -> None:
@@ -208,6 +210,17 @@ def test_other_files_that_are_cut_short(tmp_path: Path, name: str, codec: str) -
     count = len(list(source))
     assert 20 < count < 50
     assert any(name in fault and "3.2" in fault for fault in source.faults)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4", "a.avi", "a.flv"])
+@pytest.mark.parametrize("seconds", [1, 20])
+def test_slow_videos_are_not_cut_short(tmp_path: Path, name: str, seconds: int) -> None:
+    codec = {"a.avi": "mpeg4", "a.flv": "flv"}.get(name, "libx264")
+    path = encode(tmp_path / name, noise(4), codec, time_base=Fraction(seconds))
+    source = open_source(path)
+    times = [frame.time for frame in source]
+    assert times == [0, seconds, 2 * seconds, 3 * seconds]
+    assert source.faults == []
 
 
 def test_frames_left_out_by_an_edit_list_are_no_loss(tmp_path: Path) -> None:

@@ -38,13 +38,13 @@ def open_video(name: str, path: Path) -> FrameSource:
         FrameError: If FFmpeg cannot open the file, or if it has no video.
     """
     faults: list[str] = []
-    with _opened(path) as (container, stream):
+    with _opened(path) as (_, stream):
         return FrameSource(
             name,
             stream.average_rate or stream.guessed_rate,
             stream.frames or None,
             lambda: _read(path, faults),
-            pixel_aspect=_pixel_aspect(container, stream),
+            pixel_aspect=_pixel_aspect(path, stream),
             time_base=stream.time_base,
             faults=faults,
         )
@@ -76,20 +76,20 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
         raise FrameError(msg)
     if stream.width * stream.height > _MAX_PIXELS:
         msg = (
-            f"{path}: expected frames of at most {_MAX_PIXELS} pixels, found {stream.width} x "
+            f"{path}: expected frames of at most {_MAX_PIXELS:,} pixels, found {stream.width} x "
             f"{stream.height}."
         )
         raise FrameError(msg)
     return stream
 
 
-def _pixel_aspect(container: InputContainer, stream: VideoStream) -> Fraction:
-    """Return width by height of a pixel when the video is shown, turned as its frames are."""
+def _pixel_aspect(path: Path, stream: VideoStream) -> Fraction:
+    """Return the width of a pixel divided by its height when the video is shown upright."""
     aspect = stream.sample_aspect_ratio or Fraction(1)
     if aspect == 1:
         return aspect
-    frame = next(container.decode(stream))
-    return 1 / aspect if _swaps_sides(_display_matrix(frame)) else aspect
+    frame = next(_decoded(path, _Losses(), is_careful=True), None)
+    return 1 / aspect if frame and _swaps_sides(_display_matrix(frame)) else aspect
 
 
 @dataclass
@@ -100,7 +100,8 @@ class _Losses:
     damaged: int = 0  # packets that could not be decoded
     first: int = 0  # frames before the first of them
     expected: int | None = None  # frames, by the header
-    seconds: tuple[float, float] | None = None  # by the header, and found
+    seconds: tuple[float, float] = 0.0, 0.0  # by the header, and found
+    tolerance: float = 1.0  # of these: some files do not say how long the last frame is shown
     stopped: str = ""  # why the rest of the file cannot be read
 
     def texts(self, path: Path, count: int) -> Iterator[str]:
@@ -116,10 +117,11 @@ class _Losses:
                 f"{path}: expected {self.expected} frames as its header says, found {count}. The "
                 "file is cut short or damaged."
             )
-        if self.seconds is not None and self.seconds[0] - self.seconds[1] > 1:
+        expected, found = self.seconds
+        if expected - found > self.tolerance:
             yield (
-                f"{path}: expected {self.seconds[0]:.1f} seconds as its header says, found "
-                f"{self.seconds[1]:.1f} ({count} frames). The file is cut short or damaged."
+                f"{path}: expected {expected:.1f} seconds as its header says, found {found:.1f} "
+                f"({count} frames). The file is cut short or damaged."
             )
 
 
@@ -185,8 +187,10 @@ def _packets(
                 yield packet
     except (av.FFmpegError, OSError) as error:
         losses.stopped = error.strerror or str(error)
-    if container.format.name == _COUNTS_FRAMES and stream.average_rate:
-        losses.seconds = float(stream.frames / stream.average_rate), end
+    rate = stream.average_rate or Fraction(25)
+    losses.tolerance = max(1.0, float(2 / rate))
+    if container.format.name == _COUNTS_FRAMES:
+        losses.seconds = float(stream.frames / rate), end
     elif container.format.name in _SAYS_DURATION and container.duration:
         losses.seconds = container.duration / av.time_base, end
     yield None
