@@ -262,6 +262,21 @@ def test_a_damaged_packet(tmp_path: Path, name: str, codec: str, number: int) ->
     assert any(name in fault and f"after {number} frames" in fault for fault in source.faults)
 
 
+def test_a_packet_that_is_damaged_in_part(tmp_path: Path) -> None:
+    """Its frame is decoded as far as possible."""
+    path = encode(tmp_path / "a.avi", noise(20), "mpeg4")
+    with av.open(str(path)) as container:
+        packet = [bytes(packet) for packet in container.demux(video=0)][12]
+    start, end = len(packet) // 3, len(packet) // 2
+    torn = packet[:start] + bytes(end - start) + packet[end:]
+    path.write_bytes(path.read_bytes().replace(packet, torn))
+    source = open_source(path)
+    assert len(list(source)) == 20
+    (fault,) = source.faults
+    assert "a.avi" in fault
+    assert fault.endswith("damaged parts, among those decoded: 1.")
+
+
 def test_nothing_can_be_decoded(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", 30)
     content = path.read_bytes()

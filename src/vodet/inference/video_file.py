@@ -99,6 +99,7 @@ class _Losses:
     packets: int = 0  # read, each of a frame, with few exceptions
     damaged: int = 0  # packets that could not be decoded
     first: int = 0  # frames before the first of them
+    blemished: int = 0  # frames that were decoded from damaged packets, as far as possible
     expected: int | None = None  # frames, by the header
     seconds: tuple[float, float] = 0.0, 0.0  # by the header, and found
     tolerance: float = 1.0  # of these: some files do not say how long the last frame is shown
@@ -112,6 +113,8 @@ class _Losses:
                 f"{path}: damaged packets: {self.damaged}, the first after {self.first} frames; "
                 f"decoded frames: {count}."
             )
+        if self.blemished:
+            yield f"{path}: frames with damaged parts, among those decoded: {self.blemished}."
         if self.expected is not None and self.expected > count:
             yield (
                 f"{path}: expected {self.expected} frames as its header says, found {count}. The "
@@ -167,6 +170,7 @@ def _decoded(path: Path, losses: _Losses, *, is_careful: bool) -> Iterator[Video
                 continue
             for frame in frames:
                 count += 1
+                losses.blemished += frame.is_corrupt
                 frame.time_base = stream.time_base  # the last frames lack it
                 yield frame
         if container.format.name == _LISTS_FRAMES:
