@@ -148,7 +148,7 @@ def test_show_stays_in_its_folder_whatever_the_video_is_called(copy, monkeypatch
     monkeypatch.chdir(copy)
 
     assert data.main(["show", "val.json", "--video", "../../a/b", "--frames", "1"]) == 0
-    assert [path.name for path in (copy / "runs/show").iterdir()] == ["_a_b"]
+    assert [path.name for path in (copy / "runs/show").iterdir()] == ["_.._a_b"]
 
 
 def test_show_of_an_unknown_video_names_the_nearest(tiny, capsys):

@@ -72,3 +72,32 @@ def test_colours_are_distinct() -> None:
     distances = [np.abs(one - other).sum() for one, other in combinations(colors, 2)]
     assert min(distances) > 30
     assert class_color(21) == class_color(0)
+
+
+def draw_name(name: str, size: tuple[int, int] = (160, 160), **values: np.ndarray) -> np.ndarray:
+    box = np.array([[20, 60, 140, 140]], np.float32)
+    return draw_detections(blank(size), box, np.array([0]), [name], **values)
+
+
+@pytest.mark.parametrize("names", [("行人", "车辆"), ("мяч", "шар"), ("차", "개"), ("ä", "ö")])
+def test_names_of_many_scripts_are_drawn(names: tuple[str, str]) -> None:
+    """Not as question marks, with which they would look alike."""
+    first, second = (draw_name(name, (320, 320)) for name in names)
+    assert (first != second).any()
+
+
+def test_control_codes_are_drawn_as_their_names() -> None:
+    assert (draw_name("a\x1b\nb") == draw_name(r"a\x1b\nb")).all()
+
+
+def test_a_long_name_leaves_room_for_the_score() -> None:
+    scores = [np.array([score]) for score in (0.25, 0.75)]
+    for name in ("x" * 240, "行" * 240):
+        assert (draw_name(name, scores=scores[0]) != draw_name(name, scores=scores[1])).any()
+    short, long = (draw_name(name * 240, scores=scores[0]) for name in ("i", "m"))
+    assert (short != long).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 400), (400, 1)])
+def test_tiny_frames(size: tuple[int, int]) -> None:
+    assert draw_name("person", size, scores=np.array([0.5])).shape == (*size, 3)

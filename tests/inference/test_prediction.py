@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -9,12 +11,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
-from vodet.errors import ConfigError, FrameError
+from inference.made_videos import encode, noise
+from vodet.errors import ConfigError, FrameError, OutputError
 from vodet.inference.prediction import predict_video
-from vodet.inference.reading import FrameSource, open_source
+from vodet.inference.reading import FrameSource
+from vodet.inference.sources import open_source
 from vodet.inference.streams import answered_frames
+from vodet.screen import Screen
 from vodet.structures import Detections, FrameDetections
 
 CLASSES = ("car", "dog")
@@ -61,17 +65,15 @@ def folder(tmp_path: Path) -> Path:
 
 def test_answers_meet_their_frames_and_no_more_are_held(folder: Path) -> None:
     stream = LateStream()
-    for number, ((name, frame), detections) in enumerate(
-        answered_frames(stream, open_source(folder))
-    ):
-        assert name == f"{number}.png"
-        assert detections["boxes"][0, 0] == frame[0, 0, 0] == 10 * number
+    for number, (frame, detections) in enumerate(answered_frames(stream, open_source(folder))):
+        assert frame.name == f"{number}.png"
+        assert detections["boxes"][0, 0] == frame.pixels[0, 0, 0] == 10 * number
         assert len(stream.greys) - number <= stream.lookahead + 1
     assert number == 6
 
 
 def test_writes_video_and_lines(folder: Path, tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=100)
+    console = Screen(file=io.StringIO(), width=100)
     out = tmp_path / "out"
     result = predict_video(LateStream(), open_source(folder), out, CLASSES, console=console)
     assert (result.num_frames, result.num_detections) == (7, 7)
@@ -129,7 +131,7 @@ class FlickeringStream(LateStream):
 def test_detections_are_linked_before_the_threshold(
     linking: str, expected: list[float | None], folder: Path, tmp_path: Path
 ) -> None:
-    console = Console(file=io.StringIO(), width=100)
+    console = Screen(file=io.StringIO(), width=100)
     result = predict_video(
         FlickeringStream(),
         open_source(folder),
@@ -157,7 +159,7 @@ def test_a_video_that_cannot_be_read_again(folder: Path, tmp_path: Path) -> None
     frames = open_source(folder).open()
     once = FrameSource("camera", None, None, lambda: frames)
     arguments = (LateStream(), once, tmp_path / "out", CLASSES)
-    console = Console(file=io.StringIO())
+    console = Screen(file=io.StringIO())
     with pytest.raises(FrameError, match=r"Expected 7 frames when reading camera.*found fewer"):
         predict_video(*arguments, tubelet_linking="rescore", console=console)
     assert list((tmp_path / "out").iterdir()) == []
@@ -170,7 +172,7 @@ def test_an_unknown_linking(folder: Path, tmp_path: Path) -> None:
 
 
 def test_says_why_nothing_was_found(folder: Path, tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=200)
+    console = Screen(file=io.StringIO(), width=200)
     result = predict_video(LateStream(0.1), open_source(folder), tmp_path, CLASSES, console=console)
     assert result.num_detections == 0
     assert (
@@ -181,7 +183,60 @@ def test_says_why_nothing_was_found(folder: Path, tmp_path: Path) -> None:
 
 def test_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     (folder / "5.png").write_bytes(b"torn")
-    console = Console(file=io.StringIO())
+    console = Screen(file=io.StringIO())
     with pytest.raises(FrameError, match=r"5\.png"):
         predict_video(LateStream(), open_source(folder), tmp_path / "out", CLASSES, console=console)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_file_says_of_its_pictures_reaches_the_output(tmp_path: Path) -> None:
+    frames = [np.full((64, 96, 3), 10 * number, np.uint8) for number in range(5)]
+    aspect = Fraction(16, 11)
+    path = encode(
+        tmp_path / "a.mkv", frames, "libx264", times=[7, 8, 10, 30, 31], sample_aspect_ratio=aspect
+    )
+    console = Screen(file=io.StringIO())
+    result = predict_video(LateStream(), open_source(path), tmp_path, CLASSES, console=console)
+    written = open_source(result.video)
+    times = [float(frame.time or 0) for frame in written]
+    assert times == pytest.approx([0, 0.04, 0.12, 0.92, 0.96])
+    assert written.pixel_aspect == aspect
+
+
+@pytest.mark.parametrize("linking", ["none", "rescore"])
+def test_a_video_that_is_cut_short(linking: str, tmp_path: Path) -> None:
+    options = {"movflags": "+faststart"}
+    path = encode(tmp_path / "a.mp4", noise(20), "libx264", options=options)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    console = Screen(file=io.StringIO(), width=100)
+    result = predict_video(
+        LateStream(), open_source(path), tmp_path, CLASSES, tubelet_linking=linking, console=console
+    )
+    count = len(list(open_source(result.video)))
+    assert 5 < count == result.num_frames == len(result.detections.read_text().splitlines()) < 15
+    (fault,) = [fault for fault in result.faults if "expected 20 frames" in fault]
+    assert str(count) in fault
+
+
+def test_names_are_data(folder: Path, tmp_path: Path) -> None:
+    (folder / "0.png").rename(folder / "0\udcff\x1b[31m.png")
+    console = Screen(file=io.StringIO(), width=200, force_terminal=True)
+    source = replace(open_source(folder), name="[/red] :car:\x1b[31m")
+    classes = ("[/red]\x1b[31m", "[bold]\x1b[31m")
+    result = predict_video(LateStream(0.1), source, tmp_path / "[o]", classes, console=console)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    for text in (r"[/red] :car:\x1b[31m", r"[bold]\x1b[31m", "/[o]/"):
+        assert text in printed
+    assert "\x1b[31m" not in printed
+    names = [json.loads(line)["name"] for line in result.detections.read_text().splitlines()]
+    assert names[0] == "0\\xff\x1b[31m.png"
+
+
+def test_files_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        console = Screen(file=io.StringIO())
+        with pytest.raises(OutputError, match="clip_detections"):
+            predict_video(LateStream(), open_source(folder), target, CLASSES, console=console)
+    assert (tmp_path / "file").read_text() == ""

@@ -30,8 +30,8 @@ def test_rows_by_size_and_by_class() -> None:
     result = {name: position / 100 for position, name in enumerate(names)}
     result |= {"map_small": math.nan, "mar_small": math.nan}
     result |= {
-        "map/[red]/x": 0.4123,
-        "map_50/[red]/x": 1.0,
+        "map/[/red]\x1b[31m:car:/x": 0.4123,
+        "map_50/[/red]\x1b[31m:car:/x": 1.0,
         "map/b": math.nan,
         "map_50/b": math.nan,
     }
@@ -41,7 +41,7 @@ def test_rows_by_size_and_by_class() -> None:
     assert rows[1] == ["small", "-", "", "", "", "", "-"]
     assert rows[3] == ["large", "5.0", "", "", "", "", "11.0"]
     assert rows[4:] == [
-        ["[red]/x", "41.2", "100.0", "", "", "", ""],
+        [r"[/red]\x1b[31m:car:/x", "41.2", "100.0", "", "", "", ""],
         ["b", "-", "-", "", "", "", ""],
     ]
     assert "COCO AP" in text_of(table)

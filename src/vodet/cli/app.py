@@ -15,11 +15,11 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from vodet.cli.experiments import own_config_dirs, register_experiments
 from vodet.cli.explain import explain
 from vodet.errors import ConfigError
+from vodet.screen import Screen
 
 
 def config_dir() -> Path:
@@ -56,7 +56,7 @@ def _explained(function: Callable[..., None], config_name: str) -> Callable[...,
                 raise
         else:
             return
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]Error:[/] {_escape(message)}")
+        Screen(stderr=True).error(message)
         # What the error held goes now: at the end of the interpreter torch would abort over it.
         gc.collect()
         sys.exit(1)
@@ -89,7 +89,3 @@ def _hush() -> None:
     notes = ("LeafSpec", "exists and is not empty", "logging interval", "in eval mode at the start")
     for note in notes:
         warnings.filterwarnings("ignore", f".*{note}")
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

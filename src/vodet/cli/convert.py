@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from vodet.screen import Screen
 
 if TYPE_CHECKING:
     from vodet.data.formats.records import Records
@@ -236,7 +237,7 @@ def progress_bar() -> Progress:
     return Progress(
         *columns,
         TimeElapsedColumn(),
-        console=Console(stderr=True),
+        console=Screen(stderr=True),
         refresh_per_second=2,
         transient=True,
     )
@@ -244,7 +245,7 @@ def progress_bar() -> Progress:
 
 def print_summary(summary: Summary, target: Path) -> None:
     """Say what was written and what was not."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Screen(soft_wrap=True)
     table = Table("class", "boxes", "ignored")
     for label, name in enumerate(summary.class_names):
         table.add_row(name, str(summary.boxes[label]), str(summary.ignored[label]))

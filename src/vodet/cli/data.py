@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -15,9 +14,7 @@ from typing import get_args
 
 import cv2
 import numpy as np
-from rich.console import Console
 from rich.progress import track
-from rich.text import Text
 
 from vodet.cli import convert, export, import_weights, to_cocovid
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
@@ -28,6 +25,8 @@ from vodet.data.frames.images import ExifUse, image_path, is_image_there, read_f
 from vodet.data.generated.synthetic import SyntheticConfig, generate
 from vodet.errors import ConfigError, DataError, FrameError, VodetError
 from vodet.files import replacing
+from vodet.names import file_names
+from vodet.screen import Screen
 
 _SHOWN_FAULTS = 10
 _FILE_HELP = "annotations: COCO detection JSON whose images say their video and frame_number"
@@ -98,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
     except (VodetError, OSError) as error:
-        message = Text.assemble(("Error: ", "bold red"), str(error))
-        Console(stderr=True, soft_wrap=True).print(message)
+        Screen(stderr=True).error(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
@@ -190,14 +188,14 @@ def _positive(text: str) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     index = read_st_coco(arguments.file)
-    console = _console()
-    console.print(statistics_table(index))
+    screen = Screen()
+    screen.print(statistics_table(index))
     for oddity in oddities(index):
-        console.print(f"Look out: {oddity}")
+        screen.print(f"Look out: {oddity}", soft_wrap=True)
     if arguments.images is not None or arguments.decode:
         _check_images(index, arguments)
         verb = "decoded, each of the annotated size" if arguments.decode else "found"
-        console.print(f"All {index.num_frames} images were {verb}.")
+        screen.print(f"All {index.num_frames} images were {verb}.")
 
 
 def _check_images(index: VideoIndex, arguments: argparse.Namespace) -> None:
@@ -235,14 +233,15 @@ def _show(arguments: argparse.Namespace) -> None:
     video = _find_video(index, arguments.video)
     frames = index.frames_of(video)
     wanted = min(arguments.frames or len(frames), len(frames))
-    folder = arguments.output or Path("runs/show", re.sub(r"[^\w-]+", "_", arguments.video))
+    names = file_names(map(index.video_name, range(index.num_videos)))
+    folder = arguments.output or Path("runs/show", names[video])
     root = _image_root(arguments)
     _refuse_folder_of_images(index, frames, folder, root)
     for frame in (frames[i * len(frames) // wanted] for i in range(wanted)):
         picture = _read(index, frame, root, arguments.exif)
         path = folder / f"{index.frame_numbers[frame]:06d}.jpg"
         _write_image(path, draw_annotations(index, frame, picture))
-    _console().print(f"{wanted} frames written to {folder}")
+    Screen().print(f"{wanted} frames written to {folder}", soft_wrap=True)
 
 
 def _refuse_folder_of_images(
@@ -271,18 +270,13 @@ def _generate(arguments: argparse.Namespace) -> None:
     index = read_st_coco(folder / "val.json")
     sheet = contact_sheet(index, lambda frame: _read(index, frame, str(folder)))
     _write_image(folder / "contact_sheet.png", sheet)
-    console = _console()
-    console.print(statistics_table(index))
-    console.print(f"Look at {folder / 'contact_sheet.png'}")
+    screen = Screen()
+    screen.print(statistics_table(index))
+    screen.print(f"Look at {folder / 'contact_sheet.png'}", soft_wrap=True)
 
 
 def _image_root(arguments: argparse.Namespace) -> str:
     return str(arguments.images or arguments.file.parent)
-
-
-def _console() -> Console:
-    # Names in files are data: a class may be called [red].
-    return Console(markup=False, highlight=False, soft_wrap=True)
 
 
 def _read(index: VideoIndex, frame: int, root: str, exif: ExifUse = "apply") -> np.ndarray:

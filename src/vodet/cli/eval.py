@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 from rich.table import Table
 
 from vodet.augmented_stream import stream_factory
@@ -21,6 +20,7 @@ from vodet.errors import ConfigError
 from vodet.evaluation.measures import Measures
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
+from vodet.screen import Screen
 from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.tasks.checkpoint import CARD_KEY, load, read_checkpoint
 from vodet.tasks.detection import VideoDetectionTask
@@ -46,11 +46,11 @@ def evaluate(config: DictConfig) -> None:
     folder = Path(config.output or Path(config.ckpt or config.predictions).parent)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "eval.json").write_text(json_text(result))
-    console = Console()
+    screen = Screen()
     linkings = [] if measures.tubelet_linking == "none" else [measures.tubelet_linking]
-    for table in result_tables(list(measures.by_name), linkings, result, console):
-        console.print(table)
-    console.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
+    for table in result_tables(list(measures.by_name), linkings, result, screen):
+        screen.print(table)
+    screen.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
 
 
 def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, StreamFactory]:
@@ -84,14 +84,14 @@ def overlaid(below: dict[str, Any], above: Any) -> Any:
 
 
 def result_tables(
-    protocols: Sequence[str], linkings: Sequence[str], result: Mapping[str, float], console: Console
+    protocols: Sequence[str], linkings: Sequence[str], result: Mapping[str, float], screen: Screen
 ) -> list[Table]:
     """Build tables: COCO AP in full if it is alone, else side by side if they fit."""
     if protocols == ["coco"]:
         return [coco_table(result, linkings)]
     together = protocols_table(protocols, result, linkings)
-    room = console.options.update(width=10_000)
-    if console.measure(together, options=room).maximum <= console.width:
+    room = screen.options.update(width=10_000)
+    if screen.measure(together, options=room).maximum <= screen.width:
         return [together]
     return [protocols_table([name], result, linkings) for name in protocols]
 

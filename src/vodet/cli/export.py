@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from vodet.errors import ConfigError, DataError
 from vodet.keys import positions_in
+from vodet.screen import Screen
 
 if TYPE_CHECKING:
     from vodet.data.annotations.index import VideoIndex
@@ -170,7 +170,7 @@ def _print(
 ) -> None:
     from vodet.data.formats.imagenet import OFFICIAL_FRAMES
 
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Screen(soft_wrap=True)
     table = Table("class", "detections")
     counts = np.bincount(kept.labels, minlength=len(index.class_names)).tolist()
     for name, count in zip(index.class_names, counts, strict=True):

@@ -6,9 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from vodet.errors import ConfigError
+from vodet.screen import Screen
 
 if TYPE_CHECKING:
     from vodet.tasks.detectron2_weights import Architecture
@@ -69,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     model = model_config(architecture)
     checkpoint, report = convert(weights, architecture, model, names, source)
     AtomicCheckpointIO().save_checkpoint(checkpoint, target)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = Screen(soft_wrap=True)
     for line in (_summary(architecture), report, _input(architecture)):
         console.print(str(line))
     console.print(f"Next: vodet-eval ckpt={target} data.annotations=FILE data.images=FOLDER")

@@ -1,8 +1,9 @@
-"""vodet-predict: a video in, an annotated video and its detections out."""
+"""vodet-predict: videos in; annotated videos and their detections out."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,35 +11,83 @@ from omegaconf import DictConfig
 
 from vodet.augmented_stream import stream_factory
 from vodet.cli.app import run
-from vodet.errors import ConfigError
-from vodet.inference.prediction import predict_video
-from vodet.inference.reading import open_sources
+from vodet.errors import ConfigError, FrameError
+from vodet.inference.prediction import output_files, predict_video
+from vodet.inference.sources import VideoFiles, find_videos
 from vodet.inference.tubelet_linking import check_linking
+from vodet.screen import Screen
 from vodet.tasks.checkpoint import load
 
 
 def predict(config: DictConfig) -> None:
-    """Run the checkpoint that a config names on its source.
+    """Run the checkpoint of a config on each video of its source.
 
     Raises:
         ConfigError: If a setting cannot work.
+        FrameError: If there are videos that could not be read, or not whole; after the others.
     """
     check_numbers(config)
     check_linking(config.tubelet_linking)
     stream = stream_factory(**config.test_time_augmentation)
-    sources = open_sources(config.source)
+    videos, folder = find_videos(config.source), Path(config.output)
+    check_outputs(videos, folder)
     detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
-    for source in sources:
-        predict_video(
-            stream(detector),
-            source,
-            Path(config.output),
-            detector.class_names,
-            score_threshold=config.score_threshold,
-            chunk_size=config.chunk_size,
-            fps=config.fps,
-            tubelet_linking=config.tubelet_linking,
+    screen = Screen()
+    faults = []  # of each video
+    for video in videos:
+        try:
+            result = predict_video(
+                stream(detector),
+                video.open(),
+                folder,
+                detector.class_names,
+                score_threshold=config.score_threshold,
+                chunk_size=config.chunk_size,
+                fps=config.fps,
+                tubelet_linking=config.tubelet_linking,
+                console=screen,
+            )
+            faults.append("\n".join(result.faults))
+        except FrameError as error:
+            faults.append(f"{error} There is no output for this video.")
+        if faults[-1] and len(videos) > 1:  # now, and again at the end
+            screen.print(faults[-1], style="yellow", soft_wrap=True)
+    report(faults)
+
+
+def check_outputs(videos: Sequence[VideoFiles], folder: Path) -> None:
+    """Make sure that no output takes the place of a source.
+
+    Raises:
+        ConfigError: If one would.
+    """
+    sources = {path.resolve() for video in videos for path in video.paths}
+    for video in videos:
+        for output in output_files(folder, video.name):
+            if output.resolve() in sources:
+                msg = (
+                    f"output={folder} would replace {output}, which is in the source. Choose "
+                    "another folder, or a source without earlier output."
+                )
+                raise ConfigError(msg)
+
+
+def report(faults: Sequence[str]) -> None:
+    """Report the faults of the videos, an empty text for each without one.
+
+    Raises:
+        FrameError: If a video has faults.
+    """
+    found = [text for text in faults if text]
+    if len(faults) == 1 and found:
+        raise FrameError(found[0])
+    if found:
+        listed = "\n".join(found).replace("\n", "\n  ")
+        msg = (
+            f"{len(found)} of {len(faults)} videos could not be read, or not whole. The output of "
+            f"the others is complete.\n  {listed}"
         )
+        raise FrameError(msg)
 
 
 def check_numbers(config: DictConfig) -> None:

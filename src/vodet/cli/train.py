@@ -13,7 +13,6 @@ from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from rich.console import Console
 
 from vodet.augmented_stream import stream_factory
 from vodet.cli.app import run
@@ -24,6 +23,7 @@ from vodet.errors import ConfigError
 from vodet.evaluation.measures import Measures
 from vodet.files import remove_partial
 from vodet.metrics.protocols import HEADLINES, LOWER_IS_BETTER
+from vodet.screen import Screen
 from vodet.streaming import StreamingDetector
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
@@ -39,7 +39,7 @@ def train(config: DictConfig) -> None:
     trainer = build_trainer(config)
     report = begin(config, task.detector) if checkpoint is None else None
     if trainer.is_global_zero and report is not None:
-        Console(soft_wrap=True).print(str(report), markup=False, highlight=False)
+        Screen(soft_wrap=True).print(str(report))
     if trainer.is_global_zero:
         save_config(config)
         remove_partial(config.run_dir)
@@ -221,11 +221,11 @@ def save_config(config: DictConfig) -> None:
 
 def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
     """Print where the output is and the next command."""
-    console = Console(soft_wrap=True)
+    console = Screen(soft_wrap=True)
     score = trainer.callback_metrics.get(f"val/{best_by}")
     if score is not None:
         name = "COCO AP" if best_by == "map" else best_by
-        console.print(f"{name} of the last epoch: {float(score):.3f}", highlight=False)
+        console.print(f"{name} of the last epoch: {float(score):.3f}")
     console.print(f"The run is in {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
     if (folder / "best.ckpt").is_file():
         console.print(f"Next: vodet-eval ckpt={folder / 'best.ckpt'}")

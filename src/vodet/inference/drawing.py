@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from vodet.names import visible
+
 Color = tuple[int, int, int]
 
-# Okabe and Ito, Color Universal Design (2008): told apart with any colour vision. Without black.
+# Okabe and Ito, Color Universal Design (2008), without black: distinct for any colour vision.
 _COLORS = (
     (230, 159, 0),
     (86, 180, 233),
@@ -20,7 +22,7 @@ _COLORS = (
     (204, 121, 167),
     (0, 114, 178),
 )
-_SHADES = (1.0, 0.65, 0.4)  # further classes get the same hues, darker
+_SHADES = (1.0, 0.65, 0.4)  # further classes get darker shades of the same hues
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _FONT_HEIGHT = 22  # pixels of a capital letter at scale 1
 
@@ -41,13 +43,13 @@ def draw_detections(
     scores: np.ndarray | None = None,
     track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw boxes with their class, track id and score; lines and letters grow with the frame.
+    """Draw boxes with class, track id and score; lines and letters scale with the frame.
 
     Args:
-        frame: ``[H, W, 3]`` uint8 RGB; is not changed.
-        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the best end up on top.
+        frame: ``[H, W, 3]`` uint8 RGB; it is not changed.
+        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the best is drawn on top.
         labels: ``[n]``.
-        class_names: Names of the labels.
+        class_names: The names of the labels.
         scores: ``[n]``.
         track_ids: ``[n]``, -1 where unknown.
     """
@@ -56,11 +58,12 @@ def draw_detections(
     for row in reversed(range(len(boxes))):
         _draw_box(drawing, boxes[row], class_color(int(labels[row])), style)
     for row in reversed(range(len(boxes))):
-        text = class_names[int(labels[row])]
+        details = ""
         if track_ids is not None and track_ids[row] >= 0:
-            text += f" #{int(track_ids[row])}"
+            details += f" #{int(track_ids[row])}"
         if scores is not None:
-            text += f" {scores[row]:.2f}"
+            details += f" {scores[row]:.2f}"
+        text = style.fitted(visible(class_names[int(labels[row])]), details, frame.shape[1])
         _draw_text(drawing, boxes[row], text, class_color(int(labels[row])), style)
     return drawing
 
@@ -75,6 +78,31 @@ class _Style:
         side = min(height, width)
         return _Style(line=max(1, round(side / 240)), letter=5 + side / 75)
 
+    @property
+    def scale(self) -> float:
+        return self.letter / _FONT_HEIGHT
+
+    @property
+    def weight(self) -> int:
+        return max(1, round(self.letter / 10))
+
+    @property
+    def pad(self) -> int:
+        return max(2, round(self.letter / 4))
+
+    def text_size(self, text: str) -> tuple[int, int, int]:
+        """Return the width of a text, its height above the line and below it."""
+        (width, height), below = cv2.getTextSize(text, _FONT, self.scale, self.weight)
+        return width, height, below
+
+    def fitted(self, name: str, details: str, width: int) -> str:
+        """Shorten a name that makes the text wider than the frame; keep the details in view."""
+        text, room = name + details, width - 2 * self.pad
+        while len(name) > 1 and (found := self.text_size(text)[0]) > room:
+            name = name[: max(1, min(len(name) - 1, len(name) * room // found))]
+            text = f"{name}..{details}"
+        return text
+
 
 def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style) -> None:
     left, top, right, bottom = (round(float(edge)) for edge in box)
@@ -84,18 +112,15 @@ def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style)
 def _draw_text(
     drawing: np.ndarray, box: np.ndarray, text: str, color: Color, style: _Style
 ) -> None:
-    """Write on a plate above the box, or inside it at the top of the frame; never outside."""
+    """Write on a plate above the box, or inside it at the top; always within the frame."""
     height, width = drawing.shape[:2]
-    scale = style.letter / _FONT_HEIGHT
-    weight = max(1, round(style.letter / 10))
-    pad = max(2, round(style.letter / 4))
-    (text_width, text_height), below = cv2.getTextSize(text, _FONT, scale, weight)
-    plate = (text_width + 2 * pad, text_height + below // 2 + 2 * pad)
+    text_width, text_height, below = style.text_size(text)
+    plate = (text_width + 2 * style.pad, text_height + below // 2 + 2 * style.pad)
     left, edge = round(float(box[0])), round(float(box[1]))
     top = edge - plate[1] if edge >= plate[1] else edge
     left = max(0, min(left, width - plate[0]))
     top = max(0, min(top, height - plate[1]))
     cv2.rectangle(drawing, (left, top), (left + plate[0], top + plate[1]), color, cv2.FILLED)
     ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
-    origin = (left + pad, top + pad + text_height)
-    cv2.putText(drawing, text, origin, _FONT, scale, ink, weight, cv2.LINE_AA)
+    origin = (left + style.pad, top + style.pad + text_height)
+    cv2.putText(drawing, text, origin, _FONT, style.scale, ink, style.weight, cv2.LINE_AA)

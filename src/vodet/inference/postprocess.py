@@ -1,4 +1,4 @@
-"""Converts the detections of a head to pixels of the original image."""
+"""Maps the detections of a head to pixels of the original image."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def to_original(detections: Detections, size: Size, original_size: Size) -> Dete
 
     Args:
         detections: In input pixels, best first.
-        size: ``(height, width)`` of the picture in the upper left corner of the input.
+        size: ``(height, width)`` of the resized image, which is in the top left of the input.
         original_size: ``(height, width)`` of the original image.
     """
     boxes = clip_boxes(rescale_boxes(detections["boxes"], size, original_size), original_size)

@@ -1,7 +1,8 @@
-"""A video through a detector to an annotated video and its detections as JSON lines."""
+"""Runs a detector on a video; writes an annotated video and the detections as JSON lines."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,6 @@ from typing import IO
 
 import msgspec
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
@@ -24,20 +23,23 @@ from vodet.inference.reading import FrameSource, NamedFrame
 from vodet.inference.streams import FrameStream, RescoringStream, answered_frames
 from vodet.inference.tubelet_linking import check_linking, link_video
 from vodet.inference.writing import VideoWriter
+from vodet.names import visible
+from vodet.screen import Screen
 from vodet.structures import Detections
 
 
 @dataclass(frozen=True)
 class PredictedVideo:
-    """What came of a video.
+    """The result for one video.
 
     Args:
         video: The annotated video.
         detections: One JSON object per line and frame: ``{"frame": 0, "name": "000000",
             "detections": [{"box": [x1, y1, x2, y2], "score": 0.9, "label": "car"}]}``, in pixels.
-        num_frames: Number of frames.
-        num_detections: Number of detections above the threshold.
-        seconds: Time from the first frame to the finished files.
+        num_frames: The number of frames.
+        num_detections: The number of detections above the threshold.
+        seconds: The time from the first frame to the finished files.
+        faults: What was lost while reading the video, one sentence each.
     """
 
     video: Path
@@ -45,6 +47,12 @@ class PredictedVideo:
     num_frames: int
     num_detections: int
     seconds: float
+    faults: tuple[str, ...] = ()
+
+
+def output_files(folder: Path, name: str) -> tuple[Path, Path]:
+    """Return the output files for a video of this name: a video and JSON lines."""
+    return folder / f"{name}_detections.mp4", folder / f"{name}_detections.jsonl"
 
 
 def predict_video(
@@ -57,95 +65,98 @@ def predict_video(
     chunk_size: int = 1,
     fps: Fraction | float | int = 25,
     tubelet_linking: str = "none",
-    console: Console | None = None,
+    console: Screen | None = None,
 ) -> PredictedVideo:
     """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
 
-    The files appear when they are complete, or not at all. Detections are linked before those with
-    low scores are left out.
+    The files appear when they are complete, or not at all. For a damaged video they contain every
+    frame that can be decoded. Linking comes before the score threshold.
 
     Args:
-        stream: Detects, in original pixels; should not have a score threshold of its own.
+        stream: Returns detections in original pixels; without a score threshold of its own.
         source: The video.
-        folder: Where the files go; is made.
-        class_names: Names of the labels.
-        score_threshold: The lowest score to draw and write.
-        chunk_size: Frames given to the stream at once.
-        fps: Frames per second of the annotated video where the source has none.
-        tubelet_linking: ``none`` or a name in `LINKINGS`. ``rescore_online`` goes frame by frame;
-            others need all detections of the video first, so that its frames are read twice.
+        folder: The folder for the files, created if needed.
+        class_names: The names of the labels.
+        score_threshold: The lowest score that is drawn and written.
+        chunk_size: How many frames the stream gets at once.
+        fps: Frames per second of the annotated video if the source has no rate.
+        tubelet_linking: ``none`` or a name in `LINKINGS`. ``rescore_online`` works frame by frame;
+            the others need all detections first, so they read the video twice.
         console: For the progress bar and the summary.
 
     Raises:
         ConfigError: If there is no such linking.
-        FrameError: If a frame cannot be read or there is none.
+        FrameError: If an image cannot be read, frames differ in size, or there is none.
+        OutputError: If a file cannot be written.
     """
     check_linking(tubelet_linking)
-    console = console or Console()
-    video = folder / f"{source.name}_detections.mp4"  # never the source itself
+    console = console or Screen()
+    video, lines = output_files(folder, source.name)
     started = time.perf_counter()
+    writer = VideoWriter(
+        video, source.fps or fps, pixel_aspect=source.pixel_aspect, time_base=source.time_base
+    )
     with (
-        VideoWriter(video, source.fps or fps) as writer,
-        replacing(video.with_suffix(".jsonl")) as partial,
+        writer,
+        replacing(lines) as partial,
         partial.open("wb") as file,
         _progress(console) as progress,
     ):
         records = _Records(file, class_names, score_threshold)
         detected = _detected(stream, source, chunk_size, tubelet_linking, progress)
-        for (name, frame), detections in detected:
+        for (name, pixels, shown_at), detections in detected:
             boxes, scores, labels = records.add(name, detections)
-            writer.write(draw_detections(frame, boxes, labels, class_names, scores=scores))
+            drawing = draw_detections(pixels, boxes, labels, class_names, scores=scores)
+            writer.write(drawing, shown_at)
     seconds = time.perf_counter() - started
-    result = PredictedVideo(
-        video, video.with_suffix(".jsonl"), records.num_frames, records.num_detections, seconds
-    )
-    console.print(_summary(result), highlight=False, soft_wrap=True)
+    counts = records.num_frames, records.num_detections
+    result = PredictedVideo(video, lines, *counts, seconds, tuple(source.faults))
+    console.print(_summary(result), soft_wrap=True)
     if not result.num_detections:
-        console.print(records.why_nothing(), style="yellow", highlight=False, soft_wrap=True)
+        console.print(records.why_nothing(), style="yellow", soft_wrap=True)
     return result
 
 
 def _detected(
     stream: FrameStream, source: FrameSource, chunk_size: int, linking: str, progress: Progress
 ) -> Iterable[tuple[NamedFrame, Detections]]:
-    """Pair frames with their detections, linked; show how far it is."""
+    """Pair frames with their linked detections; show the progress."""
     if linking == "rescore_online":
         stream, linking = RescoringStream(stream), "none"
+    name = visible(source.name)
     answered = progress.track(
         answered_frames(stream, source, chunk_size),
         source.length,
-        description=source.name if linking == "none" else f"{source.name}: detecting",
+        description=name if linking == "none" else f"{name}: detecting",
     )
     if linking == "none":
         return answered
-    # Of the first pass only detections are held: far less than the frames.
+    # The first pass keeps only detections, which need far less memory than frames.
     linked = link_video([detections for _, detections in answered], linking)
-    return progress.track(
-        _again(source, linked), len(linked), description=f"{source.name}: drawing"
-    )
+    return progress.track(_again(source, linked), len(linked), description=f"{name}: drawing")
 
 
 def _again(
     source: FrameSource, detections: Sequence[Detections]
 ) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Read the frames of a video once more, to pair them with what was found in them.
+    """Read the frames of a video again and pair them with their detections.
 
     Raises:
-        FrameError: If there are more of them now, or fewer.
+        FrameError: If the number of frames differs.
     """
     for frame, found in zip_longest(source, detections):
         if frame is None or found is None:
             msg = (
                 f"Expected {len(detections)} frames when reading {source.name} a second time, "
                 f"found {'fewer' if frame is None else 'more'}. tubelet_linking=rescore_online "
-                "reads a video once."
+                "reads the video only once."
             )
             raise FrameError(msg)
         yield frame, found
 
 
 class _Records:
-    """Writes the detections above the threshold, one line a frame, and counts."""
+    """Writes the detections above the threshold, one line per frame, and counts them."""
 
     def __init__(self, file: IO[bytes], class_names: Sequence[str], threshold: float) -> None:
         self._file = file
@@ -156,7 +167,7 @@ class _Records:
         self.num_detections = 0
 
     def add(self, name: str, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Write a line; return boxes, scores and labels of what is in it."""
+        """Write a line; return the boxes, scores and labels in it."""
         boxes = detections["boxes"].cpu().numpy()
         scores = detections["scores"].cpu().numpy()
         labels = detections["labels"].cpu().numpy()
@@ -174,7 +185,8 @@ class _Records:
                 boxes.tolist(), scores.tolist(), labels.tolist(), strict=True
             )
         ]
-        record = {"frame": self.num_frames, "name": name, "detections": found}
+        text = os.fsencode(name).decode(errors="backslashreplace")  # a file name may not be UTF-8
+        record = {"frame": self.num_frames, "name": text, "detections": found}
         self._file.write(msgspec.json.encode(record) + b"\n")
         self.num_frames += 1
         self.num_detections += len(found)
@@ -186,7 +198,7 @@ class _Records:
             return "Nothing found: the detector gave no detections at all."
         return (
             f"Nothing found: the highest score was {score:.2g} for class "
-            f"{escape(self._class_names[label])}; lower score_threshold={self._threshold:g}"
+            f"{self._class_names[label]}; lower score_threshold={self._threshold:g}"
         )
 
 
@@ -195,19 +207,19 @@ def _summary(result: PredictedVideo) -> str:
     return (
         f"{result.num_frames} frames in {result.seconds:.1f} s ({rate:.1f} frames per second), "
         f"{result.num_detections} detections\n"
-        f"  video       {escape(str(result.video))}\n"
-        f"  detections  {escape(str(result.detections))}"
+        f"  video       {result.video}\n"
+        f"  detections  {result.detections}"
     )
 
 
 class _Rate(ProgressColumn):
-    """Frames per second of late."""
+    """Shows the current rate in frames per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:.1f} frames/s")
 
 
-def _progress(console: Console) -> Progress:
+def _progress(console: Screen) -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -25,21 +25,21 @@ def seq_nms(
     labels: np.ndarray,
     rescore: Rescore = "mean",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Link detections of one class in neighbouring frames; rescore and suppress them together.
+    """Link detections of one class in neighbouring frames; rescore and suppress sequences of them.
 
-    Detections of neighbouring frames are linked at an IoU above 0.5, with widths ``x2 - x1``. Of
-    all sequences of links, one with the largest sum of scores is taken; its detections all get its
-    score; in its frames, other detections of the class that overlap it at an IoU above 0.3 are
-    removed; and again, until none is left. So detections that are linked to none go through
-    ordinary suppression.
+    Detections of neighbouring frames are linked if their IoU is above 0.5, with widths ``x2 - x1``.
+    The sequence of links with the largest sum of scores is taken first. All of its detections get
+    the score of the sequence, and other detections of the class that overlap them in the same frame
+    with an IoU above 0.3 are removed. This is repeated until no detection is left. Detections
+    without links therefore go through ordinary suppression.
 
     Args:
-        frames: Numbers of frames, ``[N]`` int64; neighbours are those that differ by 1. May be of
-            several videos, if their numbers are at least 2 apart.
+        frames: Frame numbers, ``[N]`` int64; neighbouring frames differ by 1. The frames may
+            belong to several videos if the numbers of different videos are at least 2 apart.
         boxes: xyxy in pixels, ``[N, 4]``.
-        scores: ``[N]``, not negative; what scores 0 is removed.
+        scores: ``[N]``, not negative; detections with score 0 are removed.
         labels: ``[N]`` int64.
-        rescore: A sequence gets the mean of its scores, or the largest.
+        rescore: Whether the score of a sequence is the mean or the maximum of its scores.
 
     Returns:
         Rows of the detections that are kept, ascending, ``[n]`` int64, and their new scores,
@@ -48,7 +48,7 @@ def seq_nms(
     order = np.lexsort((frames, labels))
     gaps = (np.diff(labels[order]) != 0) | (np.diff(frames[order]) > 1)
     kept, rescored = [np.empty(0, np.int64)], [np.empty(0)]
-    for rows in np.split(order, np.flatnonzero(gaps) + 1):  # no link leads from one to another
+    for rows in np.split(order, np.flatnonzero(gaps) + 1):  # no links between these parts
         if rows.size:
             slots, padded_boxes, padded_scores = _pad(frames[rows], boxes[rows], scores[rows])
             sequences = _Sequences(padded_boxes, padded_scores)
@@ -63,7 +63,7 @@ def seq_nms(
 def _pad(
     frames: np.ndarray, boxes: np.ndarray, scores: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """Spread rows in order of their frames over ``[T, n]`` slots; empty ones have score 0."""
+    """Spread rows, ordered by frame, over ``[T, n]`` slots; empty slots have score 0."""
     times = frames - frames[0]
     counts = np.bincount(times)
     places = np.arange(len(times)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -87,13 +87,13 @@ class _Sequences:
         self._links = _overlap(boxes[:-1], boxes[1:], _LINK_IOU)  # [T - 1, n, n]
         self._rivals = _overlap(boxes, boxes, _SUPPRESS_IOU)  # [T, n, n]
         self._is_left = scores > 0
-        # Of the best sequence that ends with each detection: its sum, and the detection before.
+        # The best sequence that ends with each detection: its sum and its previous detection.
         self._sums = np.zeros_like(scores)
         self._before = np.full(scores.shape, -1)
         self._best = np.zeros(len(scores))  # of each frame
 
     def take_all(self, rescore: Rescore) -> tuple[np.ndarray, np.ndarray]:
-        """Return what is kept, and the new scores, both ``[T, n]``. What scores 0 is not."""
+        """Return which detections are kept and their new scores, both ``[T, n]``."""
         kept, scores = np.zeros(self._scores.shape, bool), np.zeros_like(self._scores)
         self._update(0, len(scores) - 1)
         while self._best.max() > 0:
@@ -114,7 +114,7 @@ class _Sequences:
         return np.arange(end - len(places) + 1, end + 1), np.array(places[::-1])
 
     def _update(self, first: int, last: int) -> None:
-        """Mend the sums after detections of these frames have gone, no further than they change."""
+        """Update the sums after detections of these frames were removed, as far as they change."""
         for time in range(first, len(self._scores)):
             sums = self._scores[time].copy()
             if time:
@@ -131,7 +131,7 @@ class _Sequences:
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray, above: float) -> np.ndarray:
-    """Say which boxes of each frame overlap which others, ``[T, n, n]`` bool."""
+    """Return which boxes of each frame overlap which others, ``[T, n, n]`` bool."""
     size = boxes.shape[1]
     result = np.zeros((len(boxes), size, size), bool)
     step = max(1, _CHUNK // size**2)

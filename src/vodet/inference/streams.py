@@ -1,4 +1,4 @@
-"""Streams of detections: what answers the frames of a video in order, some later than they came."""
+"""Streams: take the frames of a video and return their detections in order, some later."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from vodet.structures import Detections, FrameDetections
 
 @runtime_checkable
 class FrameStream(Protocol):
-    """What detects: takes frames and answers them in order, some later than they came."""
+    """Takes frames and returns their detections in order, some after later frames."""
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the answers now known."""
+        """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the answers that are ready."""
 
     def flush(self) -> list[FrameDetections]:
-        """Return the answers still outstanding: the video has ended."""
+        """End the video and return the remaining answers."""
 
 
 class RescoringStream:
-    """Another stream, its detections rescored by `rescore_frame` as they come: nothing waits.
+    """Rescores the detections of another stream with `rescore_frame`, without further delay.
 
     Args:
-        stream: Detects; without a score threshold, since weak detections go into the means too.
+        stream: Detects; without a score threshold, since the means include weak detections.
     """
 
     def __init__(self, stream: FrameStream) -> None:
@@ -39,11 +39,11 @@ class RescoringStream:
         self._tubelets = OpenTubelets.none()
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames; return the answers now known."""
+        """Take the next frames; return the answers that are ready."""
         return self._rescored(self._stream.push(frames))
 
     def flush(self) -> list[FrameDetections]:
-        """Return the answers still outstanding: the video has ended. Then begin another one."""
+        """End the video and return the remaining answers; the next frame begins another video."""
         answers = self._rescored(self._stream.flush())
         self._tubelets = OpenTubelets.none()
         return answers
@@ -68,11 +68,11 @@ class RescoringStream:
 def answered_frames(
     stream: FrameStream, frames: Iterable[NamedFrame], chunk_size: int = 1
 ) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Pair frames with their detections; a frame is held until its answer comes, no longer."""
+    """Pair frames with their detections; hold a frame only until its answer comes."""
     waiting: deque[NamedFrame] = deque()
     for chunk in _chunks(frames, chunk_size):
         waiting.extend(chunk)
-        for answer in stream.push(np.stack([frame for _, frame in chunk])):
+        for answer in stream.push(np.stack([frame.pixels for frame in chunk])):
             yield waiting.popleft(), answer.detections
     for answer in stream.flush():
         yield waiting.popleft(), answer.detections

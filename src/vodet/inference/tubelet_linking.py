@@ -1,4 +1,4 @@
-"""Tubelet linking: detections of neighbouring frames are joined, and share their scores."""
+"""Tubelet linking: joins detections of neighbouring frames so that they share their scores."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vodet.inference.seq_nms import seq_nms
 from vodet.inference.tubelet_rescoring import rescore, rescore_online
 from vodet.structures import Detections
 
-# Frames [N], boxes [N, 4], scores [N] and labels [N] of detections to the rows of those that are
-# kept, ascending, and their new scores. Neighbouring frames have numbers that differ by 1.
+# Takes frames [N], boxes [N, 4], scores [N] and labels [N] of detections; returns the rows of the
+# detections that it keeps, ascending, and their new scores. Neighbouring frames differ by 1.
 Linking = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 LINKINGS: Mapping[str, Linking] = {
     "seq_nms": seq_nms,
@@ -23,10 +23,10 @@ LINKINGS: Mapping[str, Linking] = {
 
 
 def check_linking(name: str) -> None:
-    """Make sure that there is a linking of this name, or that it is ``none``.
+    """Make sure that the name is ``none`` or the name of a linking.
 
     Raises:
-        ConfigError: If not.
+        ConfigError: If it is another.
     """
     if name not in ("none", *LINKINGS):
         msg = f"tubelet_linking must be one of none, {', '.join(LINKINGS)}; found {name!r}."
@@ -37,11 +37,11 @@ def link_video(detections: Sequence[Detections], linking: str) -> list[Detection
     """Link the detections of a whole video.
 
     Args:
-        detections: Of each frame, in order.
+        detections: The detections of each frame, in order.
         linking: A name in `LINKINGS`.
 
     Returns:
-        What is kept of each frame, best first, with new scores; on the CPU.
+        The detections kept in each frame, best first, with new scores; on the CPU.
     """
     if not detections:
         return []

@@ -1,8 +1,8 @@
-"""Linear tubelet rescoring: a detection's score is drawn to the mean score of its tubelet.
+"""Linear tubelet rescoring: moves the score of a detection towards the mean of its tubelet.
 
-Some detections of an object are weak, where it is blurred or half hidden: those of the neighbouring
-frames vouch for them. Unlike Seq-NMS this removes nothing and moves no box. The new score is
-``(1 - weight) * own + weight * mean``; mixing the two, and a weight of 0.5, are ours.
+An object that is blurred or half hidden gets a weak detection; the detections in neighbouring
+frames support it. Unlike Seq-NMS, rescoring removes nothing and moves no box. The new score is
+``(1 - weight) * own + weight * mean``. The mixture and its default weight of 0.5 are our choice.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def rescore(
     """Rescore detections with the mean of their whole tubelets.
 
     Args:
-        frames: Numbers of frames, ``[N]`` int64; neighbours are those that differ by 1. May be of
-            several videos, if their numbers are at least 2 apart.
+        frames: Frame numbers, ``[N]`` int64; neighbouring frames differ by 1. The frames may
+            belong to several videos if the numbers of different videos are at least 2 apart.
         boxes: xyxy in pixels, ``[N, 4]``.
         scores: ``[N]``.
         labels: ``[N]`` int64.
-        weight: Of the mean; 0 leaves all scores.
+        weight: The weight of the mean; 0 leaves the scores as they are.
 
     Returns:
         All rows, ``[N]`` int64, and their new scores, ``[N]`` float32.
@@ -51,22 +51,22 @@ def rescore_online(
     labels: np.ndarray,
     weight: float = _WEIGHT,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rescore detections with the mean of their tubelets until then, as `rescore_frame` does.
+    """Rescore detections with the mean of their tubelets so far, as `rescore_frame` does.
 
-    Args and returned values as of `rescore`.
+    The arguments and the result are the same as for `rescore`.
     """
     first = _first_of_tubelets(link_neighbours(frames, boxes, labels))
     order = np.lexsort((frames, first))
     sums = np.empty(len(scores))
     sums[order] = np.cumsum(scores[order], dtype=np.float64)
-    sums -= sums[first] - scores[first]  # of the tubelets before
+    sums -= sums[first] - scores[first]  # without earlier tubelets
     counts = frames - frames[first] + 1
     return np.arange(len(scores)), _mixed(scores, sums / counts, weight)
 
 
 @dataclass(frozen=True)
 class OpenTubelets:
-    """The state of a video for `rescore_frame`: the tubelets that its last frame has.
+    """The state of a video for `rescore_frame`: the tubelets that reach its last frame.
 
     Args:
         boxes: Their last detections, xyxy in pixels, ``[n, 4]``.
@@ -94,14 +94,14 @@ def rescore_frame(
     labels: np.ndarray,
     weight: float = _WEIGHT,
 ) -> tuple[np.ndarray, OpenTubelets]:
-    """Rescore the detections of the next frame with the mean of their tubelets until then.
+    """Rescore the detections of the next frame with the mean of their tubelets so far.
 
     Args:
-        tubelets: The state after the frame before.
+        tubelets: The state after the previous frame.
         boxes: xyxy in pixels, ``[n, 4]``.
         scores: ``[n]``.
         labels: ``[n]`` int64.
-        weight: Of the mean.
+        weight: The weight of the mean.
 
     Returns:
         New scores, ``[n]`` float32, and the state after this frame.
@@ -120,16 +120,16 @@ def rescore_frame(
 def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Link detections of one class in neighbouring frames one to one.
 
-    Of all ways to link two frames at an IoU of at least 0.5, with widths ``x2 - x1``, one with the
-    largest sum of IoUs is taken.
+    Links need an IoU of at least 0.5, with widths ``x2 - x1``. The links between two frames are
+    chosen for the largest sum of IoUs.
 
     Args:
-        frames: As of `rescore`.
+        frames: As for `rescore`.
         boxes: xyxy in pixels, ``[N, 4]``.
         labels: ``[N]`` int64.
 
     Returns:
-        The row of the detection in the frame before, -1 where there is none, ``[N]`` int64.
+        The row of the linked detection in the previous frame, or -1, ``[N]`` int64.
     """
     before = np.full(len(frames), -1)
     rows, earlier, overlaps = _candidates(frames, boxes, labels)
@@ -145,7 +145,7 @@ def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -
 def _candidates(
     frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the links that may be: rows, rows in the frame before and IoUs, in order of frames."""
+    """Return possible links, ordered by frame: rows, rows in the previous frame and IoUs."""
     classes = labels.max(initial=0) + 1
     candidates = [(frames[:0], frames[:0], np.empty(0))]
     keys = (frames - 1) * classes + labels, frames * classes + labels
@@ -161,7 +161,7 @@ def _candidates(
 def _choose(
     rows: np.ndarray, earlier: np.ndarray, overlaps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose links, one to one, with the largest sum of overlaps."""
+    """Choose one-to-one links with the largest sum of overlaps."""
     some_rows, row = np.unique(rows, return_inverse=True)
     some_earlier, column = np.unique(earlier, return_inverse=True)
     table = np.zeros((len(some_rows), len(some_earlier)))
@@ -172,9 +172,9 @@ def _choose(
 
 
 def _first_of_tubelets(before: np.ndarray) -> np.ndarray:
-    """Return the row of the first detection of each one's tubelet, from those before."""
+    """Return the row of the first detection of each detection's tubelet."""
     first = np.where(before < 0, np.arange(len(before)), before)
-    while not np.array_equal(further := first[first], first):  # twice as far each time
+    while not np.array_equal(further := first[first], first):  # each step doubles the distance
         first = further
     return first
 

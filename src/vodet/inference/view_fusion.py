@@ -1,4 +1,4 @@
-"""Detections of several views of one frame to one set: weighted boxes fusion in a simple form.
+"""Fuses the detections of several views of a frame: a simple form of weighted boxes fusion.
 
 After R. Solovyev, W. Wang, T. Gabruseva, "Weighted boxes fusion: Ensembling boxes from different
 object detection models", arXiv 1910.13302, 2019.
@@ -20,31 +20,31 @@ _CLUSTER_IOU = 0.55  # from the paper
 
 
 def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -> Detections:
-    """Fuse the detections of views of a frame, class by class; those of a single view stay.
+    """Fuse the detections of several views of a frame, class by class.
 
-    Take the best detection of any view as the first of a cluster, remove all that overlap it at an
-    IoU above 0.55, and repeat until none is left. Each removed detection then belongs to the
-    cluster whose first detection it overlaps most. A cluster becomes one detection: its box is the
-    mean of all its boxes, weighted by their scores; its score is the mean over the views of the
-    best score that each has in it, 0 where it has none.
+    The best remaining detection of any view starts a cluster, and all detections that overlap it
+    with an IoU above 0.55 are removed, until none is left. Each removed detection then joins the
+    cluster whose first detection it overlaps most. Each cluster becomes one detection: its box is
+    the mean of the boxes in the cluster, weighted by their scores. Its score is the mean, over the
+    views, of the best score that the view has in the cluster, or 0 where it has none.
 
-    In the paper, boxes are compared with the cluster's box as fused so far, and a cluster may get
-    several scores of one view.
+    The paper compares boxes with the fused box of the cluster so far, and lets a cluster take
+    several scores of one view. Detections of a single view are returned as they are.
 
     Args:
-        views: The detections of each view, in the same pixels, none without an area; at least one
+        views: The detections of each view, in the same pixels, each with an area; at least one
             view.
-        max_detections: The best so many are kept; None keeps all.
+        max_detections: How many detections are kept, the best ones; None keeps all.
 
     Returns:
-        The fused detections, best first; of equal scores, that whose cluster began first.
+        The fused detections, best first; equal scores are in the order of the clusters.
     """
     labels = torch.cat([found["labels"] for found in views])
     if len(views) == 1 or not len(labels):
         return views[0]
     boxes = torch.cat([found["boxes"] for found in views])
     scores = torch.cat([found["scores"] for found in views])
-    # In float64: offsets between classes, and products on a GPU, would round float32 boxes.
+    # In float64, since offsets between classes and products on a GPU round float32 boxes.
     firsts = batched_nms(boxes.double(), scores.double(), labels, _CLUSTER_IOU)
     is_of_class = labels[:, None] == labels[firsts]
     clusters = (box_iou(boxes.double(), boxes[firsts].double()) * is_of_class).argmax(dim=1)
@@ -66,7 +66,7 @@ def _mean_boxes(
     num_clusters: int,
 ) -> Float[Tensor, "c 4"]:
     """Return the mean box of each cluster, weighted by the scores."""
-    weights = one_hot(clusters, num_clusters).T * scores.double().clamp(min=1e-30)  # none is 0 / 0
+    weights = one_hot(clusters, num_clusters).T * scores.double().clamp(min=1e-30)  # avoids 0 / 0
     return (weights @ boxes.double() / weights.sum(dim=1, keepdim=True)).to(boxes)
 
 
@@ -77,7 +77,7 @@ def _mean_scores(
     num_clusters: int,
     num_views: int,
 ) -> Float[Tensor, " c"]:
-    """Return the mean over the views, ``numbers``, of the best score each has in a cluster."""
+    """Return, for each cluster, the mean over the views of the best score in it."""
     best = scores.new_zeros(num_views * num_clusters)
     best = best.scatter_reduce(0, numbers * num_clusters + clusters, scores, "amax")
     return best.view(num_views, num_clusters).mean(dim=0)

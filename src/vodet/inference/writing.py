@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 from av.video.stream import VideoStream
 
-from vodet.errors import FrameError
+from vodet.errors import FrameError, OutputError
+from vodet.files import replacing
 
 
 class VideoWriter:
@@ -22,7 +24,10 @@ class VideoWriter:
 
     Args:
         path: The file; its folder is made.
-        fps: Frames per second.
+        fps: Frames per second, of frames without a time.
+        pixel_aspect: Width of a pixel divided by its height when the video is shown.
+        time_base: The unit in which the times of frames are written, in seconds; by default the
+            time from frame to frame.
 
     Example:
         ::
@@ -31,23 +36,58 @@ class VideoWriter:
                 video.write(frame)  # uint8 RGB [H, W, 3]
     """
 
-    def __init__(self, path: str | Path, fps: Fraction | float | int) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        fps: Fraction | float | int,
+        *,
+        pixel_aspect: Fraction = Fraction(1),
+        time_base: Fraction | None = None,
+    ) -> None:
         self.path = Path(path)
-        self._partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        self._fps = Fraction(fps).limit_denominator(1001)  # as in 30000/1001
+        self._period = _period(fps)
+        self._pixel_aspect = pixel_aspect
+        self._time_base = time_base or self._period
         self._stream: VideoStream | None = None
+        self._step = max(1, round(self._period / self._time_base))
+        self._next = 0  # in units of the time base, as the step
+        self._file = self._opened()
 
     def __enter__(self) -> VideoWriter:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        options = {"movflags": "+faststart"}
-        self._container = av.open(str(self._partial), "w", format="mp4", options=options)
+        self._file.__enter__()
         return self
 
-    def write(self, frame: np.ndarray) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        # A fine unit for its edit list, or frames at the end of a fast video are not shown.
+        options = {"movflags": "+faststart", "movie_timescale": "90000"}
+        with replacing(self.path) as partial, _naming(self.path):
+            name = str(partial.absolute())  # or FFmpeg takes a name with a colon for an address
+            with av.open(name, "w", format="mp4", options=options) as self._container:
+                yield
+                if self._stream is None:
+                    msg = f"Expected at least one frame for {self.path}, found none."
+                    raise FrameError(msg)
+                self._encode(self._stream, None)
+
+    def write(self, frame: np.ndarray, time: Fraction | None = None) -> None:
         """Add a frame.
+
+        Args:
+            frame: uint8 RGB ``[H, W, 3]``.
+            time: When it is shown, in seconds; by default one period after the last one.
 
         Raises:
             FrameError: If it is not uint8 ``[H, W, 3]`` or not of the size of the first.
+            OutputError: If it cannot be written.
         """
         if self._stream is None:
             self._shape = (*frame.shape[:2], 3)
@@ -59,42 +99,54 @@ class VideoWriter:
             raise FrameError(msg)
         height, width, _ = self._shape
         even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if self._stream is None:
-            self._stream = self._add_stream(*even.shape[:2])
-        picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-        )
-        self._container.mux(self._stream.encode(picture))
+        with _naming(self.path):
+            if self._stream is None:
+                self._stream = self._add_stream(*even.shape[:2])
+            picture = av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            )
+            picture.pts, picture.time_base = self._place(time), self._time_base
+            self._encode(self._stream, picture)
+
+    def _encode(self, stream: VideoStream, picture: av.VideoFrame | None) -> None:
+        for packet in stream.encode(picture):
+            packet.duration = self._step  # of the last frame; others last until the next one
+            self._container.mux(packet)
+
+    def _place(self, time: Fraction | None) -> int:
+        """Return the time of a frame in units of the time base, later than the frame before."""
+        place = self._next if time is None else max(self._next, round(time / self._time_base))
+        self._next = place + (self._step if time is None else 1)
+        return place
 
     def _add_stream(self, height: int, width: int) -> VideoStream:
-        stream = self._container.add_stream("libx264", rate=self._fps)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream = self._container.add_stream(
+            "libx264", rate=1 / self._period, time_base=self._time_base, width=width, height=height
+        )
+        stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "20", "preset": "veryfast"}
         # Said in the file, or players guess the colours from the size.
         context = stream.codec_context
+        context.max_b_frames = 0  # or the time of the last one can be beyond the end of the file
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = ColorRange.MPEG
+        context.sample_aspect_ratio = self._pixel_aspect
         return stream
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            try:
-                if kind is None:
-                    self._finish()
-            finally:
-                self._container.close()
-            if kind is None:
-                self._partial.replace(self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)
 
-    def _finish(self) -> None:
-        if self._stream is None:
-            msg = f"Expected at least one frame for {self.path}, found none."
-            raise FrameError(msg)
-        self._container.mux(self._stream.encode(None))
+def _period(fps: Fraction | float | int) -> Fraction:
+    """Return the time from frame to frame as people mean it: 1001/30000 for 29.97."""
+    rate = Fraction(fps)
+    if rate < 1:
+        return (1 / rate).limit_denominator(1001)
+    return 1 / rate.limit_denominator(1001)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of the encoder."""
+    try:
+        yield
+    except (av.FFmpegError, OverflowError) as error:
+        msg = f"Cannot write {path}: {getattr(error, 'strerror', None) or error}."
+        raise OutputError(msg) from error

@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from vodet.metrics import motion, track_length
 from vodet.metrics.protocols import HEADLINES
+from vodet.names import visible
 
 _COCO_ROWS = {
     "all objects": ("map", "map_50", "map_75", "mar_1", "mar_10", "mar_100"),
@@ -139,7 +140,7 @@ class _Rows:
                 self._cell(key and prefix + key, scale)
                 for key, scale in zip(keys, self.scales, strict=False)
             ]
-            self.table.add_row(f"  + {linking}" if linking else escape(label), *cells)
+            self.table.add_row(f"  + {linking}" if linking else Text(visible(label)), *cells)
 
     def _cell(self, key: str, scale: float) -> str:
         if not key:

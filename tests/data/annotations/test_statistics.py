@@ -5,7 +5,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 from statistics import median
 
@@ -106,6 +106,13 @@ def test_table(index: VideoIndex) -> None:
         "videos with 'night' 1",
     ):
         assert line in text
+
+
+def test_names_are_data(index: VideoIndex) -> None:
+    hostile = "[/red]\x1b[31m:car:"
+    text = render(replace(index, source=hostile, class_names=(hostile, "b", "c")))
+    assert text.count(r"[/red]\x1b[31m:car:") == 2
+    assert "\x1b" not in text
 
 
 def test_many_frame_sizes_are_summed_up() -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, Shaped
 from rich.table import Table
+from rich.text import Text
 
 from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
+from vodet.names import visible
 from vodet.structures import Size
 
 SHOWN_SIZES = 8  # in the table
@@ -108,7 +110,7 @@ def _track_lengths(index: VideoIndex) -> Int64[np.ndarray, " tracks"]:
 def statistics_table(index: VideoIndex) -> Table:
     """Return the statistics of an index as a table for the terminal."""
     numbers = compute_statistics(index)
-    table = Table("", "", title=index.source, show_header=False)
+    table = Table("", "", title=Text(visible(index.source)), show_header=False)
     table.add_row("videos", str(numbers.videos))
     table.add_row("frames", str(numbers.frames))
     table.add_row("annotated frames", f"{numbers.annotated_frames} ({numbers.empty_frames} empty)")
@@ -126,10 +128,10 @@ def statistics_table(index: VideoIndex) -> Table:
     table.add_row("boxes per track", _or_none(numbers.track_lengths))
     table.add_section()
     for name, boxes in numbers.boxes_per_class.items():
-        table.add_row(f"boxes of {name!r}", str(boxes))
+        table.add_row(Text(f"boxes of {name!r}"), str(boxes))
     table.add_section()
     for name, videos in numbers.videos_per_attribute.items():
-        table.add_row(f"videos with {name!r}", str(videos))
+        table.add_row(Text(f"videos with {name!r}"), str(videos))
     table.caption = "Spreads are minimum / median / maximum."
     return table
 

@@ -1,0 +1,156 @@
+"""Finds the videos that a path, a folder or a glob stands for."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vodet.errors import FrameError
+from vodet.inference.reading import FrameSource, open_images
+from vodet.inference.video_file import open_video
+from vodet.names import file_names
+
+_IMAGE = re.compile(r"\.(bmp|jpe?g|png|tiff?|webp)", re.IGNORECASE)
+# In folders and globs, where other files may lie beside videos. A file that is named alone may have
+# any suffix: FFmpeg looks at its content.
+_VIDEO = re.compile(
+    r"\.(26[45]|3g2|3gp|amv|asf|avi|divx|dv|f4v|flv|gif|h26[45]|hevc|ivf|m[124]v|m2ts?|mj2|mjpe?g|"
+    r"mkv|mov|mp4|mpe?g?|mpv|mts|mxf|nut|obu|og[mv]|qt|rm|rmvb|tod|ts|vob|webm|wmv|wtv|y4m)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class VideoFiles:
+    """The files of one video.
+
+    Args:
+        name: Names the video and the files that are made from it; safe as a file name.
+        paths: A video file, or images in order.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+
+    def open(self) -> FrameSource:
+        """Open the video.
+
+        Raises:
+            FrameError: If FFmpeg cannot open it. Damaged frames, damaged images and frames of
+                unequal size are found while reading.
+        """
+        if _IMAGE.fullmatch(self.paths[0].suffix):
+            return open_images(self.name, self.paths)
+        return open_video(self.name, self.paths[0])
+
+
+def open_source(source: str | Path) -> FrameSource:
+    """Open the one video that `find_videos` finds.
+
+    Raises:
+        FrameError: If there is none or more than one, or it cannot be opened.
+    """
+    videos = find_videos(source)
+    if len(videos) > 1:
+        msg = f"Expected one video at {source}, found {len(videos)}. Name one of them."
+        raise FrameError(msg)
+    return videos[0].open()
+
+
+def find_videos(source: str | Path) -> list[VideoFiles]:
+    """Find a file, or the files of a folder or glob: videos, or images, one video per folder.
+
+    Files are in natural order of their paths: 2.jpg before 10.jpg. Hidden files are left out. The
+    names of the videos differ, also for file systems that ignore case.
+
+    Raises:
+        FrameError: If there are no videos or images, or both.
+    """
+    path = Path(source)
+    if os.path.lexists(path) and not path.is_dir():
+        return [VideoFiles(file_names([path.stem])[0], (path,))]
+    folder, files = _listed(path)
+    images = [file for file in files if _IMAGE.fullmatch(file.suffix)]
+    videos = [file for file in files if _VIDEO.fullmatch(file.suffix)]
+    if images and videos:
+        msg = (
+            f"Expected videos alone or images alone at {source}, found both: videos "
+            f"({len(videos)}, such as {videos[0].name}) and images ({len(images)}, such as "
+            f"{images[0].name}). Choose with a glob: 'source={folder}/*{videos[0].suffix}' or "
+            f"'source={folder}/*{images[0].suffix}'."
+        )
+        raise FrameError(msg)
+    if not images and not videos:
+        raise FrameError(_nothing(source, files))
+    return _of_folders(images, folder) if images else _of_files(videos, folder)
+
+
+def _of_files(videos: Sequence[Path], folder: Path) -> list[VideoFiles]:
+    paths = [video.relative_to(folder) for video in videos]
+    names = _distinct(
+        [path.stem for path in paths],
+        [str(path.with_suffix("")) for path in paths],
+        [str(path) for path in paths],
+    )
+    return [VideoFiles(name, (video,)) for name, video in zip(names, videos, strict=True)]
+
+
+def _of_folders(images: Sequence[Path], folder: Path) -> list[VideoFiles]:
+    groups = defaultdict(list)
+    for image in images:
+        groups[image.parent].append(image)
+    names = _distinct(
+        [parent.resolve().name for parent in groups],
+        [str(parent.relative_to(folder)) for parent in groups],
+    )
+    return [
+        VideoFiles(name, tuple(group)) for name, group in zip(names, groups.values(), strict=True)
+    ]
+
+
+def _distinct(*levels: Sequence[str]) -> list[str]:
+    """Give each video the first of its names, from short to long, that no other video has."""
+    counts = [Counter(map(str.casefold, level)) for level in levels]
+    return file_names(
+        next((n for n, c in zip(names, counts, strict=True) if c[n.casefold()] == 1), names[-1])
+        for names in zip(*levels, strict=True)
+    )
+
+
+def _listed(path: Path) -> tuple[Path, list[Path]]:
+    """Return the files of a folder or glob in order, and the folder that they are in or below."""
+    folder = path
+    while not folder.is_dir() and set("*?[") & set(str(folder)):
+        folder = folder.parent
+    try:
+        if path.is_dir():
+            files = list(path.iterdir())
+        else:
+            files = list(folder.glob(str(path.relative_to(folder)))) if folder != path else []
+    except (OSError, ValueError) as error:
+        msg = f"Expected a folder that can be read at {folder}, found: {error}."
+        raise FrameError(msg) from error
+    shown = [file for file in files if not file.name.startswith(".")]
+    return folder, sorted(shown, key=_natural)
+
+
+def _natural(path: Path) -> tuple[list[str | int], str]:
+    parts = re.split(r"([0-9]+)", str(path))
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], str(path)
+
+
+def _nothing(source: str | Path, files: Sequence[Path]) -> str:
+    if not files:
+        return (
+            "Expected a video, a folder of images or of videos, or a glob; found nothing at "
+            f"{source}."
+        )
+    return (
+        f"Expected images such as .jpg or videos such as .mp4 at {source}, found "
+        f"only others ({len(files)}, such as {files[0].name}). A video with another suffix can be "
+        "named alone."
+    )

@@ -1,0 +1,32 @@
+"""The terminal, for text that may hold names from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from vodet.names import visible
+
+
+class Screen(Console):
+    """A console that takes every string as it is: square brackets and colons have no meaning.
+
+    Control codes are shown, never sent to the terminal. Styles are given by arguments.
+
+    Args:
+        options: Further options of rich's console.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Turn a string, also that of a table's cell, into text."""
+        return super().render_str(visible(text, keep="\n\t"), **options | {"markup": False})
+
+    def error(self, message: str) -> None:
+        """Print an error."""
+        text = Text.assemble(("Error: ", "bold red"), self.render_str(message))
+        self.print(text, soft_wrap=True)
