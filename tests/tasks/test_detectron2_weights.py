@@ -29,6 +29,7 @@ from vodet.cli.import_weights import model_config
 from vodet.errors import CheckpointError
 from vodet.fusion.relation import RelationAttention
 from vodet.tasks.detectron2_weights import Architecture, architecture_of, convert, vodet_name
+from vodet.tasks.weights import WHAT_READS_WHAT
 
 Weights = dict[str, Tensor]
 NAMES = ("car", "dog", "kite")
@@ -452,9 +453,10 @@ def test_weights_of_something_else() -> None:
     lines = message_of({"conv1_w": torch.zeros(64, 3, 7, 7), "a": torch.zeros(1)}).splitlines()
     assert lines[0] == (
         "a.pth does not hold a Faster R-CNN with FPN by the names of detectron2, but 2 weights "
-        "such as 'a':"
+        "such as 'a': 4 differences, the first of them:"
     )
     assert "  backbone.fpn_lateral2.weight: expected 4 dimensions, found no such weight" in lines
+    assert lines[-1] == WHAT_READS_WHAT
 
 
 def test_a_weight_of_other_dimensions(baseline: Weights) -> None:
