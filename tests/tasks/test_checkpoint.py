@@ -23,8 +23,8 @@ from vodet.errors import CheckpointError
 from vodet.fusion.mean import MeanFusion
 from vodet.structures import Window
 from vodet.tasks.checkpoint import AtomicCheckpointIO, load_weights, read_checkpoint
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT
 from vodet.tasks.detection import VideoDetectionTask
-from vodet.tasks.weights import WHAT_READS_WHAT
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import vodet
 from tasks.small_checkpoint import contents, detector
 from vodet.errors import CheckpointError
 from vodet.tasks.checkpoint import AtomicCheckpointIO, load_weights, read_checkpoint
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import init_from
 from vodet.tasks.restricted_pickle import read_pickle
@@ -186,10 +188,51 @@ def test_only_files_with_checksums_are_checkpoints_of_vodet(is_zip: bool, tmp_pa
     if is_zip:
         assert vodet.load(path).class_names == ("car", "dog", "kite")
     else:
-        assert "do not begin as a zip file" in message_of(vodet.load, path)
+        message = message_of(vodet.load, path)
+        assert "do not begin as a zip file" in message
+        assert WHAT_READS_WHAT in message
 
 
 def test_a_memo_that_claims_gigabytes(tmp_path: Path) -> None:
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")
     assert read_pickle(path) == {}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_file_of_another_kind(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"8\0\0\0\0\0\0\0" + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}')
+    message = message_of(READERS[name], path)
+    assert str(path) in message
+    assert WHAT_READS_WHAT in message
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    assert "null byte" in message_of(vodet.load, Path("a\0b"))
+
+
+@pytest.mark.parametrize("is_zip", [False, True])
+@pytest.mark.parametrize("is_plain_pickle", [False, True])
+def test_tensors_larger_than_their_storage(
+    is_plain_pickle: bool, is_zip: bool, tmp_path: Path
+) -> None:
+    """Torch would enlarge the storage and leave in it what was in memory."""
+    path = tmp_path / "a.pth"
+    content = {"model": {"a": Enlarged(torch.ones(4))}}
+    if is_plain_pickle:
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    assert "is damaged" in message_of(read_pickle, path)
+
+
+class Enlarged:
+    """Pickles as a tensor that claims a gigabyte."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        function, (storage, offset, _, *others) = self.tensor.__reduce_ex__(2)
+        return function, (storage, offset, (2**28,), *others)

@@ -28,8 +28,8 @@ from tiny import random_frames
 from vodet.cli.import_weights import model_config
 from vodet.errors import CheckpointError
 from vodet.fusion.relation import RelationAttention
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT
 from vodet.tasks.detectron2_weights import Architecture, architecture_of, convert, vodet_name
-from vodet.tasks.weights import WHAT_READS_WHAT
 
 Weights = dict[str, Tensor]
 NAMES = ("car", "dog", "kite")
@@ -462,6 +462,17 @@ def test_weights_of_something_else() -> None:
 def test_a_weight_of_other_dimensions(baseline: Weights) -> None:
     message = message_of(baseline | {"roi_heads.box_head.fc1.weight": torch.zeros(7)})
     assert "  roi_heads.box_head.fc1.weight: expected 2 dimensions, found shape (7,)" in message
+
+
+def test_a_weight_without_numbers(baseline: Weights) -> None:
+    message = message_of(baseline | {"roi_heads.box_head.fc1.weight": torch.zeros(0, 784)})
+    assert "  roi_heads.box_head.fc1.weight: expected 2 dimensions, found shape (0, 784)" in message
+
+
+def test_a_weight_of_whole_numbers(baseline: Weights) -> None:
+    name = "roi_heads.box_head.fc1.weight"
+    message = message_of(baseline | {name: baseline[name].to(torch.int8)})
+    assert f"  {name}: expected torch.float32, found torch.int8" in message
 
 
 @pytest.mark.parametrize(

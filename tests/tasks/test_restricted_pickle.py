@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from vodet.errors import CheckpointError
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT
 from vodet.tasks.restricted_pickle import read_pickle
-from vodet.tasks.weights import WHAT_READS_WHAT, read_weights
+from vodet.tasks.weights import read_weights
 
 
 def tensors() -> OrderedDict[str, torch.Tensor]:
@@ -217,7 +218,6 @@ def test_damaged(data: bytes, written: Callable[[bytes], Path]) -> None:
     path = written(data)
     message = message_of(path)
     assert message.startswith(f"The checkpoint {path} is damaged or is no checkpoint: expected a")
-    assert message.endswith("Copy it again.")
     assert "\n" not in message
 
 

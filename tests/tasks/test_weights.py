@@ -15,9 +15,10 @@ import vodet
 from tasks.small_checkpoint import contents, detector
 from vodet.errors import CheckpointError
 from vodet.tasks.checkpoint import AtomicCheckpointIO, load_weights
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import init_from
-from vodet.tasks.weights import WHAT_READS_WHAT, checked_weights, read_weights
+from vodet.tasks.weights import checked_weights, read_weights
 
 NAME = "detector.head.size.out.weight"
 

@@ -18,10 +18,10 @@ from vodet.errors import CheckpointError
 from vodet.files import replacing
 from vodet.pretrained import no_pretrained_weights
 from vodet.tasks.build import build_detector
-from vodet.tasks.checkpoint_file import FilePath, entries, shown
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath, entries, shown
 from vodet.tasks.restricted_pickle import read_pickle
 from vodet.tasks.trust import trusted_config
-from vodet.tasks.weights import WHAT_READS_WHAT, checked_weights, difference_of, first_ten
+from vodet.tasks.weights import checked_weights, difference_of, first_ten
 
 CARD_KEY = "vodet"
 WEIGHTS_PREFIX = "detector."

@@ -16,6 +16,12 @@ from vodet.errors import CheckpointError
 FilePath = str | os.PathLike[str]
 ByteFile = io.BufferedReader | io.BytesIO
 
+WHAT_READS_WHAT = (
+    "ckpt=, resume= and init_from= read checkpoints of vodet-train. `vodet-data import-weights "
+    "sltnet SRC DST` converts checkpoints of detectron2 and SLTnet. Weights of a timm model are "
+    "loaded by model.backbone.checkpoint_path."
+)
+
 _CHUNK = 2**20  # bytes read at once
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -52,8 +58,9 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
     except FileNotFoundError as error:
         msg = f"Expected a checkpoint at {path}, found no such file."
         raise CheckpointError(msg) from error
-    except OSError as error:
-        msg = f"The checkpoint {path} cannot be opened: {error.strerror}."
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"The checkpoint {path} cannot be opened: {reason}."
         raise CheckpointError(msg) from error
     with file:
         yield file

@@ -26,10 +26,10 @@ from vodet.encodings import FeatureMaps
 from vodet.errors import CheckpointError
 from vodet.heads.two_stage import TwoStageHead
 from vodet.tasks.build import build_detector
-from vodet.tasks.checkpoint_file import FilePath
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport
-from vodet.tasks.weights import WHAT_READS_WHAT, difference_of, first_ten
+from vodet.tasks.weights import difference_of, first_ten
 
 Weights = Mapping[str, Tensor]
 

@@ -22,7 +22,14 @@ from torch._utils import _rebuild_tensor_v2
 from torch.serialization import MAGIC_NUMBER, safe_globals
 
 from vodet.errors import CheckpointError
-from vodet.tasks.checkpoint_file import ByteFile, FilePath, check_members, is_zip, opened
+from vodet.tasks.checkpoint_file import (
+    WHAT_READS_WHAT,
+    ByteFile,
+    FilePath,
+    check_members,
+    is_zip,
+    opened,
+)
 
 
 def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
@@ -41,20 +48,21 @@ def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
             could run code.
     """
     with opened(path) as file:
+        advice = "Copy it again." if is_zip(file) else WHAT_READS_WHAT
         try:
             return _read(file, only_zip)
         except Exception as error:  # whatever the readers stumble over
-            msg = f"The checkpoint {path} {_fault(error)}"
+            msg = f"The checkpoint {path} {_fault(error, advice)}"
             raise CheckpointError(msg) from error
 
 
-def _fault(error: Exception) -> str:
-    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+def _fault(error: Exception, advice: str) -> str:
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused is None or not isinstance(error, pickle.UnpicklingError):
         return (
             "is damaged or is no checkpoint: expected a file as torch.save writes it, but it "
-            f"cannot be read ({reason}). Copy it again."
+            f"cannot be read ({reason}). {advice}"
         )
     return (
         f"was not loaded, since it could run code: it holds {refused.group(1)} beside tensors and "

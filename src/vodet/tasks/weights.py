@@ -10,14 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from vodet.errors import CheckpointError
-from vodet.tasks.checkpoint_file import FilePath, entries, shown
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath, entries, shown
 from vodet.tasks.restricted_pickle import read_pickle
 
-WHAT_READS_WHAT = (
-    "ckpt=, resume= and init_from= read checkpoints of vodet-train. `vodet-data import-weights "
-    "sltnet SRC DST` converts checkpoints of detectron2 and SLTnet. Weights of a timm model are "
-    "loaded by model.backbone.checkpoint_path."
-)
 # Tied weights and views of larger tensors need less memory in a file than in a detector, but not
 # by much: if weights claim more than this multiple of what is stored, they are made to fill memory.
 _LARGEST_RATIO = 10
