@@ -132,7 +132,7 @@ def test_what_is_no_file(
         path.parent.mkdir()
     make(path)
     message = message_of(READERS[name], path)
-    assert str(path) in message
+    assert message.count(str(path)) == 1
     assert found in message
 
 

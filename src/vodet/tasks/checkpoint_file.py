@@ -50,11 +50,7 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
     """
     try:
         mode = Path(path).stat().st_mode
-        if not stat.S_ISREG(mode):
-            found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
-            msg = f"Expected a checkpoint at {path}, found {found}. Give a file, such as best.ckpt."
-            raise CheckpointError(msg)
-        file = Path(path).open("rb")  # noqa: SIM115  # closed below
+        file = Path(path).open("rb") if stat.S_ISREG(mode) else None  # noqa: SIM115  # closed below
     except FileNotFoundError as error:
         msg = f"Expected a checkpoint at {path}, found no such file."
         raise CheckpointError(msg) from error
@@ -62,6 +58,10 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
         reason = error.strerror if isinstance(error, OSError) else error
         msg = f"The checkpoint {path} cannot be opened: {reason}."
         raise CheckpointError(msg) from error
+    if file is None:
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        msg = f"Expected a checkpoint at {path}, found {found}. Give a file, such as best.ckpt."
+        raise CheckpointError(msg)
     with file:
         yield file
 
