@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -27,6 +28,9 @@ from vodet.stages import (
 )
 from vodet.structures import ClipBatch, Detections, Size, Window
 
+# They would act on the terminal, and surrogates cannot be printed at all.
+_CONTROL_CODES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 class VideoDetector(nn.Module):
     """A video object detector in two parts: per-frame encoding and temporal fusion.
@@ -49,8 +53,9 @@ class VideoDetector(nn.Module):
             them.
 
     Raises:
-        ConfigError: If there are no classes, a class name occurs twice, ``frozen`` names a part
-            that does not exist, or the head needs pixels but would get fused maps.
+        ConfigError: If there are no classes, a class name occurs twice or contains control codes,
+            ``frozen`` names a part that does not exist, or the head needs pixels but would get
+            fused maps.
     """
 
     def __init__(
@@ -68,6 +73,9 @@ class VideoDetector(nn.Module):
         super().__init__()
         if not class_names or len(set(class_names)) != len(class_names):
             msg = f"A detector needs distinct class names, found {list(class_names)}."
+            raise ConfigError(msg)
+        if unprintable := [name for name in class_names if _CONTROL_CODES.search(name)]:
+            msg = f"Names of classes must not contain control codes, found {unprintable}."
             raise ConfigError(msg)
         self.window = window
         self.class_names = tuple(class_names)

@@ -2,18 +2,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import hydra
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import vodet
 from cli.conftest import Command
+from tasks.small_checkpoint import MODEL, contents
 from vodet.augmented_stream import AugmentedStream
 from vodet.cli.app import config_dir
-from vodet.cli.eval import chosen
+from vodet.cli.eval import chosen, source
+from vodet.data.annotations.source import Source
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.errors import ConfigError
 from vodet.evaluation.measures import Measures, link_tubelets
@@ -372,3 +376,41 @@ def test_a_video_is_linked_as_in_a_prediction(
         assert own.scores == pytest.approx(scores, abs=1e-4)
         boxes = np.array([detection["box"] for detection in found])
         assert own.boxes == pytest.approx(boxes, abs=0.01)
+
+
+ODD_CONFIGS = [
+    {"evaluation": 3},
+    {"evaluation": {"steadiness": 3}},
+    {"evaluation": {"steadiness": {"score_threshold": "high"}}},
+    {"evaluation": {"protocols": {"coco": 1}}},
+    {"evaluation": {"protocols": ["no_such"]}},
+    {"evaluation": {"tubelet_linking": ["seq_nms"]}},
+    {"evaluation": {"test_time_augmentation": {"flip": "yes"}}},
+    {"data": 3},
+    {"data": [1]},
+    {"data": {"val": 3}},
+    {"data": {"val": {"annotations": 3, "images": ["a"]}}},
+    {"data": {"val": {"annotations": "a.json", "images": "https://named.invalid/frames"}}},
+]
+
+
+@pytest.mark.parametrize("config", ODD_CONFIGS)
+def test_a_checkpoint_with_an_odd_config_is_one_error(
+    config: dict[str, Any], inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(contents(config={"model": MODEL} | config), "odd.ckpt")
+    with pytest.raises(SystemExit, match="1"):
+        command("eval", "ckpt=odd.ckpt", CPU, "output=runs/odd")
+    message = capsys.readouterr().err
+    assert message.startswith("Error: ")
+    assert "Traceback" not in message
+    assert "odd.ckpt" in message or "data.images" in message
+
+
+def test_images_at_a_url_are_opened_if_the_user_gives_it() -> None:
+    url = "https://named.invalid/frames"
+    trained = {"data": {"val": {"annotations": "a.json", "images": url}}}
+    with pytest.raises(ConfigError, match=url):
+        source(OmegaConf.create({"annotations": None, "images": None}), trained)
+    given = source(OmegaConf.create({"annotations": None, "images": url}), trained)
+    assert given == Source(annotations="a.json", images=url)

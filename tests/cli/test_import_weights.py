@@ -13,10 +13,7 @@ import vodet
 from tasks.made_up import (
     attention_weights,
     baseline_weights,
-    body_shapes,
     cell_anchors,
-    empty_weights,
-    head_shapes,
     pixel_buffers,
 )
 from vodet.cli import data
@@ -161,7 +158,10 @@ def test_a_file_that_would_run_code(
     ("content", "expected"),
     [
         (None, "found no such file"),
-        ({"weights": {}}, "expected the entry 'model' with a tensor for each name, found ['weig"),
+        (
+            {"weights": {}},
+            "expected the entry 'model' with a tensor for each name, as in model_final.pth",
+        ),
         ({"model": {"conv1_w": torch.zeros(1)}}, "does not hold a Faster R-CNN with FPN"),
     ],
 )
@@ -187,10 +187,11 @@ def test_weights_that_do_not_fit(
     assert not (tmp_path / "a.ckpt").exists()
 
 
-def test_classes_are_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_classes_are_asked_for(
+    weights: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "a.pth"
-    shapes = {**dict(body_shapes()), **dict(head_shapes())}
-    torch.save({"model": empty_weights(shapes)}, path)
+    torch.save({"model": weights}, path)
     message = error_of(capsys, path, tmp_path / "a.ckpt")
     assert "The weights are for 3 classes" in message
     assert "Expected --classes with 3 names" in message

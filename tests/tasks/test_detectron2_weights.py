@@ -28,6 +28,7 @@ from tiny import random_frames
 from vodet.cli.import_weights import model_config
 from vodet.errors import CheckpointError
 from vodet.fusion.relation import RelationAttention
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT
 from vodet.tasks.detectron2_weights import Architecture, architecture_of, convert, vodet_name
 
 Weights = dict[str, Tensor]
@@ -452,14 +453,26 @@ def test_weights_of_something_else() -> None:
     lines = message_of({"conv1_w": torch.zeros(64, 3, 7, 7), "a": torch.zeros(1)}).splitlines()
     assert lines[0] == (
         "a.pth does not hold a Faster R-CNN with FPN by the names of detectron2, but 2 weights "
-        "such as 'a':"
+        "such as 'a': 4 differences, the first of them:"
     )
     assert "  backbone.fpn_lateral2.weight: expected 4 dimensions, found no such weight" in lines
+    assert lines[-1] == WHAT_READS_WHAT
 
 
 def test_a_weight_of_other_dimensions(baseline: Weights) -> None:
     message = message_of(baseline | {"roi_heads.box_head.fc1.weight": torch.zeros(7)})
     assert "  roi_heads.box_head.fc1.weight: expected 2 dimensions, found shape (7,)" in message
+
+
+def test_a_weight_without_numbers(baseline: Weights) -> None:
+    message = message_of(baseline | {"roi_heads.box_head.fc1.weight": torch.zeros(0, 784)})
+    assert "  roi_heads.box_head.fc1.weight: expected 2 dimensions, found shape (0, 784)" in message
+
+
+def test_a_weight_of_whole_numbers(baseline: Weights) -> None:
+    name = "roi_heads.box_head.fc1.weight"
+    message = message_of(baseline | {name: baseline[name].to(torch.int8)})
+    assert f"  {name}: expected torch.float32, found torch.int8" in message
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,9 @@ def test_what_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
         second.head.box_head.encoder[0].weight, first.head.box_head.encoder[0].weight
     )
     assert set(report.left) == {n for n in first.state_dict() if n.startswith("head.st_")}
-    assert report.reshaped[0] == "head.box_head.classifier.weight [4, 16], found [3, 16]"
+    assert report.reshaped[0] == (
+        "head.box_head.classifier.weight: expected shape (4, 16), found (3, 16)"
+    )
     assert "Left in the checkpoint: " in str(report)
     assert "Of another shape, so new too: head.box_head.classifier.weight" in str(report)
     assert "The checkpoint has other classes, cat, dog:" in str(report)
@@ -88,7 +90,8 @@ def test_frozen_parts_must_be_in_the_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         init_from(second, path)
     message = str(caught.value)
-    assert "6 weights of parts that model.frozen keeps from learning" in message
+    assert "parts that model.frozen keeps from learning (backbone, head.rpn)" in message
+    assert "6 weights" in message
     assert "  head.rpn.net.cls_logits.weight" in message
     assert all(torch.equal(v, before[n]) for n, v in second.state_dict().items())  # nothing loaded
 

@@ -16,7 +16,7 @@ from vodet.data.annotations.source import Source
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.frames.resize import OriginalSize
-from vodet.errors import ConfigError
+from vodet.errors import CheckpointError, ConfigError
 from vodet.evaluation.measures import Measures
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
@@ -33,11 +33,10 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         ConfigError: If a protocol or linking does not exist.
     """
-    trained: dict[str, Any] = {}
-    measures, stream = chosen(config, trained)  # fails early, before anything is read
+    measures, stream = chosen(config, {})  # fails early, before anything is read
     if config.ckpt:
         trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
-        measures, stream = chosen(config, trained)
+        measures, stream = chosen_by_training(config, trained)
         result = evaluate_checkpoint(config, trained, measures, stream)
     else:
         result = evaluate_predictions(config, measures, stream)
@@ -63,6 +62,22 @@ def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, Strea
     for values in (trained.get("evaluation"), plain(config.evaluation)):
         evaluation = overlaid(evaluation, values)
     return measures_of(evaluation), stream_factory(**evaluation["test_time_augmentation"])
+
+
+def chosen_by_training(
+    config: DictConfig, trained: dict[str, Any]
+) -> tuple[Measures, StreamFactory]:
+    """Return what `chosen` does with the config of a checkpoint, which may hold anything.
+
+    Raises:
+        CheckpointError: If the config of the checkpoint cannot be used.
+    """
+    try:
+        return chosen(config, trained)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        msg = f"The checkpoint {config.ckpt} has an unusable config.evaluation: {reason}"
+        raise CheckpointError(msg) from error
 
 
 def plain(config: Any) -> Any:
@@ -157,7 +172,7 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
     Raises:
         ConfigError: If there are none, or annotations are configured without images.
     """
-    known = trained.get("data", {}).get("val") or {}
+    known = trained_source(trained)
     annotations = data.annotations or known.get("annotations")
     images = data.images or (known.get("images") if not data.annotations else None)
     if data.annotations and not images:
@@ -172,7 +187,22 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
             f"say on what to evaluate; found data.annotations={annotations}, data.images={images}."
         )
         raise ConfigError(msg)
+    if not data.images and "://" in images:
+        msg = (
+            f"The checkpoint names images at a URL, {images!r}, which is not opened unasked. If "
+            "you trust it, give it as data.images=URL, with data.annotations=FILE."
+        )
+        raise ConfigError(msg)
     return Source(annotations=annotations, images=images)
+
+
+def trained_source(trained: dict[str, Any]) -> dict[str, str]:
+    """Return the paths of the data that the config of a checkpoint names for evaluation."""
+    node: Any = trained
+    for key in ("data", "val"):
+        node = node.get(key) if isinstance(node, dict) else None
+    values = node.items() if isinstance(node, dict) else ()
+    return {key: value for key, value in values if isinstance(value, str)}
 
 
 def main() -> None:

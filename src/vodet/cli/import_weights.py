@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Here, as these take seconds to import, which the other commands need not.
     from vodet.tasks.checkpoint import AtomicCheckpointIO
     from vodet.tasks.detectron2_weights import architecture_of, convert
-    from vodet.tasks.restricted_pickle import read_weights
+    from vodet.tasks.weights import read_weights
 
     source, target = arguments.source, arguments.target
     if target.exists() and not arguments.overwrite:

@@ -25,6 +25,7 @@ from vodet.files import remove_partial
 from vodet.metrics.protocols import HEADLINES, LOWER_IS_BETTER
 from vodet.screen import Screen
 from vodet.streaming import StreamingDetector
+from vodet.tasks.build import build_detector
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
@@ -119,7 +120,7 @@ def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
     if stream is not StreamingDetector:  # each view resizes the frames itself
         data.resize = OriginalSize()
     check_best_by(data, measures, config.evaluation.best_by)
-    detector: VideoDetector = instantiate(config.model, class_names=data.class_names)
+    detector = build_detector(config.model, data.class_names)
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     task = VideoDetectionTask(
         detector,

@@ -18,6 +18,7 @@ from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.errors import CheckpointError, ConfigError
 from vodet.features.frame_size import build_without_weights, find_frame_size, to_channels_first
 from vodet.freezing import find_modules, freeze
+from vodet.pretrained import allowed_source
 
 
 class TimmBackbone(nn.Module):
@@ -95,7 +96,7 @@ class TimmBackbone(nn.Module):
         size = None if img_size is None else (img_size[0], img_size[1])
         model_kwargs, self.frame_size = find_frame_size(name, model_kwargs, size, divisor)
         self.size_divisor = divisor if self.frame_size is None else 1  # otherwise it pads by itself
-        net = _build(name, pretrained, checkpoint_path, model_kwargs)
+        net = _build(name, *allowed_source(pretrained, checkpoint_path), model_kwargs)
         self.net: nn.Module = net
         for statistic, given in (("mean", mean), ("std", std)):
             values = given or [255 * share for share in net.pretrained_cfg[statistic]]

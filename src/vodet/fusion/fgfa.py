@@ -22,6 +22,7 @@ from torchvision.models.optical_flow.raft import CorrBlock
 
 from vodet.encodings import FeatureMaps, FeatureSpec, State, WindowBatch
 from vodet.errors import CheckpointError
+from vodet.pretrained import allowed_source
 from vodet.stages import MapFusion
 
 _STRIDE, _SMALLEST = 8, 128  # RAFT: 1/8 of the picture, sides of at least 128 pixels
@@ -71,7 +72,7 @@ class FGFA(MapFusion):
         self.temperature = temperature
         self.picture_scale = picture_scale
         self.flow_updates = flow_updates
-        self.flow = _flow_network(pretrained, checkpoint_path)
+        self.flow = _flow_network(*allowed_source(pretrained, checkpoint_path))
         self.embeddings = nn.ModuleList(
             _embedding(channels, embedding_width) for channels in spec.channels
         )

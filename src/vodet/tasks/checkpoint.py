@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from vodet import __version__
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
 from vodet.files import replacing
+from vodet.pretrained import no_pretrained_weights
+from vodet.tasks.build import build_detector
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath, entries, shown
+from vodet.tasks.restricted_pickle import read_pickle
 from vodet.tasks.trust import trusted_config
+from vodet.tasks.weights import checked_weights, difference_of, first_ten
 
 CARD_KEY = "vodet"
 WEIGHTS_PREFIX = "detector."
-_SOURCES_OF_WEIGHTS = {"pretrained": False, "checkpoint_path": None}  # and that there is none
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -59,7 +57,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = True
     ) -> dict[str, Any]:
         """Read a checkpoint of tensors and plain values; see `read_checkpoint`."""
-        return read_checkpoint(path, map_location or "cpu")
+        return read_checkpoint(path)
 
 
 def model_card(detector: VideoDetector, config: dict[str, Any] | None) -> dict[str, Any]:
@@ -71,57 +69,55 @@ def model_card(detector: VideoDetector, config: dict[str, Any] | None) -> dict[s
     }
 
 
-def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of vodet, executing nothing from it.
+def read_checkpoint(path: FilePath) -> dict[str, Any]:
+    """Read a checkpoint of vodet to the CPU, executing nothing from it.
 
     Raises:
         CheckpointError: If there is none, it is truncated or damaged, holds more than tensors and
-            plain values, or is not one of vodet.
+            plain values, is not one of vodet, or its weights are unusable.
     """
-    if not Path(path).is_file():
-        msg = f"Expected a checkpoint at {path}, found no such file."
-        raise CheckpointError(msg)
-    if not is_zipfile(path):  # as all that torch.save writes
-        msg = (
-            f"The checkpoint {path} is truncated, or is none: its {Path(path).stat().st_size} "
-            "bytes do not end as a checkpoint does. Copy it again."
-        )
-        raise CheckpointError(msg)
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL (\S+)", str(error))
-        msg = (
-            f"The checkpoint {path} was not loaded, since it could run code: it holds "
-            f"{name.group(1) if name else 'something'} beside tensors and plain values."
-        )
-        raise CheckpointError(msg) from error
-    except Exception as error:  # whatever the reader stumbles over
-        msg = f"The checkpoint {path} is damaged: {type(error).__name__}: {_first_line(error)}"
-        raise CheckpointError(msg) from error
-    if not _is_of_vodet(checkpoint):
-        found = sorted(checkpoint) if isinstance(checkpoint, dict) else type(checkpoint).__name__
+    return checked_checkpoint(read_pickle(path, only_zip=True), path)
+
+
+def checked_checkpoint(checkpoint: Any, path: FilePath) -> dict[str, Any]:
+    """Return a checkpoint, if it is one of vodet with usable weights.
+
+    Args:
+        checkpoint: What was read.
+        path: Its file, for error messages.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
+    if not isinstance(checkpoint, dict) or not {CARD_KEY, "state_dict"} <= checkpoint.keys():
         msg = (
             f"The checkpoint {path} was not written by vodet: expected the entries 'state_dict' "
-            f"and {CARD_KEY!r}, with class_names and config; found {found}."
+            f"and {CARD_KEY!r}, found {entries(checkpoint)}. {WHAT_READS_WHAT}"
         )
         raise CheckpointError(msg)
+    _check_card(checkpoint[CARD_KEY], path)
+    for key in ("state_dict", "current_model_state"):  # the second with averaged weights alone
+        if key in checkpoint:
+            checked_weights(checkpoint[key], path)
     return checkpoint
 
 
-def _is_of_vodet(checkpoint: Any) -> bool:
-    if not isinstance(checkpoint, dict) or not {CARD_KEY, "state_dict"} <= checkpoint.keys():
-        return False
-    card = checkpoint[CARD_KEY]
-    return (
-        isinstance(card, dict)
-        and isinstance(card.get("class_names"), list)
-        and isinstance(card.get("config", ...), dict | None)
-    )
+def _check_card(card: Any, path: FilePath) -> None:
+    expected: dict[str, Any] = {"class_names": list, "config": dict | None}
+    for key, kind in expected.items():
+        found = card.get(key, ...) if isinstance(card, dict) else card
+        is_kind = isinstance(found, kind)
+        if not is_kind or (kind is list and not all(isinstance(name, str) for name in found)):
+            msg = (
+                f"The checkpoint {path} is damaged or was not written by vodet: expected the names "
+                f"of the classes and the config in its entry {CARD_KEY!r}, found {shown(found)} as "
+                f"its {key}."
+            )
+            raise CheckpointError(msg)
 
 
 def load(
-    path: str | os.PathLike[str],
+    path: FilePath,
     *,
     trusted: Sequence[str] = (),
     map_location: Any = "cpu",
@@ -129,13 +125,13 @@ def load(
 ) -> VideoDetector:
     """Rebuild the detector of a checkpoint, in eval mode, with its best known weights.
 
-    Nothing from the file is executed: it holds tensors and a config, and the config may name
-    classes of vodet alone.
+    Nothing from the file is executed, and nothing that it names is opened: it holds tensors and a
+    config, and the config may name parts of detectors alone.
 
     Args:
         path: A checkpoint written by `vodet-train`.
         trusted: Names of further packages whose classes the config may name.
-        map_location: Device to load the weights to.
+        map_location: Device of the detector.
         overrides: Values by dotted key that replace those of the config, such as
             ``{"window.past": 3}``.
 
@@ -147,7 +143,7 @@ def load(
 
             detector = vodet.load("runs/demo/best.ckpt")
     """
-    checkpoint = read_checkpoint(path, map_location)
+    checkpoint = read_checkpoint(path)
     card = checkpoint[CARD_KEY]
     if not card["config"]:
         msg = (
@@ -156,13 +152,17 @@ def load(
         )
         raise CheckpointError(msg)
     config = trusted_config(card["config"].get("model"), trusted, path)
+    if not trusted:  # whose classes need not work without memory
+        with torch.device("meta"):  # compares shapes before memory is taken for them
+            outline = _build(config, card["class_names"], overrides or {}, path)
+        fitting_weights(outline, checkpoint, path)
     detector = _build(config, card["class_names"], overrides or {}, path)
     load_weights(detector, path, checkpoint)
     return detector.to(map_location).eval()
 
 
 def load_weights(
-    detector: VideoDetector, path: str | os.PathLike[str], checkpoint: dict[str, Any] | None = None
+    detector: VideoDetector, path: FilePath, checkpoint: dict[str, Any] | None = None
 ) -> None:
     """Copy the weights of a checkpoint into a detector of the same architecture and classes.
 
@@ -188,14 +188,9 @@ def fitting_weights(
         )
         raise CheckpointError(msg)
     weights = detector_weights(checkpoint)
-    own = {name: tuple(value.shape) for name, value in detector.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    if differences := list(_differences(own, found)):
-        shown = "\n".join(f"  {line}" for line in differences[:10])
-        msg = (
-            f"The checkpoint {path} is from another model: {len(differences)} differences, "
-            f"the first of them:\n{shown}"
-        )
+    if differences := list(_differences(detector.state_dict(), weights)):
+        listed = first_ten(differences, "differences")
+        msg = f"The checkpoint {path} is from another model: {listed}"
         raise CheckpointError(msg)
     return weights
 
@@ -209,45 +204,29 @@ def detector_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def _differences(own: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+def _differences(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Iterator[str]:
     for name in sorted(own.keys() | found.keys()):
         if name not in found:
-            yield f"{name}: expected shape {own[name]}, not in the checkpoint"
+            yield f"{name}: expected shape {tuple(own[name].shape)}, not in the checkpoint"
         elif name not in own:
-            yield f"{name}: not in the model, found shape {found[name]}"
-        elif own[name] != found[name]:
-            yield f"{name}: expected shape {own[name]}, found {found[name]}"
+            yield f"{name}: not in the model, found shape {tuple(found[name].shape)}"
+        elif difference := difference_of(own[name], found[name]):
+            yield f"{name}: {difference}"
 
 
 def _build(
-    model: DictConfig, class_names: list[str], overrides: dict[str, Any], path: Any
+    model: DictConfig, class_names: list[str], overrides: dict[str, Any], path: FilePath
 ) -> VideoDetector:
-    _name_no_weights(model)
-    for key, value in overrides.items():
-        OmegaConf.update(model, key, value)
     try:
-        detector = instantiate(model, class_names=class_names)
-    except InstantiationException as error:
-        msg = f"The detector of the checkpoint {path} cannot be built: {error.__cause__ or error}"
+        for key, value in overrides.items():
+            OmegaConf.update(model, key, value)
+        with no_pretrained_weights():
+            detector = build_detector(model, class_names)
+    except Exception as error:  # whatever the values of the config lead to
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        msg = f"The detector of the checkpoint {path} cannot be built: {reason}"
         raise CheckpointError(msg) from error
     if not isinstance(detector, VideoDetector):
         msg = f"The checkpoint {path} describes a {type(detector).__name__}, not a VideoDetector."
         raise CheckpointError(msg)
     return detector
-
-
-def _name_no_weights(node: Any) -> None:
-    """Let no part of a config name weights to fetch or open: they are in the checkpoint."""
-    if isinstance(node, ListConfig):
-        for entry in node:
-            _name_no_weights(entry)
-    elif isinstance(node, DictConfig):
-        for key, entry in node.items():
-            if key in _SOURCES_OF_WEIGHTS:
-                node[key] = _SOURCES_OF_WEIGHTS[str(key)]
-            else:
-                _name_no_weights(entry)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

@@ -14,12 +14,19 @@ from torch.optim import Optimizer
 from vodet.data.clips.dataset import ClipDataset
 from vodet.data.clips.mixture import MixedClips
 from vodet.detector import VideoDetector
-from vodet.errors import ConfigError, TrainingError
+from vodet.errors import CheckpointError, ConfigError, TrainingError
 from vodet.evaluation.evaluator import Evaluator, check_sharding
 from vodet.metrics.predictions import Measure
 from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import ClipBatch, VideoChunk
-from vodet.tasks.checkpoint import CARD_KEY, fitting_weights, model_card
+from vodet.tasks.checkpoint import (
+    CARD_KEY,
+    checked_checkpoint,
+    fitting_weights,
+    load_weights,
+    model_card,
+)
+from vodet.tasks.checkpoint_file import FilePath
 from vodet.tasks.schedule import Schedule
 
 OptimizerFactory = Callable[[Iterator[tuple[str, nn.Parameter]]], Optimizer]
@@ -159,12 +166,37 @@ class VideoDetectionTask(L.LightningModule):
         checkpoint[CARD_KEY] = model_card(self.detector, self._config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another detector.
+        """Refuse a checkpoint of another detector, or one that cannot continue a training.
 
         Raises:
-            CheckpointError: If the classes or weights differ.
+            CheckpointError: If the classes or weights differ or are unusable, or a training should
+                continue from weights alone.
         """
-        fitting_weights(self.detector, checkpoint, self.trainer.ckpt_path)
+        path: Any = self.trainer.ckpt_path
+        fitting_weights(self.detector, checked_checkpoint(checkpoint, path), path)
+        if self.trainer.state.fn == TrainerFn.FITTING and "optimizer_states" not in checkpoint:
+            msg = (
+                f"The checkpoint {path} holds weights but no state of a training, so none can be "
+                f"resumed from it. Begin a new one with its weights: init_from={path}."
+            )
+            raise CheckpointError(msg)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning would read the file itself
+        cls, checkpoint_path: FilePath, *, detector: VideoDetector, **options: Any
+    ) -> VideoDetectionTask:
+        """Make a task whose detector has the weights of a checkpoint; see `load_weights`.
+
+        Args:
+            checkpoint_path: A checkpoint written by `vodet-train`.
+            detector: A detector of the same architecture and classes.
+            options: Further arguments of the task.
+
+        Raises:
+            CheckpointError: If the file cannot be used; the message says why.
+        """
+        load_weights(detector, checkpoint_path)
+        return cls(detector, **options)
 
 
 def _not_finite(terms: dict[str, Tensor], batch: ClipBatch, step: int) -> str:

@@ -11,15 +11,13 @@ with "Short-term anchor linking and long-term self-guided attention for video ob
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import lightning as L
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
@@ -27,11 +25,13 @@ from vodet.detector import VideoDetector
 from vodet.encodings import FeatureMaps
 from vodet.errors import CheckpointError
 from vodet.heads.two_stage import TwoStageHead
+from vodet.tasks.build import build_detector
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport
+from vodet.tasks.weights import difference_of, first_ten
 
 Weights = Mapping[str, Tensor]
-FilePath = str | os.PathLike[str]
 
 # By the blocks of the stages and by the shape of the first 3 x 3 convolution: its width, and how
 # many channels each of its groups takes.
@@ -211,10 +211,8 @@ def convert(
             anchors differ.
     """
     try:
-        detector: VideoDetector = instantiate(
-            OmegaConf.create(model), class_names=list(class_names)
-        )
-    except InstantiationException as error:
+        detector = build_detector(OmegaConf.create(model), class_names)
+    except Exception as error:  # whatever the shapes of the weights lead to
         msg = f"There is no detector for the weights of {path}: {error.__cause__ or error}"
         raise CheckpointError(msg) from error
     _check_anchors(detector, weights, path)
@@ -222,7 +220,7 @@ def convert(
     found = _placed(weights, own, architecture.unused, path)
     detector.load_state_dict(own | found)
     task = VideoDetectionTask(detector, config={"model": model})
-    checkpoint: dict[str, Any] = {"state_dict": task.state_dict()}
+    checkpoint = {"state_dict": task.state_dict(), "pytorch-lightning_version": L.__version__}
     task.on_save_checkpoint(checkpoint)
     report = InitReport(
         path=str(path),
@@ -245,15 +243,16 @@ def vodet_name(name: str) -> str | None:
 
 def _require(weights: Weights, dimensions: Mapping[str, int], path: FilePath) -> None:
     faults = [
-        f"  {name}: expected {expected} dimensions, found "
+        f"{name}: expected {expected} dimensions, found "
         + (f"shape {tuple(weights[name].shape)}" if name in weights else "no such weight")
         for name, expected in dimensions.items()
-        if name not in weights or weights[name].ndim != expected
+        if name not in weights or weights[name].ndim != expected or not weights[name].numel()
     ]
     if faults:
         msg = (
             f"{path} does not hold a Faster R-CNN with FPN by the names of detectron2, but "
-            f"{len(weights)} weights such as {min(weights)!r}:\n" + "\n".join(faults)
+            f"{len(weights)} weights such as {min(weights)!r}: {first_ten(faults, 'differences')}\n"
+            + WHAT_READS_WHAT
         )
         raise CheckpointError(msg)
 
@@ -311,7 +310,8 @@ def _count(weights: Weights, pattern: str) -> int:
 def _channels(found: Tensor | None, default: tuple[float, ...]) -> tuple[float, ...]:
     if found is None:
         return default
-    return tuple(float(str(value)) for value in found.flatten().numpy())  # 103.53 as it is written
+    values = found.float().flatten().numpy()
+    return tuple(float(str(value)) for value in values)  # 103.53 as it is written
 
 
 def _check_anchors(detector: VideoDetector, weights: Weights, path: FilePath) -> None:
@@ -350,8 +350,8 @@ def _placed(
             value = value[:, :, 0, 0]  # a convolution of 1 x 1 is a linear map
         if place in found:
             faults.append(f"{name}: a second weight for {place}")
-        elif value.shape != expected:
-            faults.append(f"{name}: expected shape {tuple(expected)}, found {tuple(value.shape)}")
+        elif difference := difference_of(own[place], value):
+            faults.append(f"{name}: {difference}")
         found[place] = value
     faults += [
         f"{name}: expected shape {tuple(own[name].shape)}, no weight for it in the file"
@@ -359,10 +359,8 @@ def _placed(
         if name not in found and not name.endswith("num_batches_tracked")
     ]
     if faults:
-        shown = "\n".join(f"  {fault}" for fault in faults[:10])
-        msg = (
-            f"The weights of {path} are not those of a detector that is known here: "
-            f"{len(faults)} differences, the first of them:\n{shown}"
+        msg = f"The weights of {path} are not those of a detector that is known here: " + first_ten(
+            faults, "differences"
         )
         raise CheckpointError(msg)
     return found

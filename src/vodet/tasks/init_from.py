@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
 from vodet.tasks.checkpoint import CARD_KEY, detector_weights, read_checkpoint
+from vodet.tasks.checkpoint_file import FilePath
+from vodet.tasks.weights import difference_of, first_ten
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class InitReport:
         return "\n".join(lines)
 
 
-def init_from(detector: VideoDetector, path: str | os.PathLike[str]) -> InitReport:
+def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
     """Load the weights of a checkpoint that fit a detector; nothing else, such as an optimizer's.
 
     Args:
@@ -61,12 +62,9 @@ def init_from(detector: VideoDetector, path: str | os.PathLike[str]) -> InitRepo
     """
     checkpoint = read_checkpoint(path)
     found, own = detector_weights(checkpoint), detector.state_dict()
-    loaded = [n for n in own if n in found and own[n].shape == found[n].shape]
-    reshaped = [
-        f"{n} {list(own[n].shape)}, found {list(found[n].shape)}"
-        for n in own
-        if n in found and own[n].shape != found[n].shape
-    ]
+    differences = {n: difference_of(own[n], found[n]) for n in own if n in found}
+    loaded = [name for name, difference in differences.items() if difference is None]
+    reshaped = [f"{name}: {difference}" for name, difference in differences.items() if difference]
     _check(detector, set(loaded), own, path)
     detector.load_state_dict({name: found[name] for name in loaded}, strict=False)
     class_names = tuple(checkpoint[CARD_KEY]["class_names"])
@@ -80,9 +78,7 @@ def init_from(detector: VideoDetector, path: str | os.PathLike[str]) -> InitRepo
     )
 
 
-def _check(
-    detector: VideoDetector, loaded: set[str], own: Iterable[str], path: str | os.PathLike[str]
-) -> None:
+def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:
     if not any(name.startswith("backbone.") for name in loaded):
         msg = (
             f"init_from={path}: the checkpoint is of another architecture, as no weight of the "
@@ -95,11 +91,11 @@ def _check(
         if name not in loaded and name.startswith(tuple(f"{part}." for part in detector.frozen))
     ]
     if missing:
-        shown = "\n".join(f"  {name}" for name in missing[:10])
         msg = (
-            f"init_from={path}: {len(missing)} weights of parts that model.frozen keeps from "
-            f"learning ({', '.join(detector.frozen)}) are not in it or have another shape:\n"
-            f"{shown}\nChoose these parts as in the checkpoint, or do not freeze them."
+            f"init_from={path}: parts that model.frozen keeps from learning "
+            f"({', '.join(detector.frozen)}) must be in the checkpoint, in the same shapes. It "
+            f"lacks {first_ten(missing, 'weights')}\n"
+            "Choose these parts as in the checkpoint, or do not freeze them."
         )
         raise CheckpointError(msg)
 

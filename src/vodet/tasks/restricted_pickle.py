@@ -1,22 +1,19 @@
-"""Checkpoints of other programs, read without executing anything from them.
+"""Checkpoints, read without executing anything from them.
 
-A pickle names the functions that rebuild what it holds. Those of tensors and arrays are few and
-known. They are called, or a stand-in that checks what it is given; a file that names any other is
-refused.
+A pickle names the functions that rebuild its contents. Those of tensors and arrays are few and
+known: they are called, or a stand-in that checks its arguments. A file that names any other
+function is refused.
 """
 
 from __future__ import annotations
 
-import codecs
 import io
-import os
 import pickle
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -25,13 +22,22 @@ from torch._utils import _rebuild_tensor_v2
 from torch.serialization import MAGIC_NUMBER, safe_globals
 
 from vodet.errors import CheckpointError
+from vodet.tasks.checkpoint_file import (
+    WHAT_READS_WHAT,
+    ByteFile,
+    FilePath,
+    check_members,
+    is_zip,
+    opened,
+)
 
 
-def read_pickle(path: str | os.PathLike[str]) -> Any:
+def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
     """Read a file of ``torch.save``, of today or before its zip files, or a plain pickle.
 
     Args:
         path: The file.
+        only_zip: Read the zip files of today alone, the only ones that have checksums.
 
     Returns:
         What was saved: tensors, on the CPU, arrays of numbers and plain values. Tensors of a plain
@@ -41,79 +47,60 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         CheckpointError: If there is no file, it is damaged, or it holds more than that, which
             could run code.
     """
-    if not Path(path).is_file():
-        msg = f"Expected a checkpoint at {path}, found no such file."
-        raise CheckpointError(msg)
-    try:
-        return _read(path)
-    except Exception as error:  # whatever the readers stumble over
-        refused = re.search(r"GLOBAL (\S+)", str(error))
-        if refused is None or not isinstance(error, pickle.UnpicklingError):
-            raise CheckpointError(_damaged(path, error)) from error
-        msg = (
-            f"The checkpoint {path} was not loaded, since it could run code: it holds "
-            f"{refused.group(1)} beside tensors and plain values. If you trust it, load it where "
-            "it was written and save its weights alone: torch.save({'model': ...}, FILE)."
+    with opened(path) as file:
+        advice = "Copy it again." if is_zip(file) else WHAT_READS_WHAT
+        try:
+            return _read(file, only_zip)
+        except Exception as error:  # whatever the readers stumble over
+            msg = f"The checkpoint {path} {_fault(error, advice)}"
+            raise CheckpointError(msg) from error
+
+
+def _fault(error: Exception, advice: str) -> str:
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused is None or not isinstance(error, pickle.UnpicklingError):
+        return (
+            "is damaged or is no checkpoint: expected a file as torch.save writes it, but it "
+            f"cannot be read ({reason}). {advice}"
         )
-        raise CheckpointError(msg) from error
-
-
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint of detectron2, executing nothing from it.
-
-    Args:
-        path: A file with weights in its entry ``model``, as detectron2 and its model zoo write it,
-            or with nothing but weights.
-
-    Raises:
-        CheckpointError: If it cannot be read or holds no weights.
-    """
-    checkpoint = read_pickle(path)
-    found = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(found, dict) or not found or not all(map(_is_weight, found.values())):
-        is_dict = isinstance(checkpoint, dict)
-        entries = sorted(map(str, checkpoint))[:10] if is_dict else type(checkpoint).__name__
-        msg = (
-            f"The checkpoint {path} is not one of detectron2: expected the entry 'model' with a "
-            f"tensor for each name, found {entries}. Give the file that its training wrote, such "
-            "as model_final.pth."
-        )
-        raise CheckpointError(msg)
-    return {
-        str(name): value.detach() if isinstance(value, Tensor) else torch.tensor(np.asarray(value))
-        for name, value in found.items()
-    }
-
-
-def _is_weight(value: object) -> bool:
-    return isinstance(value, Tensor | np.ndarray | np.number)
-
-
-def _read(path: str | os.PathLike[str]) -> Any:
-    if is_zipfile(path):
-        return _read_torch(path)
-    with Path(path).open("rb") as file:
-        first = _Reader(file, encoding="latin1").load()  # bytes of Python 2, as in model zoos
-    # What torch.save wrote before its zip files is several pickles, of which this is the first.
-    return _read_torch(path) if isinstance(first, int) and first == MAGIC_NUMBER else first
-
-
-def _read_torch(file: str | os.PathLike[str] | io.BytesIO) -> Any:
-    arrays = [(function, f"{module}.{name}") for (module, name), function in _NUMPY.items()]
-    with safe_globals([*arrays]):
-        return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _damaged(path: str | os.PathLike[str], error: BaseException) -> str:
-    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
     return (
-        f"The checkpoint {path} is damaged, or is none: expected what torch.save or pickle writes, "
-        f"found what cannot be read ({reason}). Copy it again."
+        f"was not loaded, since it could run code: it holds {refused.group(1)} beside tensors and "
+        "plain values. If you trust it, save its weights alone with the program that wrote it."
     )
 
 
-class _Reader(pickle.Unpickler):
-    """Unpickles tensors, arrays and plain values; finds nothing else."""
+def _read(file: ByteFile, only_zip: bool) -> Any:
+    if is_zip(file):
+        return _read_torch(file)
+    if only_zip:
+        msg = f"its {file.seek(0, 2)} bytes do not begin as a zip file"
+        raise ValueError(msg)
+    content = _Reader(file, encoding="latin1").load()  # bytes of Python 2, as in model zoos
+    if isinstance(content, int) and content == MAGIC_NUMBER:
+        # What torch.save wrote before its zip files is several pickles, of which this is the first.
+        file.seek(0)
+        content = _read_torch(file)
+    if file.read(1):
+        msg = "there are more bytes after its end"
+        raise ValueError(msg)
+    return content
+
+
+def _read_torch(file: ByteFile) -> Any:
+    if is_zip(file):
+        check_members(file)
+    arrays = [(function, f"{module}.{name}") for (module, name), function in _NUMPY.items()]
+    with safe_globals([*arrays]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on kinds of tensors that are refused afterwards
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+
+
+class _Reader(pickle._Unpickler):
+    """Unpickles tensors, arrays and plain values; finds nothing else.
+
+    It is the reader in Python, since the memo of the one in C takes the memory that a file claims.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what a pickle names, if it may."""
@@ -170,9 +157,22 @@ def _storage(data: bytes) -> Any:
     return _read_torch(io.BytesIO(data))
 
 
+def _bytes(text: str, encoding: str) -> bytes:
+    """Rebuild bytes as protocol 2 writes them; other encodings might unpack."""
+    if encoding != "latin1":
+        msg = f"Bytes in the encoding {encoding!r} are not read."
+        raise ValueError(msg)
+    return text.encode(encoding)
+
+
 def _tensor(storage: Any, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Any:
     function: Callable[..., Tensor] = _rebuild_tensor_v2
-    return function(storage, offset, size, stride, False, OrderedDict())
+    stored = storage._untyped_storage.nbytes()
+    tensor = function(storage, offset, size, stride, False, OrderedDict())
+    if tensor.untyped_storage().nbytes() != stored:
+        msg = f"a tensor of shape {tuple(size)} does not fit in {stored} stored bytes"
+        raise ValueError(msg)
+    return tensor
 
 
 def _parameter(data: Tensor, *_: Any) -> Tensor:
@@ -194,7 +194,7 @@ _NUMPY: dict[tuple[str, str], Any] = {
 }
 _ALLOWED: dict[tuple[str, str], Any] = {
     **_NUMPY,
-    ("_codecs", "encode"): codecs.encode,  # how bytes are written by protocol 2
+    ("_codecs", "encode"): _bytes,
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,

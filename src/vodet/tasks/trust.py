@@ -2,82 +2,116 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from vodet.errors import CheckpointError
+from vodet.tasks.checkpoint_file import FilePath, shown
+
+# The parts of a detector. To build one of them does nothing else, and opens nothing but pretrained
+# weights; other classes of vodet read and write files.
+_PARTS = (
+    "vodet.detector",
+    "vodet.features",
+    "vodet.fusion",
+    "vodet.heads",
+    "vodet.structures",
+    "vodet.data.frames.resize",
+)
+# A config is far below both. Larger ones are made to fill memory, by layers that have no weights in
+# the file or by lists that hold one another.
+_MOST_VALUES, _LARGEST_NUMBER = 100_000, 1_000_000
 
 
-def trusted_config(config: Any, trusted: Sequence[str], path: str | os.PathLike[str]) -> DictConfig:
-    """Return a config, checked to name nothing but classes of vodet and of trusted packages.
+def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> DictConfig:
+    """Return the config of a detector, if it names nothing but parts of detectors.
 
     Args:
-        config: Of a checkpoint, in plain values.
-        trusted: Names of further packages of which classes and functions may be named.
-        path: The checkpoint, for the text of errors.
+        config: From a checkpoint.
+        trusted: Names of further packages whose classes and functions may be named.
+        path: The checkpoint, for error messages.
 
     Raises:
-        CheckpointError: If it names anything else, or has interpolations, which could make up
-            what is not there to see; those of a training are resolved.
+        CheckpointError: If the config is not one of a detector, names anything else, or has
+            interpolations, which could make up a name; the config of a training has none left.
     """
+    names = (trusted,) if isinstance(trusted, str) else tuple(trusted)
+    if not isinstance(config, dict) or "_target_" not in config:
+        msg = (
+            f"The checkpoint {path} holds no config of a detector: expected config.model with a "
+            f"_target_, found {shown(config)}."
+        )
+        raise CheckpointError(msg)
     try:
-        # Back from OmegaConf there are dicts, lists and single values alone, whatever came in.
-        result = OmegaConf.create(config if isinstance(config, dict) else {})
-        plain = OmegaConf.to_container(result)
-    except OmegaConfBaseException as error:
-        msg = f"The checkpoint {path} holds a config that is none: {error}"
+        for count, (key, value) in enumerate(_values(config, "model")):
+            if count == _MOST_VALUES:
+                msg = f"has more than {_MOST_VALUES} values."
+                raise CheckpointError(msg)
+            _check(key, value, names)
+        return OmegaConf.create(config)
+    except CheckpointError as error:
+        msg = f"The checkpoint {path} was not loaded: its config {error}"
         raise CheckpointError(msg) from error
-    for key, value in _values(plain):
-        if isinstance(value, str) and "${" in value:
-            msg = f"The checkpoint {path} was not loaded: {key}={value} could make up a class."
-            raise CheckpointError(msg)
-        if key == "_target_":
-            _require_trusted(str(value), trusted, path)
-    return result
+    except Exception as error:  # such as a config that contains itself
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        msg = f"The checkpoint {path} was not loaded: its config cannot be read ({reason})."
+        raise CheckpointError(msg) from error
 
 
-def _values(node: Any, key: object = "") -> Iterator[tuple[object, Any]]:
-    """Yield every single value with its key."""
+def _values(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Yield every key and every single value, with its place."""
     if isinstance(node, dict):
         for name, value in node.items():
-            yield from _values(value, name)
-    elif isinstance(node, list):
+            yield key, name
+            yield from _values(value, f"{key}.{name}")
+    elif isinstance(node, list | tuple):
         for value in node:
             yield from _values(value, key)
+        yield key, None
     else:
         yield key, node
 
 
-def _require_trusted(target: str, trusted: Sequence[str], path: Any) -> None:
+def _check(key: str, value: Any, trusted: Sequence[str]) -> None:
+    if not isinstance(value, str | int | float | None):
+        msg = f"has a {type(value).__name__} at {shown(key)}, expected plain values."
+        raise CheckpointError(msg)
+    if isinstance(value, str) and "${" in value:
+        msg = f"has {shown(value)} at {shown(key)}, which could make up the name of a class."
+        raise CheckpointError(msg)
+    if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        msg = f"has {shown(value)} at {shown(key)}, expected at most {_LARGEST_NUMBER}."
+        raise CheckpointError(msg)
+    if key.endswith("._target_"):
+        _require_trusted(str(value), trusted)
+
+
+def _require_trusted(target: str, trusted: Sequence[str]) -> None:
     if _root(target) in ("vodet", *trusted):
         try:
             found = get_object(target)
-        except (ImportError, ValueError) as error:
-            msg = f"The checkpoint {path} names {target!r}, which is not installed here: {error}"
+        except Exception as error:
+            msg = f"names {shown(target)}, which is not installed here: {error}"
             raise CheckpointError(msg) from error
         if _is_trusted(found, trusted):
             return
-    allowed = ", ".join(["vodet", *trusted])
-    msg = (
-        f"The checkpoint {path} names {target!r}, which is not a class of {allowed}. If you trust "
-        f"it, say so: vodet.load(path, trusted=[{_root(target)!r}]), or trusted=[{_root(target)}] "
-        "on the command line."
-    )
+    msg = f"names {shown(target)}, which is not a part of a detector of vodet."
+    if _root(target) != "vodet":
+        msg += (
+            f" If you trust it, say so: vodet.load(path, trusted=[{_root(target)!r}]), or "
+            f"trusted=[{_root(target)}] on the command line."
+        )
     raise CheckpointError(msg)
 
 
 def _is_trusted(found: object, trusted: Sequence[str]) -> bool:
-    """Decide by where it is defined: ``vodet.module.os.system`` reaches what a module imports.
-
-    Of vodet classes alone, since making one does nothing else, as some of its functions do.
-    """
-    home = _root(str(getattr(found, "__module__", "")))
-    return home in trusted or (home == "vodet" and isinstance(found, type))
+    """Decide by where it is defined: ``vodet.module.os.system`` reaches what a module imports."""
+    home = str(getattr(found, "__module__", ""))
+    is_part = any(home == part or home.startswith(f"{part}.") for part in _PARTS)
+    return _root(home) in trusted or (is_part and isinstance(found, type))
 
 
 def _root(path: str) -> str:

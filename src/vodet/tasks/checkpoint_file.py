@@ -1,0 +1,100 @@
+"""Files from outside, checked before they are unpickled: kind, size and checksums."""
+
+from __future__ import annotations
+
+import io
+import os
+import reprlib
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile, is_zipfile
+
+from vodet.errors import CheckpointError
+
+FilePath = str | os.PathLike[str]
+ByteFile = io.BufferedReader | io.BytesIO
+
+WHAT_READS_WHAT = (
+    "ckpt=, resume= and init_from= read checkpoints of vodet-train. `vodet-data import-weights "
+    "sltnet SRC DST` converts checkpoints of detectron2 and SLTnet. Weights of a timm model are "
+    "loaded by model.backbone.checkpoint_path."
+)
+
+_CHUNK = 2**20  # bytes read at once
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+_short.maxlist = _short.maxtuple = _short.maxdict = 5
+
+
+def shown(value: object) -> str:
+    """Write a value from a file for an error: on one line, short, without control characters."""
+    return _short.repr(value)
+
+
+def entries(value: object) -> str:
+    """Say what was read, for an error: the entries of a dictionary, or another type."""
+    if isinstance(value, dict):
+        return f"the entries {shown(list(value))}"
+    return f"a value of type {type(value).__name__}"
+
+
+@contextmanager
+def opened(path: FilePath) -> Iterator[ByteFile]:
+    """Open a checkpoint for reading.
+
+    Raises:
+        CheckpointError: If there is no regular file, or it cannot be opened. A pipe or a device
+            may never end, so they are not opened.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+        file = Path(path).open("rb") if stat.S_ISREG(mode) else None  # noqa: SIM115  # closed below
+    except FileNotFoundError as error:
+        msg = f"Expected a checkpoint at {path}, found no such file."
+        raise CheckpointError(msg) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        msg = f"The checkpoint {path} cannot be opened: {reason}."
+        raise CheckpointError(msg) from error
+    if file is None:
+        found = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        msg = f"Expected a checkpoint at {path}, found {found}. Give a file, such as best.ckpt."
+        raise CheckpointError(msg)
+    with file:
+        yield file
+
+
+def is_zip(file: ByteFile) -> bool:
+    """Whether a file begins as torch.save writes it, which is how torch.load decides."""
+    file.seek(0)
+    beginning = file.read(4)
+    file.seek(0)
+    return beginning == b"PK\x03\x04"
+
+
+def check_members(file: ByteFile) -> None:
+    """Read all members of a zip file once to compare their checksums; torch.load does not.
+
+    Raises:
+        BadZipFile: If the file is truncated or damaged, or would unpack to more than it holds.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if not is_zipfile(file):
+        msg = f"it is truncated, as its {size} bytes have no list of members at the end"
+        raise BadZipFile(msg)
+    with ZipFile(file) as archive:
+        members = archive.infolist()
+        claimed = sum(member.file_size for member in members)
+        if claimed > size:  # torch.save does not compress
+            msg = f"its members claim {claimed} bytes, but the file has {size}"
+            raise BadZipFile(msg)
+        if len({member.filename for member in members}) < len(members):
+            msg = "two of its members have the same name"
+            raise BadZipFile(msg)
+        for member in members:
+            with archive.open(member) as stream:
+                while stream.read(_CHUNK):
+                    pass
+    file.seek(0)

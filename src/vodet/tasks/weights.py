@@ -1,0 +1,130 @@
+"""Weights of a checkpoint, checked before a detector takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vodet.errors import CheckpointError
+from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath, entries, shown
+from vodet.tasks.restricted_pickle import read_pickle
+
+# Tied weights and views of larger tensors need less memory in a file than in a detector, but not
+# by much: if weights claim more than this multiple of what is stored, they are made to fill memory.
+_LARGEST_RATIO = 10
+
+
+def checked_weights(found: object, path: FilePath) -> dict[str, Tensor]:
+    """Return weights by name, if a detector can compute with them.
+
+    Args:
+        found: What should be weights by name.
+        path: Their file, for error messages.
+
+    Raises:
+        CheckpointError: If it is anything but dense tensors of finite real numbers in memory; the
+            message names the first ten.
+    """
+    if not isinstance(found, dict):
+        msg = (
+            f"The weights of the checkpoint {path} are unusable: expected a mapping from names to "
+            f"tensors, found {type(found).__name__}."
+        )
+        raise CheckpointError(msg)
+    for find_faults in (_not_tensors, _larger_than_stored, _not_finite):
+        if faults := list(find_faults(found)):
+            msg = f"The checkpoint {path} holds unusable weights: {first_ten(faults, 'faults')}"
+            raise CheckpointError(msg)
+    return {name: value.detach() for name, value in found.items()}
+
+
+def first_ten(lines: Sequence[str], noun: str) -> str:
+    """Count lines and list the first ten of them."""
+    listed = "\n".join(f"  {line}" for line in lines[:10])
+    return f"{len(lines)} {noun}, the first of them:\n{listed}"
+
+
+def read_weights(path: FilePath) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint of detectron2, executing nothing from it.
+
+    Args:
+        path: A file with weights in its entry ``model``, as detectron2 and its model zoo write it,
+            or with nothing but weights.
+
+    Raises:
+        CheckpointError: If it cannot be read or holds no usable weights.
+    """
+    checkpoint = read_pickle(path)
+    found = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(found, dict) or not any(map(_is_weight, found.values())):
+        msg = (
+            f"The checkpoint {path} is not one of detectron2: expected the entry 'model' with a "
+            f"tensor for each name, as in model_final.pth, found {entries(checkpoint)}. "
+            + WHAT_READS_WHAT
+        )
+        raise CheckpointError(msg)
+    tensors = {
+        name: torch.tensor(np.asarray(value))
+        if isinstance(value, np.ndarray | np.number)
+        else value
+        for name, value in found.items()
+    }
+    return checked_weights(tensors, path)
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, Tensor | np.ndarray | np.number)
+
+
+def _not_tensors(found: Mapping[Any, Any]) -> Iterator[str]:
+    for name, value in found.items():
+        if not isinstance(name, str) or not name.isprintable():
+            yield f"{shown(name)}: expected the name of a weight"
+        elif type(value) not in (Tensor, nn.Parameter):
+            yield f"{shown(name)}: expected a tensor, found {type(value).__name__}"
+        elif not _is_dense(value):
+            kind = f"{value.dtype}, {value.layout}, on {value.device}"
+            yield f"{shown(name)}: expected a dense tensor of real numbers in memory, found {kind}"
+
+
+def _is_dense(value: Tensor) -> bool:
+    return value.layout == torch.strided and not (
+        value.is_meta or value.is_quantized or value.is_nested or value.is_complex()
+    )
+
+
+def _larger_than_stored(found: Mapping[str, Tensor]) -> Iterator[str]:
+    storages = [value.untyped_storage() for value in found.values()]
+    stored = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    claimed = sum(value.numel() * value.element_size() for value in found.values())
+    if claimed > _LARGEST_RATIO * stored:
+        name = max(found, key=lambda name: found[name].numel())
+        yield (
+            f"{shown(name)}: shape {tuple(found[name].shape)}; all weights claim {claimed} bytes, "
+            f"of which {stored} are stored"
+        )
+
+
+def _not_finite(found: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, value in found.items():
+        if value.is_floating_point():
+            finite = value.float().isfinite()  # as the detector computes
+            if not finite.all():
+                count = value.numel() - int(finite.sum())
+                yield f"{shown(name)}: {count} of {value.numel()} numbers are not finite"
+
+
+def difference_of(own: Tensor, found: Tensor) -> str | None:
+    """Say why a weight cannot take the place of another one; None if it can.
+
+    Any floating-point type may take the place of any other.
+    """
+    if own.shape != found.shape:
+        return f"expected shape {tuple(own.shape)}, found {tuple(found.shape)}"
+    if own.is_floating_point() != found.is_floating_point():
+        return f"expected {own.dtype}, found {found.dtype}"
+    return None
