@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from vodet.data.formats.records import Records
     from vodet.data.formats.writer import Summary
 
@@ -233,6 +231,9 @@ def _readers() -> dict[str, Callable[..., Records]]:
 
 def progress_bar() -> Progress:
     """Return a bar for the frames, of which the number may not be known."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
         *columns,
@@ -245,6 +246,9 @@ def progress_bar() -> Progress:
 
 def print_summary(summary: Summary, target: Path) -> None:
     """Say what was written and what was not."""
+    from rich.console import Console
+    from rich.table import Table
+
     console = Console(soft_wrap=True, highlight=False, markup=False)
     table = Table("class", "boxes", "ignored")
     for label, name in enumerate(summary.class_names):

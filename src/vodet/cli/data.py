@@ -9,22 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-
-import cv2
-import fsspec
-import numpy as np
-from rich.console import Console
-from rich.progress import track
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from vodet.cli import convert, export, import_weights, to_cocovid
-from vodet.cli.contact_sheet import contact_sheet, draw_annotations
-from vodet.data.annotations.index import VideoIndex
-from vodet.data.annotations.st_coco import read_st_coco
-from vodet.data.annotations.statistics import statistics_table
-from vodet.data.frames.images import image_path, read_frame
-from vodet.data.generated.synthetic import SyntheticConfig, generate
-from vodet.errors import DataError, FrameError, VodetError
+from vodet.cli.ending import AGAIN, run_to_the_end
+from vodet.cli.faults import explain
+from vodet.errors import DataError, FrameError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vodet.data.annotations.index import VideoIndex
 
 _SHOWN_FAULTS = 10
 _FILE_HELP = "annotations: COCO detection JSON whose images say their video and frame_number"
@@ -91,19 +86,16 @@ class _Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``vodet-data`` and return its exit code."""
-    arguments = _parser().parse_args(argv)
-    try:
+    words = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
+        arguments = _parser(words).parse_args(words)
         arguments.run(arguments)
-    except (VodetError, OSError) as error:
-        message = Text.assemble(("Error: ", "bold red"), str(error))
-        Console(stderr=True, soft_wrap=True).print(message)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return run_to_the_end(work, explain, lambda: AGAIN)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vodet-data",
         description="Check, look at, generate and convert video data sets in ST-COCO form; export "
@@ -120,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=command.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(subparser)
+        if command.name in words:  # what the others take may need imports that take time
+            command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser
 
@@ -151,6 +144,8 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    from vodet.data.generated.synthetic import SyntheticConfig
+
     parser.add_argument("folder", type=Path, metavar="DST", help="the folder to make")
     for setting in fields(SyntheticConfig):
         parser.add_argument(
@@ -174,6 +169,11 @@ def _positive(text: str) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from vodet.data.annotations.st_coco import read_st_coco
+    from vodet.data.annotations.statistics import statistics_table
+
     index = read_st_coco(arguments.file)
     console = Console()
     console.print(statistics_table(index))
@@ -184,6 +184,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _check_images(index: VideoIndex, root: str, *, decode: bool) -> None:
+    from rich.progress import track
+
     find_fault = _unreadable if decode else _missing
     found = (
         find_fault(index, frame, root)
@@ -200,6 +202,10 @@ def _check_images(index: VideoIndex, root: str, *, decode: bool) -> None:
 
 
 def _missing(index: VideoIndex, frame: int, root: str) -> str | None:
+    import fsspec
+
+    from vodet.data.frames.images import image_path
+
     filesystem, path = fsspec.url_to_fs(image_path(root, index.file_name(frame)))
     return None if filesystem.isfile(path) else f"{path} (image id {index.image_ids[frame]})"
 
@@ -213,6 +219,11 @@ def _unreadable(index: VideoIndex, frame: int, root: str) -> str | None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from vodet.cli.contact_sheet import draw_annotations
+    from vodet.data.annotations.st_coco import read_st_coco
+
     index = read_st_coco(arguments.file)
     video = _find_video(index, arguments.video)
     frames = index.frames_of(video)
@@ -236,6 +247,13 @@ def _find_video(index: VideoIndex, name: str) -> int:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from vodet.cli.contact_sheet import contact_sheet
+    from vodet.data.annotations.st_coco import read_st_coco
+    from vodet.data.annotations.statistics import statistics_table
+    from vodet.data.generated.synthetic import SyntheticConfig, generate
+
     names = [setting.name for setting in fields(SyntheticConfig)]
     config = SyntheticConfig(**{name: getattr(arguments, name) for name in names})
     folder: Path = arguments.folder
@@ -253,12 +271,16 @@ def _image_root(arguments: argparse.Namespace) -> str:
 
 
 def _read(index: VideoIndex, frame: int, root: str) -> np.ndarray:
+    from vodet.data.frames.images import image_path, read_frame
+
     height, width = (int(side) for side in index.sizes[frame])
     path = image_path(root, index.file_name(frame))
     return read_frame(path, int(index.image_ids[frame]), (height, width))
 
 
 def _write_image(path: Path, picture: np.ndarray) -> None:
+    import cv2
+
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     path.write_bytes(encoded.tobytes())
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vodet.augmented_stream import stream_factory
-from vodet.cli.app import config_dir, run
+from vodet.cli.app import config_dir
 from vodet.cli.train import build_trainer, measures_of
 from vodet.data.annotations.source import Source
 from vodet.data.annotations.st_coco import read_st_coco
@@ -173,8 +173,3 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
         )
         raise ConfigError(msg)
     return Source(annotations=annotations, images=images)
-
-
-def main() -> None:
-    """Run the command line."""
-    run("eval", evaluate)

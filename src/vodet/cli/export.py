@@ -6,14 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.console import Console
-from rich.table import Table
-
 from vodet.errors import ConfigError, DataError
-from vodet.keys import positions_in
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vodet.data.annotations.index import VideoIndex
     from vodet.metrics.predictions import Predictions
 
@@ -108,6 +105,7 @@ def _write_lines(
 ) -> None:
     from vodet.data.formats.export import SEQUENCE_TOOLKITS, DetectionRows, write_sequences
     from vodet.data.formats.export_vid import write_vid_devkit
+    from vodet.keys import positions_in
     from vodet.metrics.results_file import shortest_decimals
 
     rows = DetectionRows(
@@ -140,7 +138,10 @@ def _original_ids(
     original: Path, index: VideoIndex, predictions: Predictions
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the image id of each detection and the category id of each class in the original."""
+    import numpy as np
+
     from vodet.data.formats.coco import read_coco_ids
+    from vodet.keys import positions_in
 
     images, categories = read_coco_ids(original)
     used, places = np.unique(
@@ -164,6 +165,10 @@ def _original_ids(
 def _print(
     arguments: argparse.Namespace, index: VideoIndex, kept: Predictions, num_skipped: int
 ) -> None:
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
     from vodet.data.formats.imagenet import OFFICIAL_FRAMES
 
     console = Console(soft_wrap=True, highlight=False, markup=False)

@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from vodet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,6 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
         CheckpointError: If SRC cannot be read or is of a network that is not known here.
     """
     # Here, as these take seconds to import, which the other commands need not.
+    from rich.console import Console
+
     from vodet.tasks.checkpoint import AtomicCheckpointIO
     from vodet.tasks.detectron2_weights import architecture_of, convert
     from vodet.tasks.restricted_pickle import read_weights

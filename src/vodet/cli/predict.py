@@ -9,7 +9,6 @@ import torch
 from omegaconf import DictConfig
 
 from vodet.augmented_stream import stream_factory
-from vodet.cli.app import run
 from vodet.errors import ConfigError
 from vodet.inference.prediction import predict_video
 from vodet.inference.reading import open_sources
@@ -77,8 +76,3 @@ def find_device(name: str) -> torch.device:
         )
         raise ConfigError(msg) from error
     return torch.device(name)
-
-
-def main() -> None:
-    """Run the command line."""
-    run("predict", predict)

@@ -16,7 +16,6 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from rich.console import Console
 
 from vodet.augmented_stream import stream_factory
-from vodet.cli.app import run
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
@@ -28,6 +27,7 @@ from vodet.streaming import StreamingDetector
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
+from vodet.tasks.signals import OwnSignalHandler
 
 
 def train(config: DictConfig) -> None:
@@ -189,7 +189,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
     try:
         trainer: L.Trainer = instantiate(
             config.trainer,
-            callbacks=[*built(config.callbacks), *callbacks],
+            callbacks=[*built(config.callbacks), *callbacks, OwnSignalHandler()],
             logger=built(config.logger),
             plugins=[AtomicCheckpointIO()],
         )
@@ -229,8 +229,3 @@ def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
     console.print(f"The run is in {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
     if (folder / "best.ckpt").is_file():
         console.print(f"Next: vodet-eval ckpt={folder / 'best.ckpt'}")
-
-
-def main() -> None:
-    """Run the command line."""
-    run("train", train)
