@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from cli.conftest import Command
 from vodet.cli.app import _compose
 from vodet.cli.words import TEXTS, for_hydra
 from vodet.errors import ConfigError
@@ -160,3 +162,14 @@ def test_every_text_is_a_key_of_a_command() -> None:
 def test_what_a_user_has_to_name_is_a_text() -> None:
     required = _compose("predict", []).keys()
     assert {key for key in required if key in TEXTS} == {"ckpt", "source", "output"}
+
+
+@pytest.mark.parametrize("name", ["2024", "видео #1", "a=b, [c]"])
+def test_folders_of_any_name_are_read_and_written(
+    name: str, trained: Path, inside: Path, command: Command
+) -> None:
+    source = inside / name
+    if not source.exists():
+        shutil.copytree(inside / "data/demo/images/val/val_000", source)
+    command("predict", f"ckpt={trained}/best.ckpt", f"source={name}", f"output=found/{name}")
+    assert len(list((inside / "found" / name).iterdir())) == 2
