@@ -30,7 +30,7 @@ import hydra
 from vodet.cli.app import config_dir
 with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
     config = hydra.compose("train", ["experiment=demo"])
-hydra.utils.instantiate(config.model, class_names=["a"] * 6)
+hydra.utils.instantiate(config.model, class_names=list("abcdef"))
 """,
     [],
 )
@@ -50,9 +50,14 @@ def until_the_end(program: Program, folder: Path) -> float:
     """Time a program."""
     code, arguments = program
     start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, check=False
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
+    assert "Traceback" not in ended.stderr, ended.stderr
     return time.perf_counter() - start
 
 
