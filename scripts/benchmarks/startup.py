@@ -107,7 +107,9 @@ def main() -> None:
         for name, measure in measured.items():
             seconds[name].append(measure())
 
-    table = Table("what", "seconds", "ratio", title=f"median of {options.rounds}")
+    settings = f"median of {options.rounds}, load {os.getloadavg()[0]:.1f}"
+    title = f"Python {sys.version.split()[0]}, {settings}"
+    table = Table("what", "seconds", "ratio", title=title)
     base = ""
     for name, times in seconds.items():
         if name in {"import hydra", "imports and detector"}:
