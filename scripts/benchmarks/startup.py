@@ -25,6 +25,8 @@ START = "import sys; sys.argv[0] = 'vodet'; from vodet.cli.main import {0}; {0}(
 HYDRA = ("import hydra", [])
 TRAINING = (
     """
+import os
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 import torch, lightning, timm, albumentations, cv2
 import hydra
 from vodet.cli.app import config_dir

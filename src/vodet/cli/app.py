@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -58,7 +59,7 @@ def run(
     def job(config: DictConfig) -> None:
         configs.append(config)
         try:
-            _check_values(config)
+            _check_values(config_name, config)
             command(config)
         except Exception as error:
             raise _Failed(error) from None
@@ -89,8 +90,13 @@ def _run_hydra(config_name: str, job: Command) -> None:
     raise error
 
 
-def _check_values(config: DictConfig) -> None:
-    if missing := sorted(OmegaConf.missing_keys(config)):
+def _check_values(config_name: str, config: DictConfig) -> None:
+    from vodet.cli.words import TEXTS
+
+    known: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / f"{config_name}.yaml"))
+    given: Any = OmegaConf.to_container(config)
+    null = {key for key in TEXTS if known.get(key) is not None and given.get(key) is None}
+    if missing := sorted(OmegaConf.missing_keys(config) | null):
         msg = f"No value is given for {', '.join(missing)}. Set each: {missing[0]}=VALUE."
         raise ConfigError(msg)
 
