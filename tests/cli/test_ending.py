@@ -34,8 +34,10 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 def started(folder: Path, work: str) -> subprocess.Popen[str]:
+    """Starts a command that does some work, or a whole program; returns when it is at work."""
+    code = work if "def work" in work else ENDS.format(work=work)
     process = subprocess.Popen(
-        [sys.executable, "-c", ENDS.format(work=work)],
+        [sys.executable, "-c", code],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -66,6 +68,17 @@ def test_a_signal(number: signal.Signals, work: str, tmp_path: Path) -> None:
     assert errors.count("\n") == 1
     assert number.name in errors
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_while_an_error_is_explained(tmp_path: Path) -> None:
+    code = ENDS.format(work="raise ValueError").replace("(work, explain,", "(work, pause,")
+    code = code.replace("def work", "def pause(error): time.sleep(60)\n\ndef work")
+    process = started(tmp_path, code)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert errors.count("\n") == 1
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:

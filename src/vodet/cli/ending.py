@@ -81,16 +81,13 @@ def run_to_the_end(
     message = None
     with stoppable() as stop:
         try:
-            work()
-            sys.stdout.flush()
+            message = _attempt(work, explain)
         except BrokenPipeError:  # the reader, such as head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
-        except BaseException as error:
+        except BaseException:
             if stop.number is None:  # else this is what became of Stopped on its way
-                message = explain(error) if isinstance(error, Exception) else None
-                if message is None:
-                    raise
+                raise
         # What the error held goes now: at the end of the interpreter torch would abort over it.
         gc.collect()
         if stop.number is not None:
@@ -99,6 +96,21 @@ def run_to_the_end(
     if message is not None:
         say("Error: ", message)
     return 0 if message is None else 1
+
+
+def _attempt(work: Callable[[], None], explain: Callable[[Exception], str | None]) -> str | None:
+    """Do the work; return what to tell the user if it fails by a fault that is theirs to mend."""
+    try:
+        work()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        message = explain(error)
+        if message is None:
+            raise
+        return message
+    return None
 
 
 def say(title: str, message: str) -> None:

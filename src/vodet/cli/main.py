@@ -63,10 +63,14 @@ def _run(
     how_to_go_on: Callable[[DictConfig], str] | None = None,
 ) -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
+        from vodet.cli.ending import AGAIN, run_to_the_end
+        from vodet.cli.faults import explain
         from vodet.cli.help import help_text
 
-        sys.stdout.write(help_text(config_name, sys.argv[1:]))
-        return
+        def show_help() -> None:
+            sys.stdout.write(help_text(config_name, sys.argv[1:]))
+
+        sys.exit(run_to_the_end(show_help, explain, lambda: AGAIN))
     from vodet.cli.app import run
 
     run(config_name, command, how_to_go_on)
