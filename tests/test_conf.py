@@ -78,7 +78,6 @@ def test_all_groups_are_found() -> None:
 def test_command_composes(command: str) -> None:
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = hydra.compose(command, return_hydra_config=True)
-    assert config.hydra.help.app_name == f"vodet-{command}"
     assert config.hydra.output_subdir is None
 
 

@@ -42,7 +42,7 @@ def test_holds_the_configs_and_the_package_alone(installed: Path) -> None:
 def test_trains_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(installed)}
     environment.pop("VODET_DATA", None)
-    code = "import sys; sys.argv[0] = 'vodet-train'; from vodet.cli.train import main; main()"
+    code = "import sys; sys.argv[0] = 'vodet-train'; from vodet.cli.main import train; train()"
     subprocess.run(
         [sys.executable, "-c", code, *TINY, "trainer.fast_dev_run=true"],
         cwd=tmp_path,

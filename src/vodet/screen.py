@@ -26,7 +26,6 @@ class Screen(Console):
         """Turn a string, also that of a table's cell, into text."""
         return super().render_str(visible(text, keep="\n\t"), **options | {"markup": False})
 
-    def error(self, message: str) -> None:
-        """Print an error."""
-        text = Text.assemble(("Error: ", "bold red"), self.render_str(message))
-        self.print(text, soft_wrap=True)
+    def say(self, title: str, message: str) -> None:
+        """Print a message with a title in red."""
+        self.print(Text.assemble((title, "bold red"), self.render_str(message)), soft_wrap=True)

@@ -3,16 +3,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
+from vodet.cli import main
 from vodet.data.generated.synthetic import SyntheticConfig, generate
 
 Command = Callable[..., None]
+
+COMMANDS = {"train": main.train, "eval": main.evaluate, "predict": main.predict}
 
 # A detector and a data set that train in seconds.
 TINY = (
@@ -47,7 +49,7 @@ def command() -> Command:
         before = sys.argv
         sys.argv = [f"vodet-{name}", *arguments]
         try:
-            import_module(f"vodet.cli.{name}").main()
+            COMMANDS[name]()
         finally:
             sys.argv = before
 

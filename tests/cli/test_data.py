@@ -198,16 +198,6 @@ def test_generate_refuses_bad_settings(tmp_path, capsys):
     assert "degradation_rate must lie in 0 to 0.5, found 2" in capsys.readouterr().err
 
 
-def test_interruption_ends_quietly(tiny, monkeypatch, capsys):
-    def interrupt(_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(data, "read_st_coco", interrupt)
-
-    assert data.main(["check", str(tiny / "val.json")]) == 130
-    assert capsys.readouterr().err == ""
-
-
 def test_contact_sheet_has_videos_as_rows_and_frames_as_columns(tiny):
     index = read_st_coco(tiny / "val.json")
 

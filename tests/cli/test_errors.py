@@ -121,7 +121,7 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ("predict", "No value is given for ckpt, source. Set each: ckpt=VALUE."),
         (
             "train trainer.max_epochs",
-            "Cannot read the argument 'trainer.max_epochs'. Expected KEY=VALUE, such as seed=1;",
+            "Expected KEY=VALUE, without blanks around the =, found 'trainer.max_epochs'.",
         ),
         (
             "eval ckpt=a data=uavdt",
@@ -137,7 +137,24 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
             "predict ckpt=a source=b test_time_augmentation=true",
             "Set one of its keys: test_time_augmentation.flip, test_time_augmentation.scales.",
         ),
-        ("eval ckpt=[a", "Cannot read the argument 'ckpt=[a'. Expected KEY=VALUE"),
+        ("eval ckpt=[a", "Expected a checkpoint at [a, found no such file."),
+        ("eval ckpt=видео=2.ckpt", "Expected a checkpoint at видео=2.ckpt, found no such file."),
+        ("predict ckpt=2024 source=nowhere", "nowhere"),
+        ("predict ckpt=a source=b output=null", "No value is given for output."),
+        ("predict ckpt=null source=null", "No value is given for ckpt, source."),
+        ("train experiment=demo run_dir=null name=null", "No value is given for name, run_dir."),
+        ("eval output=null", "Expected ckpt=FILE"),
+        ("predict ckpt=a source=", "No value is given for source"),
+        ("eval evaluation.protocols=coco,vid", "evaluation.protocols=[coco,vid]"),
+        ("train --trainer.max_epochs=3", " trainer.max_epochs=3."),
+        (
+            "train trainer.gradient_clip_algorithm=norm",
+            "lightning.Trainer has such a parameter. To add it: "
+            "+trainer.gradient_clip_algorithm=norm.",
+        ),
+        ("train optimizer.betas=[0.9,0.99]", "To add it: '+optimizer.betas=[0.9,0.99]'."),
+        ("train logger.zzz._target_=my.Logger", "+logger.zzz._target_=CLASS"),
+        ("train callbacks.progres=null", "Did you mean callbacks.progress?"),
         (
             "train experiment=demo trainer=ddp_slurm",
             "Environment variable 'SLURM_NTASKS_PER_NODE' not found",
@@ -222,7 +239,7 @@ def test_settings_of_a_training(setting: str, message: str, fails: Fails, tmp_pa
 
 def process_fails(*arguments: str) -> str:
     """Runs a training that has to fail in a process of its own; returns its last line."""
-    code = "from vodet.cli.train import main; main()"
+    code = "from vodet.cli.main import train; train()"
     command = [sys.executable, "-c", code, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,6 +45,18 @@ class KillWhileSaving(Callback):
         os.fsync = kill
 
 
+class StopAfterStep(Callback):
+    """Asks the first process of the training to stop when it has made so many steps."""
+
+    def __init__(self, step: int, signal: int) -> None:
+        self.step = step
+        self.signal = signal
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_args: Any) -> None:
+        if trainer.global_step == self.step and trainer.is_global_zero:
+            os.kill(os.getpid(), self.signal)
+
+
 def test_resumes_after_a_kill_at_any_moment(
     trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,3 +86,40 @@ def test_resumes_after_a_kill_at_any_moment(
     assert json.loads((run / "metrics.json").read_text())["steps"] == 6
     loss = read_curves(sorted(run.glob("csv/*/metrics.csv")))["train/loss"]
     assert [step for step, _ in loss] == list(range(6))
+
+
+def wait_for_group(leader: int) -> None:
+    """Wait until no process of a group is left, which the last look meets as an error."""
+    for _ in range(100):
+        os.killpg(leader, 0)
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_stops_when_asked_to_and_says_how_to_go_on(
+    devices: int, number: signal.Signals, inside: Path
+) -> None:
+    run = inside / "runs" / f"stopped {devices} {number.name}"
+    process = start(
+        script("vodet-train"),
+        *TINY,
+        "data.num_workers=1",
+        "data.batch_size=1",
+        f"run_dir={run}",
+        "+callbacks.stop._target_=cli.test_killed.StopAfterStep",
+        f"+callbacks.stop.step={12 // devices + 1}",  # in the second epoch
+        f"+callbacks.stop.signal={number.value}",
+        *(["trainer=ddp", "trainer.devices=2"] if devices > 1 else []),
+        folder=inside,
+    )
+    (ended,) = finish([process])
+    assert ended.code == 128 + number, ended.errors
+    (line,) = [line for line in ended.errors.splitlines() if number.name in line]
+    assert "Traceback" not in ended.errors
+    assert str(run) in line
+    assert line.endswith("resume=last")
+    assert (run / "last.ckpt").is_file()
+    assert not list(run.glob(".*.partial"))
+    with pytest.raises(ProcessLookupError):
+        wait_for_group(process.pid)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,18 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from vodet.cli.ending import AGAIN, run_to_the_end
 from vodet.cli.experiments import own_config_dirs, register_experiments
-from vodet.cli.explain import explain
 from vodet.errors import ConfigError
-from vodet.screen import Screen
+
+Command = Callable[[DictConfig], None]
+
+
+class _Failed(BaseException):
+    """Takes an error of a command past Hydra, which would print all overrides above it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
 
 def config_dir() -> Path:
@@ -29,50 +36,69 @@ def config_dir() -> Path:
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
-def run(config_name: str, command: Callable[[DictConfig], None]) -> None:
+def run(
+    config_name: str, command: Command, how_to_go_on: Callable[[DictConfig], str] | None = None
+) -> None:
     """Compose ``config_name`` with the command line and call ``command`` with the result.
 
-    A user's mistake ends the process with status 1 and a message instead of a traceback.
+    A user's mistake ends the process with status 1 and a message instead of a traceback, a signal
+    that asks it to stop with 128 + its number.
+
+    Args:
+        config_name: A file of conf/.
+        command: What to do with the config.
+        how_to_go_on: Returns what to tell the user after a signal has stopped the command.
     """
+    configs: list[DictConfig] = []
+
+    def explained(error: Exception) -> str | None:
+        from vodet.cli.explain import explain
+
+        return explain(error, sys.argv[1:], partial(_compose, config_name))
+
+    def job(config: DictConfig) -> None:
+        configs.append(config)
+        try:
+            _check_values(config_name, config)
+            command(config)
+        except Exception as error:
+            raise _Failed(error) from None
+
+    status = run_to_the_end(
+        partial(_run_hydra, config_name, job),
+        explained,
+        lambda: how_to_go_on(configs[-1]) if configs and how_to_go_on is not None else AGAIN,
+    )
+    if status:
+        sys.exit(status)
+
+
+def _run_hydra(config_name: str, job: Command) -> None:
+    from vodet.cli.words import for_hydra
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
     _hush()
+    sys.argv = [sys.argv[0], *for_hydra(sys.argv[1:])]
     register_experiments(config_dir(), *own_config_dirs(sys.argv[1:]))
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)
-    # Twice, since Hydra would print all overrides above an error of the command.
-    checked = _explained(_with_all_values(command), config_name)
-    _explained(app(checked), config_name)()
+    try:
+        app(job)()
+    except _Failed as failed:
+        error = failed.error
+    else:
+        return
+    raise error
 
 
-def _explained(function: Callable[..., None], config_name: str) -> Callable[..., None]:
-    @wraps(function)
-    def explained(*arguments: Any) -> None:
-        try:
-            function(*arguments)
-        except KeyboardInterrupt:
-            sys.exit(130)
-        except Exception as error:
-            message = explain(error, sys.argv[1:], partial(_compose, config_name))
-            if message is None:
-                raise
-        else:
-            return
-        Screen(stderr=True).error(message)
-        # What the error held goes now: at the end of the interpreter torch would abort over it.
-        gc.collect()
-        sys.exit(1)
+def _check_values(config_name: str, config: DictConfig) -> None:
+    from vodet.cli.words import TEXTS
 
-    return explained
-
-
-def _with_all_values(command: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
-    @wraps(command)
-    def checked(config: DictConfig) -> None:
-        if missing := sorted(OmegaConf.missing_keys(config)):
-            msg = f"No value is given for {', '.join(missing)}. Set each: {missing[0]}=VALUE."
-            raise ConfigError(msg)
-        command(config)
-
-    return checked
+    known: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / f"{config_name}.yaml"))
+    given: Any = OmegaConf.to_container(config)
+    null = {key for key in TEXTS if known.get(key) is not None and given.get(key) is None}
+    if missing := sorted(OmegaConf.missing_keys(config) | null):
+        msg = f"No value is given for {', '.join(missing)}. Set each: {missing[0]}=VALUE."
+        raise ConfigError(msg)
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from vodet.screen import Screen
-
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from vodet.data.formats.records import Records
     from vodet.data.formats.writer import Summary
 
@@ -233,6 +230,8 @@ def _readers() -> dict[str, Callable[..., Records]]:
 
 def progress_bar() -> Progress:
     """Return a bar for the frames, of which the number may not be known."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
         *columns,
@@ -245,6 +244,10 @@ def progress_bar() -> Progress:
 
 def print_summary(summary: Summary, target: Path) -> None:
     """Say what was written and what was not."""
+    from rich.table import Table
+
+    from vodet.screen import Screen
+
     console = Screen(soft_wrap=True)
     table = Table("class", "boxes", "ignored")
     for label, name in enumerate(summary.class_names):

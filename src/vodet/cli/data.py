@@ -10,23 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import get_args
-
-import cv2
-import numpy as np
-from rich.progress import track
+from typing import TYPE_CHECKING
 
 from vodet.cli import convert, export, import_weights, to_cocovid
-from vodet.cli.contact_sheet import contact_sheet, draw_annotations
-from vodet.data.annotations.index import VideoIndex
-from vodet.data.annotations.st_coco import read_st_coco
-from vodet.data.annotations.statistics import oddities, statistics_table
-from vodet.data.frames.images import ExifUse, image_path, is_image_there, read_frame
-from vodet.data.generated.synthetic import SyntheticConfig, generate
-from vodet.errors import ConfigError, DataError, FrameError, VodetError
+from vodet.cli.ending import AGAIN, run_to_the_end
+from vodet.cli.faults import explain
+from vodet.errors import ConfigError, DataError, FrameError
 from vodet.files import replacing
-from vodet.names import file_names
-from vodet.screen import Screen
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vodet.data.annotations.index import VideoIndex
+    from vodet.data.frames.images import ExifUse
 
 _SHOWN_FAULTS = 10
 _FILE_HELP = "annotations: COCO detection JSON whose images say their video and frame_number"
@@ -93,18 +89,16 @@ class _Command:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``vodet-data`` and return its exit code."""
-    arguments = _parser().parse_args(argv)
-    try:
+    words = sys.argv[1:] if argv is None else argv
+
+    def work() -> None:
+        arguments = _parser(words).parse_args(words)
         arguments.run(arguments)
-    except (VodetError, OSError) as error:
-        Screen(stderr=True).error(str(error))
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+
+    return run_to_the_end(work, explain, lambda: AGAIN)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vodet-data",
         description="Check, look at, generate and convert video data sets in ST-COCO form; export "
@@ -121,7 +115,8 @@ def _parser() -> argparse.ArgumentParser:
             epilog=command.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(subparser)
+        if command.name in words:  # what the others take may need imports that take time
+            command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser
 
@@ -156,7 +151,7 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_exif(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exif",
-        choices=get_args(ExifUse),
+        choices=("apply", "ignore"),
         default="apply",
         help="whether images are turned as their EXIF orientation asks, as viewers and annotation "
         "tools do (default: %(default)s)",
@@ -164,6 +159,8 @@ def _add_exif(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
+    from vodet.data.generated.synthetic import SyntheticConfig
+
     parser.add_argument("folder", type=Path, metavar="DST", help="the folder to make")
     for setting in fields(SyntheticConfig):
         parser.add_argument(
@@ -187,6 +184,10 @@ def _positive(text: str) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> None:
+    from vodet.data.annotations.st_coco import read_st_coco
+    from vodet.data.annotations.statistics import oddities, statistics_table
+    from vodet.screen import Screen
+
     index = read_st_coco(arguments.file)
     screen = Screen()
     screen.print(statistics_table(index))
@@ -199,6 +200,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _check_images(index: VideoIndex, arguments: argparse.Namespace) -> None:
+    from rich.progress import track
+
     root = _image_root(arguments)
     find_fault = partial(_unreadable, exif=arguments.exif) if arguments.decode else _missing
     found = (
@@ -216,6 +219,8 @@ def _check_images(index: VideoIndex, arguments: argparse.Namespace) -> None:
 
 
 def _missing(index: VideoIndex, frame: int, root: str) -> str | None:
+    from vodet.data.frames.images import image_path, is_image_there
+
     path = image_path(root, index.file_name(frame))
     return None if is_image_there(path) else f"{path} (image id {index.image_ids[frame]})"
 
@@ -229,6 +234,11 @@ def _unreadable(index: VideoIndex, frame: int, root: str, exif: ExifUse) -> str 
 
 
 def _show(arguments: argparse.Namespace) -> None:
+    from vodet.cli.contact_sheet import draw_annotations
+    from vodet.data.annotations.st_coco import read_st_coco
+    from vodet.names import file_names
+    from vodet.screen import Screen
+
     index = read_st_coco(arguments.file)
     video = _find_video(index, arguments.video)
     frames = index.frames_of(video)
@@ -247,6 +257,8 @@ def _show(arguments: argparse.Namespace) -> None:
 def _refuse_folder_of_images(
     index: VideoIndex, frames: Sequence[int], folder: Path, root: str
 ) -> None:
+    from vodet.data.frames.images import image_path
+
     images = (Path(image_path(root, index.file_name(frame))) for frame in frames)
     if os.path.realpath(folder) in {os.path.realpath(image.parent) for image in images}:
         msg = f"--output: {folder} holds the images of the video. Choose another folder."
@@ -263,6 +275,12 @@ def _find_video(index: VideoIndex, name: str) -> int:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    from vodet.cli.contact_sheet import contact_sheet
+    from vodet.data.annotations.st_coco import read_st_coco
+    from vodet.data.annotations.statistics import statistics_table
+    from vodet.data.generated.synthetic import SyntheticConfig, generate
+    from vodet.screen import Screen
+
     names = [setting.name for setting in fields(SyntheticConfig)]
     config = SyntheticConfig(**{name: getattr(arguments, name) for name in names})
     folder: Path = arguments.folder
@@ -280,12 +298,16 @@ def _image_root(arguments: argparse.Namespace) -> str:
 
 
 def _read(index: VideoIndex, frame: int, root: str, exif: ExifUse = "apply") -> np.ndarray:
+    from vodet.data.frames.images import image_path, read_frame
+
     height, width = (int(side) for side in index.sizes[frame])
     path = image_path(root, index.file_name(frame))
     return read_frame(path, int(index.image_ids[frame]), (height, width), exif=exif)
 
 
 def _write_image(path: Path, picture: np.ndarray) -> None:
+    import cv2
+
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.tobytes())

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from vodet.augmented_stream import stream_factory
-from vodet.cli.app import config_dir, run
+from vodet.cli.app import config_dir
 from vodet.cli.train import build_trainer, measures_of
 from vodet.data.annotations.source import Source
 from vodet.data.annotations.st_coco import read_st_coco
@@ -203,8 +203,3 @@ def trained_source(trained: dict[str, Any]) -> dict[str, str]:
         node = node.get(key) if isinstance(node, dict) else None
     values = node.items() if isinstance(node, dict) else ()
     return {key: value for key, value in values if isinstance(value, str)}
-
-
-def main() -> None:
-    """Run the command line."""
-    run("eval", evaluate)

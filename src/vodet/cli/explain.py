@@ -7,17 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vodet.errors import VodetError
+from vodet.cli.faults import causes, is_named, of_the_machine, of_vodet
+from vodet.cli.unlisted import of_unlisted
 
 Compose = Callable[[list[str]], DictConfig]
 
@@ -30,32 +25,29 @@ def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str
         arguments: Those of the command line.
         compose: Makes the command's config with some of these arguments.
     """
-    causes = list(_causes(error))
-    for cause in causes:
-        if isinstance(cause, VodetError):
-            return _without_worker(cause)
-    for cause in causes:
+    if message := of_vodet(error):
+        return message
+    for cause in causes(error):
         if message := _of_composition(cause, arguments, compose):
             return message
     if message := _replaced_keys(arguments, compose):
         return message
-    for cause in causes:
+    for cause in causes(error):
         if isinstance(cause, OmegaConfBaseException):
             return _with_its_key(cause)
-        if isinstance(cause, HydraException | MisconfigurationException):
+        if isinstance(cause, HydraException) or is_named(cause, "MisconfigurationException"):
             return str(cause)
         if _is_lost_process(cause):
             return "Another process of this run has ended: what it has written says why."
-    return None
+    return of_the_machine(error)
 
 
 def _of_composition(error: BaseException, arguments: Sequence[str], compose: Compose) -> str | None:
-    if isinstance(error, OverrideParseException):
-        return _unreadable_argument(error)
     if isinstance(error, MissingConfigException) and error.options:
         return _unknown_choice(error)
     if isinstance(error, ConfigCompositionException) and (key := _refused_key(error)):
-        return _unknown_key(key, _config_of(arguments, key, compose))
+        config = _config_of(arguments, key, compose)
+        return of_unlisted(key, config, arguments) or _unknown_key(key, config, compose)
     if isinstance(error, ValueError) and "group override must be a string" in str(error):
         return _number_of_a_group(arguments)
     return None
@@ -77,25 +69,6 @@ def _is_lost_process(error: BaseException) -> bool:
     """Say whether an exchange failed because a process at the other end is gone."""
     return isinstance(error, RuntimeError) and bool(
         re.search("by peer|Broken pipe", str(error))  # gloo and NCCL
-    )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _without_worker(error: VodetError) -> str:
-    """Return the message of an error, also where a worker of a data loader put a traceback on."""
-    name = f"{type(error).__module__}.{type(error).__qualname__}: "
-    return str(error).rpartition(name)[2]
-
-
-def _unreadable_argument(error: OverrideParseException) -> str:
-    return (
-        f"Cannot read the argument {error.override!r}. Expected KEY=VALUE, such as seed=1; a value "
-        "with spaces, commas or brackets needs quotes, such as 'source=\"a, b.mp4\"'."
     )
 
 
@@ -128,7 +101,7 @@ def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> Dict
         return compose([])
 
 
-def _unknown_key(key: str, config: DictConfig) -> str:
+def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
     """Name the valid key nearest to an unknown one: beside it, or elsewhere with its name."""
     what, separator = ("group", "/") if "/" in key else ("config key", ".")
     parts = key.split(separator)
@@ -144,9 +117,22 @@ def _unknown_key(key: str, config: DictConfig) -> str:
     if len(parts) == 1:
         found = [name for name in _dotted_keys(config) if name.endswith(f".{key}")] or found
     place = separator.join(parts[:depth])
+    if depth and not found:
+        found = _composed(f"{place.replace('.', '/')}={parts[depth]}", compose)
     valid = f" Valid keys{place and f' of {place}'}: {', '.join(known)}."
     listed = valid if known else _of_empty(place, key, config)
+    if place and separator == "." and not found and _has_entries(config, place):
+        listed += f" To add an entry: +{place}.{parts[depth]}._target_=CLASS."
     return f"There is no {what} {key!r}.{_did_you_mean(found) or listed}"
+
+
+def _has_entries(config: DictConfig, place: str) -> bool:
+    """Say whether a place holds objects to build, one beside the other, as loggers."""
+    node = OmegaConf.select(config, place)
+    if not isinstance(node, DictConfig) or "_target_" in node:
+        return False
+    entries = [node[key] for key in node]
+    return any(isinstance(entry, DictConfig) and "_target_" in entry for entry in entries)
 
 
 def _of_empty(place: str, key: str, config: DictConfig) -> str:
@@ -181,12 +167,16 @@ def _is_choice(key: str, config: DictConfig) -> bool:
 
 def _as_choice(key: str, value: str, compose: Compose) -> list[str]:
     """Return the choice of a group's option, as ``model/fusion=mean``, if there is one."""
-    choice = f"{key.replace('.', '/')}={value}"
+    return _composed(f"{key.replace('.', '/')}={value}", compose) if "." in key else []
+
+
+def _composed(choice: str, compose: Compose) -> list[str]:
+    """Return a choice if there is one of this name."""
     try:
         compose([choice])
     except (HydraException, OmegaConfBaseException, ValueError):
         return []
-    return [choice] if "." in key else []
+    return [choice]
 
 
 def _its_keys(key: str, config: DictConfig) -> str:

@@ -6,14 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from rich.table import Table
-
 from vodet.errors import ConfigError, DataError
-from vodet.keys import positions_in
-from vodet.screen import Screen
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vodet.data.annotations.index import VideoIndex
     from vodet.metrics.predictions import Predictions
 
@@ -112,6 +109,7 @@ def _write_lines(
 ) -> None:
     from vodet.data.formats.export import SEQUENCE_TOOLKITS, DetectionRows, write_sequences
     from vodet.data.formats.export_vid import write_vid_devkit
+    from vodet.keys import positions_in
     from vodet.metrics.results_file import shortest_decimals
 
     rows = DetectionRows(
@@ -144,7 +142,10 @@ def _original_ids(
     original: Path, index: VideoIndex, predictions: Predictions
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the image id of each detection and the category id of each class in the original."""
+    import numpy as np
+
     from vodet.data.formats.coco import read_coco_ids
+    from vodet.keys import positions_in
 
     images, categories = read_coco_ids(original)
     used, places = np.unique(
@@ -168,7 +169,11 @@ def _original_ids(
 def _print(
     arguments: argparse.Namespace, index: VideoIndex, kept: Predictions, num_skipped: int
 ) -> None:
+    import numpy as np
+    from rich.table import Table
+
     from vodet.data.formats.imagenet import OFFICIAL_FRAMES
+    from vodet.screen import Screen
 
     console = Screen(soft_wrap=True)
     table = Table("class", "detections")

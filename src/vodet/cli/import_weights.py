@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         CheckpointError: If SRC cannot be read or is of a network that is not known here.
     """
     # Here, as these take seconds to import, which the other commands need not.
+
     from vodet.tasks.checkpoint import AtomicCheckpointIO
     from vodet.tasks.detectron2_weights import architecture_of, convert
     from vodet.tasks.weights import read_weights

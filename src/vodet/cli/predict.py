@@ -10,7 +10,6 @@ import torch
 from omegaconf import DictConfig
 
 from vodet.augmented_stream import stream_factory
-from vodet.cli.app import run
 from vodet.errors import ConfigError, FrameError
 from vodet.inference.prediction import output_files, predict_video
 from vodet.inference.sources import VideoFiles, find_videos
@@ -126,8 +125,3 @@ def find_device(name: str) -> torch.device:
         )
         raise ConfigError(msg) from error
     return torch.device(name)
-
-
-def main() -> None:
-    """Run the command line."""
-    run("predict", predict)

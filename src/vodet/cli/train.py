@@ -15,7 +15,6 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vodet.augmented_stream import stream_factory
-from vodet.cli.app import run
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
@@ -29,6 +28,7 @@ from vodet.tasks.build import build_detector
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
+from vodet.tasks.signals import OwnSignalHandler
 
 
 def train(config: DictConfig) -> None:
@@ -190,7 +190,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
     try:
         trainer: L.Trainer = instantiate(
             config.trainer,
-            callbacks=[*built(config.callbacks), *callbacks],
+            callbacks=[*built(config.callbacks), *callbacks, OwnSignalHandler()],
             logger=built(config.logger),
             plugins=[AtomicCheckpointIO()],
         )
@@ -230,8 +230,3 @@ def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
     console.print(f"The run is in {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
     if (folder / "best.ckpt").is_file():
         console.print(f"Next: vodet-eval ckpt={folder / 'best.ckpt'}")
-
-
-def main() -> None:
-    """Run the command line."""
-    run("train", train)

@@ -1,0 +1,50 @@
+"""Help of the commands that Hydra composes, from the files of conf/ as they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from vodet.cli.app import config_dir
+from vodet.cli.experiments import experiments, own_config_dirs
+
+_BLOCKS_OF_HYDRA = re.compile(r"^(defaults|hydra):.*\n(([ ]+.*)?\n)*", re.MULTILINE)
+
+
+def help_text(config_name: str, arguments: Sequence[str]) -> str:
+    """Return the help of a command.
+
+    Args:
+        config_name: The file of the command in conf/.
+        arguments: Those of the command line, which may name a folder of the user's own configs.
+    """
+    folders = [config_dir(), *own_config_dirs(arguments)]
+    config = config_dir() / f"{config_name}.yaml"
+    values = _BLOCKS_OF_HYDRA.sub("", config.read_text()).partition("\n")[2]
+    groups = _groups(folders, OmegaConf.to_container(OmegaConf.load(config)))
+    parts = [
+        (config_dir() / "help" / f"{config_name}.txt").read_text(),
+        "Groups and their options, chosen as group=option; --cfg job shows all values of a choice",
+        *(f"{group}: {', '.join(options)}" for group, options in groups.items()),
+        f"\nValues, with their defaults, set as key=value\n{values.strip()}\n",
+        "Options of Hydra, such as --cfg and --multirun: --hydra-help. More: the README.\n",
+    ]
+    return "\n".join(parts if groups else [parts[0].rstrip("\n"), *parts[2:]])
+
+
+def _groups(folders: Sequence[Path], config: Any) -> dict[str, list[str]]:
+    """Return the options of every group that a command has, by group."""
+    own = {str(key) for entry in config["defaults"] if isinstance(entry, dict) for key in entry}
+    groups: dict[str, set[str]] = {}
+    for folder in folders:
+        for path in folder.rglob("*/*.yaml"):
+            group = path.parent.relative_to(folder)
+            if group.parts[0] in own:
+                groups.setdefault(group.as_posix(), set()).add(path.stem)
+    if "experiment" in groups:
+        groups["experiment"].update(experiments(*folders))
+    return {group: sorted(groups[group]) for group in sorted(groups)}

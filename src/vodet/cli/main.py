@@ -1,0 +1,88 @@
+"""The console scripts.
+
+What a command needs is imported when its command line has been read, so that help and the answer to
+a mistake come at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def train() -> None:
+    """Run ``vodet-train``."""
+    typed = sys.argv[1:]
+
+    def command(config: DictConfig) -> None:
+        from vodet.cli.train import train
+
+        train(config)
+
+    _run("train", command, lambda config: _resume(config, typed))
+
+
+def evaluate() -> None:
+    """Run ``vodet-eval``."""
+
+    def command(config: DictConfig) -> None:
+        from vodet.cli.eval import evaluate
+
+        evaluate(config)
+
+    _run("eval", command)
+
+
+def predict() -> None:
+    """Run ``vodet-predict``."""
+
+    def command(config: DictConfig) -> None:
+        from vodet.cli.predict import predict
+
+        predict(config)
+
+    _run("predict", command)
+
+
+def data() -> int:
+    """Run ``vodet-data``."""
+    from vodet.cli.data import main
+
+    return main()
+
+
+def _run(
+    config_name: str,
+    command: Callable[[DictConfig], None],
+    how_to_go_on: Callable[[DictConfig], str] | None = None,
+) -> None:
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        from vodet.cli.ending import AGAIN, run_to_the_end
+        from vodet.cli.faults import explain
+        from vodet.cli.help import help_text
+
+        def show_help() -> None:
+            sys.stdout.write(help_text(config_name, sys.argv[1:]))
+
+        sys.exit(run_to_the_end(show_help, explain, lambda: AGAIN))
+    from vodet.cli.app import run
+
+    run(config_name, command, how_to_go_on)
+
+
+def _resume(config: DictConfig, arguments: list[str]) -> str:
+    """Say how to go on with a training that was stopped."""
+    if not Path(config.run_dir, "last.ckpt").is_file():
+        return (
+            f"{config.run_dir} has no checkpoint yet, as the first is written at the end of the "
+            "first epoch: start again, without resume."
+        )
+    kept = [argument for argument in arguments if not argument.startswith("resume=")]
+    command = shlex.join(["vodet-train", *kept, "resume=last"])
+    return f"The checkpoint of the last epoch is in {config.run_dir}. To go on: {command}"

@@ -1,0 +1,46 @@
+"""Keys that conf/ does not list and that can be added to it on the command line, with a ``+``."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+
+def of_unlisted(key: str, config: DictConfig, arguments: Sequence[str]) -> str | None:
+    """Say how to set an unlisted key, if the class that its settings are for has such a parameter.
+
+    Args:
+        key: What the user has tried to set, such as ``trainer.val_check_interval``.
+        config: The config without it.
+        arguments: Those of the command line.
+    """
+    place, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, place) if place else None
+    settings = OmegaConf.to_container(node) if isinstance(node, DictConfig) else {}
+    if not isinstance(settings, dict) or not _takes(settings, name):
+        return None
+    setting = next((text for text in arguments if text.startswith(f"{key}=")), f"{key}=VALUE")
+    return (
+        f"{key} is not listed in conf/, but {settings['_target_']} has such a parameter. To add "
+        f"it: {shlex.quote(f'+{setting}')}."
+    )
+
+
+def _takes(settings: Mapping[Any, Any], name: str) -> bool:
+    own = _parameters(settings)
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in own.values()):
+        passed_on = (value for value in settings.values() if isinstance(value, dict))
+        return name in own or any(name in _parameters(value) for value in passed_on)
+    return name in own
+
+
+def _parameters(settings: Mapping[Any, Any]) -> Mapping[str, inspect.Parameter]:
+    try:
+        return inspect.signature(get_object(str(settings["_target_"]))).parameters
+    except Exception:  # no class, or one that cannot be imported here: the answer is no
+        return {}

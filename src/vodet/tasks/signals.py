@@ -1,0 +1,35 @@
+"""What a process does with signals during a training or an evaluation."""
+
+from __future__ import annotations
+
+import signal
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+
+class OwnSignalHandler(Callback):
+    """Keeps the program's handler of SIGTERM in place of Lightning's.
+
+    Lightning's lets a batch end, exchanges data with processes that may have ended and exits with
+    status 0.
+    """
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Remember the handler, before Lightning sets its own."""
+        self._handler = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Set the handler again."""
+        signal.signal(signal.SIGTERM, self._handler)
+
+    on_validation_start = on_train_start
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Stop the processes that this one has started, if it is to stop itself."""
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, Exception):
+            launcher.kill(signal.SIGTERM)
