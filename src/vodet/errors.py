@@ -23,3 +23,7 @@ class CheckpointError(VodetError, ValueError):
 
 class TrainingError(VodetError, RuntimeError):
     """A training that cannot go on."""
+
+
+class OutputError(VodetError, OSError):
+    """A file that cannot be written."""
