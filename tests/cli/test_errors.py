@@ -212,7 +212,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
             "The trainer cannot be built: You selected an invalid accelerator name: "
             "`accelerator='gpuu'`.",
         ),
-        ("trainer.precision=bf16mixed", "Precision 'bf16mixed' is invalid."),
+        ("trainer.precision=bf16mixed", "16-mixed; found 'bf16mixed'."),
         ("resume=nothing.ckpt", "resume=nothing.ckpt: expected 'last' or a checkpoint, found no"),
     ],
 )
