@@ -103,7 +103,7 @@ class VideoDetectionTask(L.LightningModule):
         warn_of_slow_precision(self.trainer)
         if self.trainer.strategy.root_device.type == "cpu":
             # A training step takes a third less time on a CPU than with the default layout.
-            self.detector.to(memory_format=torch.channels_last)
+            self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def on_train_start(self) -> None:
         """Check that the trainer has not divided the clips among the processes again.
