@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import lightning as L
 import pytest
@@ -10,16 +8,7 @@ import torch
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from heads.test_two_stage import OBJECTS, batch_of
-from tiny import (
-    frame_info,
-    fusion_names,
-    fusion_of,
-    random_frames,
-    tiny_detector,
-    tiny_two_stage,
-)
-from vodet.detector import VideoDetector
+from tiny import frame_info, random_frames, tiny_detector
 from vodet.errors import ConfigError, TrainingError
 from vodet.fusion.none import NoFusion
 from vodet.structures import ClipBatch, ClipLayout, Target, Window
@@ -40,10 +29,6 @@ def batch() -> ClipBatch:
         targets=((target,), (target,)),
         layout=ClipLayout.of_window(1, reference=0),
     )
-
-
-def two_stage(fusion: Callable[..., Any], window: Window) -> VideoDetector:
-    return tiny_two_stage("sltnet", window, fusion)
 
 
 def fit(task: VideoDetectionTask) -> L.Trainer:
@@ -89,22 +74,3 @@ def test_training_needs_an_optimizer_that_can_be_built() -> None:
     everything_frozen = detector.requires_grad_(False)
     with pytest.raises(ConfigError, match=r"cannot be built: .* no parameter|empty parameter list"):
         fit(VideoDetectionTask(everything_frozen, optimizer=GroupedOptimizer(SGD)))
-
-
-def losses_and_gradients(detector: VideoDetector) -> dict[str, torch.Tensor]:
-    """What a training step computes in eval mode, where nothing is random."""
-    losses = detector.losses(batch_of([[OBJECTS] * 3] * 2, 3, history=2))
-    torch.stack(list(losses.values())).sum().backward()
-    weights = {name: weight.grad for name, weight in detector.named_parameters()}
-    return losses | {name: grad for name, grad in weights.items() if grad is not None}
-
-
-@pytest.mark.parametrize("name", fusion_names())
-@pytest.mark.parametrize("build", [tiny_detector, two_stage])
-def test_the_memory_layout_of_a_cpu_changes_no_gradient(build, name: str) -> None:
-    expected = losses_and_gradients(build(fusion_of(name), Window(past=2)))
-    detector = build(fusion_of(name), Window(past=2)).to(memory_format=torch.channels_last)
-    found = losses_and_gradients(detector)
-    assert found.keys() == expected.keys()
-    for key, value in found.items():
-        torch.testing.assert_close(value, expected[key], rtol=1e-3, atol=1e-4, msg=key)

@@ -93,7 +93,7 @@ class VideoDetectionTask(L.LightningModule):
         return [optimizer], self._schedule(optimizer) if self._schedule else []
 
     def setup(self, stage: str) -> None:
-        """Check the precision of the trainer, and prepare the detector for the device.
+        """Check the precision of the trainer, and warn if it is slow on this machine.
 
         Raises:
             ConfigError: If the precision is not one that keeps box arithmetic in float32.
@@ -101,9 +101,6 @@ class VideoDetectionTask(L.LightningModule):
         del stage
         check_precision(self.trainer.precision)
         warn_of_slow_precision(self.trainer)
-        if self.trainer.strategy.root_device.type == "cpu":
-            # A training step takes a third less time on a CPU than with the default layout.
-            self.detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def on_train_start(self) -> None:
         """Check that the trainer has not divided the clips among the processes again.
