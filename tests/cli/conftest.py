@@ -35,7 +35,6 @@ TINY = (
     "trainer.accelerator=cpu",
     "trainer.max_epochs=2",
     "trainer.enable_progress_bar=false",
-    "callbacks.progress=null",
     "logger.tensorboard=null",
 )
 

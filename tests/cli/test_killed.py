@@ -82,6 +82,7 @@ def test_resumes_after_a_kill_at_any_moment(
 
     assert_same_weights(run / "last.ckpt", trained / "last.ckpt")
     names = {"best.ckpt", "last.ckpt", "config.yaml", "metrics.json", "curves.png", "csv"}
+    names |= {"resumes.yaml"}
     assert {path.name for path in run.iterdir()} == names
     assert json.loads((run / "metrics.json").read_text())["steps"] == 6
     loss = read_curves(sorted(run.glob("csv/*/metrics.csv")))["train/loss"]

@@ -75,7 +75,6 @@ def test_average_half_precision_and_accumulation_resume_too(inside: Path, comman
     arguments = [
         *TINY,
         "callbacks=ema",
-        "callbacks.progress=null",
         "trainer.precision=bf16-mixed",
         "trainer.accumulate_grad_batches=2",
     ]

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import io
 import math
+from collections import defaultdict
 
 import numpy as np
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -92,3 +95,18 @@ def test_protocols_side_by_side_with_their_linked_numbers_below() -> None:
     assert by_class["uavdt/ap_70"] == by_class["map_75"] == by_class["steadiness/found"] == ""
     unknown = next(row for row in rows_of(table) if row[0] == "class 2")  # has no objects
     assert unknown[1] == "-"
+
+
+@pytest.mark.parametrize("protocol", [name for name in HEADLINES if name != "steadiness"])
+def test_in_80_columns_long_names_wrap_and_numbers_stay_whole(protocol: str) -> None:
+    name = "a_class_of_vehicles_with_a_name_that_is_long"
+    by_class = ("map", "map_50", "vid/ap_50", "motion/ap_50_slow", "uavdt/ap_70")
+    result = defaultdict(lambda: 0.5, {f"{key}/{name}": 1.0 for key in by_class})
+    result[f"{HEADLINES[protocol][0]}@{name}"] = 1.0
+    console = Console(file=io.StringIO(), width=80)
+    console.print(protocols_table([protocol], result))
+    text = console.file.getvalue()
+    assert "…" not in text
+    first = "".join(line.split("│")[1].strip() for line in text.splitlines() if "│" in line)
+    assert name in first
+    assert text.count("50.0") >= len(HEADLINES[protocol])

@@ -45,7 +45,7 @@ def test_the_loss_is_the_sum_of_its_terms() -> None:
     trainer = fit(VideoDetectionTask(tiny_detector(NoFusion, Window()), optimizer=SGD))
     logged = trainer.callback_metrics
     names = {"train/loss_heatmap", "train/loss_size", "train/loss_offset"}
-    assert names | {"train/loss"} == set(logged)
+    assert names | {"train/loss", "lr/0"} == set(logged)
     torch.testing.assert_close(logged["train/loss"], torch.stack([logged[n] for n in names]).sum())
 
 

@@ -7,6 +7,7 @@ import torch
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR
 
+from vodet.errors import ConfigError
 from vodet.tasks.schedule import Schedule
 
 STEPS_PER_EPOCH = 4
@@ -54,3 +55,9 @@ def test_no_warm_up_is_no_schedule_of_its_own() -> None:
     (config,) = Schedule(partial(MultiStepLR, milestones=[1]), warmup_steps=0)(optimizer)
     assert isinstance(config["scheduler"], MultiStepLR)
     assert config["interval"] == "epoch"
+
+
+def test_a_cosine_without_a_number_of_epochs_is_refused() -> None:
+    schedule = Schedule(partial(CosineAnnealingLR, T_max=-1))
+    with pytest.raises(ConfigError, match=r"T_max must be at least 1, found -1: .*constant"):
+        schedule(SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0))

@@ -25,8 +25,8 @@ from vodet.data.annotations.source import Source
 from vodet.data.clips.video_chunks import VideoChunkDataset
 from vodet.errors import ConfigError, DataError
 from vodet.evaluation.evaluator import Evaluator
-from vodet.tasks.best_checkpoint import BestCheckpoint
 from vodet.tasks.detection import VideoDetectionTask
+from vodet.tasks.run_checkpoint import BestCheckpoint
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +205,22 @@ def test_the_best_checkpoint_is_never_chosen_by_nan(
         assert float(checkpoint.best_model_score) == pytest.approx(numbers[best])
     else:
         assert checkpoint.best_model_score is None
+
+
+def test_a_moved_run_keeps_its_best_checkpoint(source: Source, tmp_path: Path) -> None:
+    before, now = tmp_path / "before", tmp_path / "now"
+
+    def fit(folder: Path, number: float, max_epochs: int, resumed: Path | None = None) -> None:
+        checkpoint = BestCheckpoint(folder, "best", monitor="val/map", mode="max")
+        trainer = trainer_of(folder, checkpoint, max_epochs=max_epochs, num_sanity_val_steps=0)
+        data = data_of(source, train=source)
+        trainer.fit(Scripted(number), data, ckpt_path=resumed, weights_only=True)
+        trainer.save_checkpoint(folder / "last.ckpt")
+
+    fit(before, 0.3, 1)
+    before.rename(now)
+    best = (now / "best.ckpt").read_bytes()
+    fit(now, 0.2, 2, now / "last.ckpt")
+    assert (now / "best.ckpt").read_bytes() == best
+    assert not (now / "best-v1.ckpt").exists()
+    assert not before.exists()

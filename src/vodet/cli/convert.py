@@ -232,6 +232,8 @@ def progress_bar() -> Progress:
     """Return a bar for the frames, of which the number may not be known."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from vodet.screen import Screen
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(
         *columns,

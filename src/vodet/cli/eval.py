@@ -11,13 +11,15 @@ from rich.table import Table
 
 from vodet.augmented_stream import stream_factory
 from vodet.cli.app import config_dir
-from vodet.cli.train import build_trainer, measures_of
+from vodet.cli.train import measures_of
+from vodet.cli.trainer import build_trainer, explained
 from vodet.data.annotations.source import Source
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.frames.resize import OriginalSize
 from vodet.errors import CheckpointError, ConfigError
 from vodet.evaluation.measures import Measures
+from vodet.files import replacing
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
 from vodet.screen import Screen
@@ -42,14 +44,19 @@ def evaluate(config: DictConfig) -> None:
         result = evaluate_predictions(config, measures, stream)
     if result is None:  # not the first process
         return
-    folder = Path(config.output or Path(config.ckpt or config.predictions).parent)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "eval.json").write_text(json_text(result))
+    folder = output_folder(config)
+    with explained(folder), replacing(folder / "eval.json") as partial:
+        partial.write_text(json_text(result))
     screen = Screen()
     linkings = [] if measures.tubelet_linking == "none" else [measures.tubelet_linking]
     for table in result_tables(list(measures.by_name), linkings, result, screen):
         screen.print(table)
     screen.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
+
+
+def output_folder(config: DictConfig) -> Path:
+    """Return the folder for the results: as configured, else that of the input."""
+    return Path(config.output or Path(config.ckpt or config.predictions).parent)
 
 
 def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, StreamFactory]:
@@ -162,7 +169,8 @@ def evaluate_checkpoint(
     callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
     trainer = build_trainer(config, *callbacks)
     task = VideoDetectionTask(detector, measures=measures, stream=stream)
-    trainer.validate(task, datamodule=data, verbose=False)
+    with explained(output_folder(config)):
+        trainer.validate(task, datamodule=data, verbose=False)
     return task.result if trainer.is_global_zero else None
 
 

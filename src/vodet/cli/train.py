@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,69 +11,72 @@ import lightning as L
 import torch
 from filelock import FileLock
 from hydra.utils import instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vodet.augmented_stream import stream_factory
+from vodet.cli.run_folder import (
+    RunRecord,
+    check_empty,
+    check_resumable,
+    claimed,
+    find_checkpoint,
+)
+from vodet.cli.trainer import build_trainer, explained
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
 from vodet.evaluation.measures import Measures
-from vodet.files import remove_partial
 from vodet.metrics.protocols import HEADLINES, LOWER_IS_BETTER
 from vodet.screen import Screen
 from vodet.streaming import StreamingDetector
 from vodet.tasks.build import build_detector
-from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.init_from import InitReport, init_from
-from vodet.tasks.signals import OwnSignalHandler
 
 
 def train(config: DictConfig) -> None:
-    """Train the detector that a config describes."""
-    checkpoint = continue_run(config)
+    """Train the detector that a config describes.
+
+    Raises:
+        ConfigError: If settings contradict each other, or the run's folder is in use.
+        OutputError: If a file cannot be written.
+        TrainingError: If the training cannot continue.
+    """
+    checkpoint = find_checkpoint(config)
+    changes = check_resumable(config, checkpoint) if checkpoint else None
+    folder = Path(config.run_dir)
     L.seed_everything(config.seed, workers=True, verbose=False)
     set_precision(config.matmul_precision)
     data, task = build(config)
-    trainer = build_trainer(config)
+    record = RunRecord(config, changes)
+    trainer = build_trainer(config, record)
     report = begin(config, task.detector) if checkpoint is None else None
-    if trainer.is_global_zero and report is not None:
-        Screen(soft_wrap=True).print(str(report))
-    if trainer.is_global_zero:
-        save_config(config)
-        remove_partial(config.run_dir)
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero:
-        print_summary(trainer, Path(config.run_dir), config.evaluation.best_by)
+    is_writing = trainer.is_global_zero and not config.trainer.fast_dev_run
+    with explained(folder), in_run_folder(folder, is_new=checkpoint is None, is_writing=is_writing):
+        if trainer.is_global_zero and report is not None:
+            Screen(soft_wrap=True).print(str(report))
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        if trainer.is_global_zero:
+            if not record.has_begun:
+                print_nothing_left(trainer)
+            print_summary(trainer, folder, config.evaluation.best_by)
 
 
-def continue_run(config: DictConfig) -> Path | None:
-    """Find the checkpoint named by ``resume``; the run continues in the folder of the checkpoint.
+@contextmanager
+def in_run_folder(folder: Path, *, is_new: bool, is_writing: bool) -> Iterator[None]:
+    """Claim the folder of a run, in the process that writes to it.
 
     Raises:
-        ConfigError: If there is no such checkpoint.
+        ConfigError: If another process trains in it, or a new run would overwrite another one.
     """
-    if config.resume is None:
-        return None
-    checkpoint = Path(config.resume)
-    if config.resume == "last":
-        runs = Path(config.runs_dir, str(config.name))
-        found = [*runs.rglob("last.ckpt"), *Path(config.run_dir).glob("last.ckpt")]
-        if not found:
-            msg = (
-                f"resume=last: expected a run with a last.ckpt in {runs}, found none. The first is "
-                "written at the end of the first epoch: start again, without resume."
-            )
-            raise ConfigError(msg)
-        checkpoint = max(found, key=lambda path: path.stat().st_mtime)
-    if not checkpoint.is_file():
-        msg = f"resume={config.resume}: expected 'last' or a checkpoint, found no such file."
-        raise ConfigError(msg)
-    config.run_dir = str(checkpoint.parent)
-    return checkpoint
+    if not is_writing:
+        yield
+        return
+    with claimed(folder):
+        if is_new:
+            check_empty(folder)
+        yield
 
 
 def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
@@ -181,43 +185,13 @@ def prepare(config: DictConfig) -> None:
             instantiate(config.prepare_data)
 
 
-def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
-    """Build the trainer with the loggers and callbacks of the config and additional callbacks.
-
-    Raises:
-        ConfigError: If the trainer cannot be built, such as on a machine without a GPU.
-    """
-    try:
-        trainer: L.Trainer = instantiate(
-            config.trainer,
-            callbacks=[*built(config.callbacks), *callbacks, OwnSignalHandler()],
-            logger=built(config.logger),
-            plugins=[AtomicCheckpointIO()],
-        )
-    except Exception as error:
-        reason = error.__cause__ or error
-        if not isinstance(reason, MisconfigurationException | ValueError):
-            raise
-        accelerator, devices = config.trainer.accelerator, config.trainer.devices
-        msg = (
-            f"The trainer cannot be built: {reason} Asked for: trainer.accelerator={accelerator} "
-            f"trainer.devices={devices}; this machine has {torch.cuda.device_count()} GPUs. "
-            "trainer=cpu runs anywhere."
-        )
-        raise ConfigError(msg) from error
-    return trainer
-
-
-def built(configs: DictConfig) -> list[Any]:
-    """Build the entries of a config group whose options can be combined; null skips an entry."""
-    return [instantiate(config) for config in configs.values() if config is not None]
-
-
-def save_config(config: DictConfig) -> None:
-    """Write the resolved config to the run's folder."""
-    folder = Path(config.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, folder / "config.yaml", resolve=True)
+def print_nothing_left(trainer: L.Trainer) -> None:
+    """Say why nothing was trained."""
+    Screen(soft_wrap=True).print(
+        f"Nothing was left to train: the run is at epoch {trainer.current_epoch} and step "
+        f"{trainer.global_step}, with trainer.max_epochs={trainer.max_epochs} and "
+        f"trainer.max_steps={trainer.max_steps}. Set a higher number to continue."
+    )
 
 
 def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
@@ -227,6 +201,9 @@ def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
     if score is not None:
         name = "COCO AP" if best_by == "map" else best_by
         console.print(f"{name} of the last epoch: {float(score):.3f}")
-    console.print(f"The run is in {folder}: " + ", ".join(sorted(p.name for p in folder.iterdir())))
+    if not folder.is_dir():  # trainer.fast_dev_run
+        return
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    console.print(f"The run is in {folder}: {', '.join(names)}")
     if (folder / "best.ckpt").is_file():
         console.print(f"Next: vodet-eval ckpt={folder / 'best.ckpt'}")

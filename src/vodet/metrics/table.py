@@ -73,9 +73,9 @@ def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Tab
         title="COCO AP (IoU 0.50:0.95), percent",
         caption="small: below 32², medium: to 96², large: above 96² square pixels",
     )
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # long names wrap, numbers stay whole
     for name in ("AP", "AP50", "AP75", "AR1", "AR10", "AR100"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     rows = _Rows(table, result, linkings, (100.0,) * 6)
     for name, keys in _COCO_ROWS.items():
         rows.add(name, keys)
@@ -100,9 +100,9 @@ def protocols_table(
     keys = [key for name in names for key in HEADLINES[name]]
     columns = [_COLUMNS[key] for key in keys]
     table = Table(title="Evaluation, percent", caption=_caption(names, result))
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")  # long names wrap, numbers stay whole
     for column in columns:
-        table.add_column(column.title, justify="right")
+        table.add_column(column.title, justify="right", no_wrap=True)
     rows = _Rows(table, result, linkings, [column.scale for column in columns])
     rows.add("all objects", keys)
     rows.add_classes([column.class_key for column in columns])

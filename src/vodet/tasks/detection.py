@@ -27,6 +27,8 @@ from vodet.tasks.checkpoint import (
     model_card,
 )
 from vodet.tasks.checkpoint_file import FilePath
+from vodet.tasks.optimizer import learning_rates
+from vodet.tasks.precision import check_precision, warn_of_slow_precision
 from vodet.tasks.schedule import Schedule
 
 OptimizerFactory = Callable[[Iterator[tuple[str, nn.Parameter]]], Optimizer]
@@ -35,7 +37,8 @@ OptimizerFactory = Callable[[Iterator[tuple[str, nn.Parameter]]], Optimizer]
 class VideoDetectionTask(L.LightningModule):
     """Trains a video detector on clips and evaluates it by streaming whole videos.
 
-    Logs ``train/loss``, ``train/loss_<term>``, ``val/map`` (COCO AP), ``val/map_50`` and so on.
+    Logs ``train/loss``, ``train/loss_<term>``, ``lr/<group>``, ``val/map`` (COCO AP),
+    ``val/map_50`` and so on.
 
     Args:
         detector: The detector.
@@ -72,7 +75,7 @@ class VideoDetectionTask(L.LightningModule):
         self._config = config
         self._measures = measures
         self._stream = stream
-        self._best_by = best_by
+        self.best_by = best_by
         self._seed = seed
         self.evaluator: Evaluator | None = None  # set by the first evaluation
         self.result: dict[str, float] | None = None  # metrics of the last evaluation
@@ -95,6 +98,16 @@ class VideoDetectionTask(L.LightningModule):
             msg = f"The optimizer cannot be built: {error}"
             raise ConfigError(msg) from error
         return [optimizer], self._schedule(optimizer) if self._schedule else []
+
+    def setup(self, stage: str) -> None:
+        """Check the precision of the trainer, and warn if it is slow on this machine.
+
+        Raises:
+            ConfigError: If the precision is not one that keeps box arithmetic in float32.
+        """
+        del stage
+        check_precision(self.trainer.precision)
+        warn_of_slow_precision(self.trainer)
 
     def on_train_start(self) -> None:
         """Check that the trainer has not divided the clips among the processes again.
@@ -123,6 +136,7 @@ class VideoDetectionTask(L.LightningModule):
         logged = {f"train/loss_{name}": term.detach() for name, term in terms.items()}
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.frames))
         self.log_dict(logged, batch_size=len(batch.frames))
+        self.log_dict(learning_rates(self.trainer.optimizers[0]), batch_size=1)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -151,7 +165,7 @@ class VideoDetectionTask(L.LightningModule):
         self.evaluator.reset()
         for name, value in self.result.items():
             # The value is equal on all processes: the maximum keeps it exactly, a mean would round.
-            is_shown = name == self._best_by
+            is_shown = name == self.best_by
             self.log(f"val/{name}", value, prog_bar=is_shown, reduce_fx="max", sync_dist=True)
 
     def _validation_loader(self) -> Any:

@@ -13,13 +13,14 @@ from torch.optim import Optimizer
 from vodet.errors import ConfigError
 
 REST = "rest"  # group of the parameters without options of their own
+_NO_DECAY = "/no_decay"  # added to the name of the group of its norms and biases
 
 
 class GroupedOptimizer:
     """Builds an optimizer with parameter groups that have separate options for parts of a detector.
 
     Each trainable parameter is in one group: the group of the most specific part that contains it,
-    or ``rest``. Learning rates are logged by group, such as ``lr-AdamW/backbone``. Schedules
+    or ``rest``. Learning rates are logged by group, such as ``lr/backbone``. Schedules
     multiply the learning rate of each group, so the ratios are constant.
 
     Example:
@@ -73,7 +74,7 @@ class GroupedOptimizer:
 
     def _group(self, part: str, is_decayed: bool, parameters: list[nn.Parameter]) -> dict[str, Any]:
         group = {"params": parameters, "name": part, **self.groups.get(part, {})}
-        return group if is_decayed else group | {"name": f"{part}/no_decay", "weight_decay": 0.0}
+        return group if is_decayed else group | {"name": f"{part}{_NO_DECAY}", "weight_decay": 0.0}
 
     def _check_options(self, part: str, own: dict[str, Any]) -> None:
         """Check the options of a part, since torch checks only the global options.
@@ -86,6 +87,14 @@ class GroupedOptimizer:
         except (TypeError, ValueError) as error:
             msg = f"optimizer.groups.{part}: {error}"
             raise ConfigError(msg) from error
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """Return the learning rates of an optimizer by the name of the group, or by its number."""
+    return {
+        f"lr/{str(group.get('name', number)).removesuffix(_NO_DECAY)}": group["lr"]
+        for number, group in enumerate(optimizer.param_groups)
+    }
 
 
 def _by_part(tree: Mapping[str, Any], part: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vodet.files import replacing
 from vodet.metrics.results_file import write_predictions
 from vodet.tasks.detection import VideoDetectionTask
 
@@ -56,15 +57,15 @@ class TrainingReport(Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write both files, on one process."""
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined] # set in its constructor
             return
         for logger in trainer.loggers:
             logger.save()
-        self._run_dir.mkdir(parents=True, exist_ok=True)
-        report = self._summary(trainer)
-        (self._run_dir / "metrics.json").write_text(json_text(report))
+        with replacing(self._run_dir / "metrics.json") as partial:
+            partial.write_text(json_text(self._summary(trainer)))
         curves = read_curves(sorted(self._run_dir.glob("csv/version_*/metrics.csv")))
-        draw_curves(curves).savefig(self._run_dir / "curves.png", dpi=120)
+        with replacing(self._run_dir / "curves.png") as partial:
+            draw_curves(curves).savefig(partial, format="png", dpi=120)
 
     def _summary(self, trainer: L.Trainer) -> dict[str, Any]:
         best = [

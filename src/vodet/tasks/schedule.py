@@ -9,6 +9,8 @@ from typing import Any, Literal
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler
 
+from vodet.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -27,9 +29,22 @@ class Schedule:
     warmup_start: float = 0.1
 
     def __call__(self, optimizer: Optimizer) -> list[dict[str, Any]]:
-        """Return Lightning's configs of the schedules; they multiply each other."""
+        """Return Lightning's configs of the schedules; they multiply each other.
+
+        Raises:
+            ConfigError: If a schedule over all epochs has no number of epochs.
+        """
         configs = []
         if self.warmup_steps:
             warmup = LinearLR(optimizer, self.warmup_start, total_iters=self.warmup_steps)
             configs.append({"scheduler": warmup, "interval": "step"})
-        return [*configs, {"scheduler": self.scheduler(optimizer), "interval": self.interval}]
+        scheduler = self.scheduler(optimizer)
+        epochs = getattr(scheduler, "T_max", 1)
+        if epochs < 1:
+            msg = (
+                "scheduler.scheduler.T_max must be at least 1, found "
+                f"{epochs}: set it to the number of epochs, which trainer.max_epochs does "
+                "not limit, or use scheduler=constant."
+            )
+            raise ConfigError(msg)
+        return [*configs, {"scheduler": scheduler, "interval": self.interval}]

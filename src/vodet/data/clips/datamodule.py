@@ -12,6 +12,7 @@ import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from vodet.data.annotations.fingerprint import check_same, fingerprint
 from vodet.data.annotations.index import VideoIndex
 from vodet.data.annotations.source import Source, match_classes, read_source
 from vodet.data.clips.collate import collate_clips
@@ -224,6 +225,23 @@ class ClipDataModule(LightningDataModule):
             exif=self.exif,
         )
         return self._loader(dataset, WholeVideoSampler(dataset), batch_size=None)
+
+    @cached_property
+    def _fingerprints(self) -> dict[str, Any]:
+        indexes = zip(self._train_sources, self._train_indexes, strict=True)
+        return {name: fingerprint(index) for name, index in indexes}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what identifies the training data, for checkpoints."""
+        return {} if self.train is None else self._fingerprints
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to resume a training with other data.
+
+        Raises:
+            ConfigError: If the annotations differ from those of the checkpoint.
+        """
+        check_same(state_dict, self.state_dict())
 
     def transfer_batch_to_device(
         self, batch: ClipBatch | VideoChunk, device: torch.device, dataloader_idx: int

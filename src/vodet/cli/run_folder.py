@@ -1,0 +1,198 @@
+"""The folder of a training run: used by one process at a time, never overwritten by another run."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from filelock import FileLock, Timeout
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from vodet.errors import ConfigError
+from vodet.files import remove_partial, replacing
+from vodet.tasks.checkpoint import CARD_KEY, read_checkpoint
+
+_log = logging.getLogger(__name__)
+
+# What a checkpoint restores or has learned with: other values would be ignored or spoil the run.
+_FIXED = ("model", "window", "optimizer", "scheduler")
+_OF_THE_START = ("run_dir", "resume", "init_from")  # say how a command starts, not how it trains
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder; the system forgets a dead process's claim.
+
+    Raises:
+        ConfigError: If another process trains in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        owner = Path(lock.lock_file).read_text() or "another process"
+        msg = (
+            f"run_dir={folder} is in use by {owner}, which is training in it. Wait for it, stop "
+            "it, or choose another run_dir."
+        )
+        raise ConfigError(msg) from error
+    try:
+        owner = f"process {os.getpid()} on {socket.gethostname()}"
+        Path(lock.lock_file).write_text(owner)
+        remove_partial(folder)
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def check_empty(folder: Path) -> None:
+    """Check that a new run would not overwrite the checkpoints of another run.
+
+    Raises:
+        ConfigError: If the folder has checkpoints.
+    """
+    if found := sorted(path.name for path in folder.glob("*.ckpt") if path.is_file()):
+        msg = (
+            f"run_dir={folder} has the checkpoints of another run: {', '.join(found)}. Continue "
+            f"that run with resume={folder / found[-1]}, choose another run_dir, or delete the "
+            "folder."
+        )
+        raise ConfigError(msg)
+
+
+def find_checkpoint(config: DictConfig) -> Path | None:
+    """Find the checkpoint named by ``resume``; the run continues in the folder of the checkpoint.
+
+    Raises:
+        ConfigError: If there is no such checkpoint, or other settings contradict it.
+    """
+    if config.resume is None:
+        return None
+    if config.init_from is not None:
+        msg = (
+            f"Expected resume or init_from, found both: resume={config.resume} continues a run "
+            f"with its own weights, init_from={config.init_from} starts one with other weights. "
+            "Leave out one of them."
+        )
+        raise ConfigError(msg)
+    is_given = not OmegaConf.is_interpolation(config, "run_dir")
+    checkpoint = _newest(config, is_given) if config.resume == "last" else Path(config.resume)
+    if not checkpoint.is_file():
+        msg = f"resume={config.resume}: expected 'last' or a checkpoint, found no such file."
+        raise ConfigError(msg)
+    if is_given and Path(config.run_dir).resolve() != checkpoint.parent.resolve():
+        msg = (
+            f"resume={config.resume} continues in {checkpoint.parent}, the folder of its "
+            f"checkpoint; found run_dir={config.run_dir}. Leave out run_dir."
+        )
+        raise ConfigError(msg)
+    config.run_dir = str(checkpoint.parent)
+    return checkpoint
+
+
+def _newest(config: DictConfig, is_given: bool) -> Path:
+    runs = Path(config.run_dir) if is_given else Path(config.runs_dir, str(config.name))
+    found = list(runs.glob("last.ckpt") if is_given else runs.rglob("last.ckpt"))
+    if not found:
+        msg = (
+            f"resume=last: expected a run with a last.ckpt in {runs}, found none. The first is "
+            "written at the end of the first epoch: start again, without resume."
+        )
+        raise ConfigError(msg)
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def check_resumable(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
+    """Return the settings that have changed since a checkpoint was written.
+
+    Raises:
+        ConfigError: If one has changed that a run keeps to its end.
+        CheckpointError: If the checkpoint cannot be read.
+    """
+    before = _flat(read_checkpoint(checkpoint)[CARD_KEY]["config"] or {})
+    now = _flat(OmegaConf.to_container(config, resolve=True))
+    if not before:  # written by a task without a config
+        return {}
+    changed = {key: value for key, value in now.items() if before.get(key) != value}
+    changed |= {key: None for key in before if key not in now}
+    set_by_user = {key: value for key, value in changed.items() if not _follows(key, config)}
+    if fixed := [key for key in set_by_user if key.partition(".")[0] in _FIXED]:
+        lines = [f"\n  {key}: {before.get(key)} in the run, {now.get(key)} now" for key in fixed]
+        more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
+        msg = (
+            f"resume={checkpoint} continues a run, whose {', '.join(_FIXED)} do not change; found "
+            f"{len(fixed)} other values:{''.join(lines[:10])}{more}\nRepeat the settings of the "
+            f"run, or start a new run with init_from={checkpoint}."
+        )
+        raise ConfigError(msg)
+    for key in changed.keys() - set_by_user.keys():
+        if key.partition(".")[0] == "scheduler":
+            message = "%s stays %s as in the run, and is not %s: the schedule is part of the run."
+            _log.warning(message, key, before.get(key), now.get(key))
+    return {key: value for key, value in set_by_user.items() if key not in _OF_THE_START}
+
+
+def _flat(config: Any, key: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted key."""
+    if not isinstance(config, Mapping):
+        return {key: config}
+    return {
+        name: value
+        for part, below in config.items()
+        for name, value in _flat(below, f"{key}.{part}" if key else str(part)).items()
+    }
+
+
+def _follows(key: str, config: DictConfig) -> bool:
+    """Return whether a value follows from others, as ``scheduler.scheduler.T_max`` does."""
+    texts = _flat(OmegaConf.to_container(config, resolve=False))
+    return any(
+        isinstance(text, str) and "${" in text and f"{key}.".startswith(f"{name}.")
+        for name, text in texts.items()
+    )
+
+
+class RunRecord(Callback):
+    """Writes ``config.yaml`` when a run begins to train, and ``resumes.yaml`` when it goes on.
+
+    Args:
+        config: The config of the run.
+        changes: None in a new run; in a resumed run, the settings that differ from its beginning.
+    """
+
+    def __init__(self, config: DictConfig, changes: dict[str, Any] | None = None) -> None:
+        self._config = config
+        self._changes = changes
+        self._folder = Path(config.run_dir)
+        self.has_begun = False
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the file, on one process."""
+        self.has_begun = True
+        if not trainer.is_global_zero or self._config.trainer.fast_dev_run:
+            return
+        if self._changes is None:
+            with replacing(self._folder / "config.yaml") as partial:
+                OmegaConf.save(self._config, partial, resolve=True)
+            return
+        path = self._folder / "resumes.yaml"
+        entry = {
+            "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "checkpoint": str(trainer.ckpt_path),
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "changes": self._changes,
+        }
+        earlier = path.read_text() if path.is_file() else ""
+        with replacing(path) as partial:
+            partial.write_text(earlier + OmegaConf.to_yaml(OmegaConf.create([entry])))

@@ -1,0 +1,109 @@
+"""Lightning's trainer, built from the config; what goes wrong in it becomes an error of vodet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from omegaconf import DictConfig
+
+from vodet.errors import ConfigError, OutputError, TrainingError, VodetError
+from vodet.tasks.checkpoint import AtomicCheckpointIO
+from vodet.tasks.precision import check_precision
+from vodet.tasks.signals import OwnSignalHandler
+
+_EXTRAS = ("wandb", "mlflow")  # of pyproject.toml, named as their loggers
+
+
+def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
+    """Build the trainer with the loggers and callbacks of the config and additional callbacks.
+
+    Raises:
+        ConfigError: If the trainer cannot be built, such as on a machine without a GPU.
+    """
+    check_precision(config.trainer.precision)
+    switches = {
+        ProgressBar: config.trainer.enable_progress_bar,
+        Checkpoint: config.trainer.enable_checkpointing,
+    }
+    off = tuple(kind for kind, is_on in switches.items() if not is_on)
+    wanted = [callback for callback in built(config, "callbacks") if not isinstance(callback, off)]
+    try:
+        trainer: L.Trainer = instantiate(
+            config.trainer,
+            callbacks=[*wanted, *callbacks, OwnSignalHandler()],
+            logger=built(config, "logger") if config.trainer.logger else False,
+            plugins=[AtomicCheckpointIO()],
+        )
+    except Exception as error:
+        reason = error.__cause__ or error
+        if not isinstance(reason, MisconfigurationException | ValueError):
+            raise
+        accelerator, devices = config.trainer.accelerator, config.trainer.devices
+        msg = (
+            f"The trainer cannot be built: {reason} Asked for: trainer.accelerator={accelerator} "
+            f"trainer.devices={devices}; this machine has {torch.cuda.device_count()} GPUs. "
+            "trainer=cpu runs anywhere."
+        )
+        raise ConfigError(msg) from error
+    return trainer
+
+
+def built(config: DictConfig, group: str) -> list[Any]:
+    """Build the entries of a config group whose options can be combined; null skips an entry.
+
+    Raises:
+        ConfigError: If an entry needs a package that is not installed.
+    """
+    entries = config.get(group) or {}
+    return [_built(f"{group}.{name}", entry) for name, entry in entries.items() if entry]
+
+
+def _built(key: str, entry: DictConfig) -> Any:
+    try:
+        return instantiate(entry)
+    except Exception as error:
+        reason = error.__cause__ or error
+        if not isinstance(reason, ModuleNotFoundError):
+            raise
+        extra = key.rpartition(".")[2]
+        advice = f"pip install 'vodet[{extra}]'" if extra in _EXTRAS else f"Install it. {reason}"
+        msg = f"{key} needs a package that is not installed: {advice}"
+        raise ConfigError(msg) from error
+
+
+@contextmanager
+def explained(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong around a training or an evaluation into errors of vodet.
+
+    Args:
+        folder: Where the files are written.
+
+    Raises:
+        OutputError: If a file cannot be written, such as on a full disk.
+        TrainingError: If the system has killed a worker of a data loader.
+    """
+    try:
+        yield
+    except (VodetError, ConnectionError):
+        raise
+    except OSError as error:
+        msg = f"Cannot write in {folder}: {error}. Check the free space and the permissions."
+        raise OutputError(msg) from error
+    except RuntimeError as error:  # torch raises it wherever the main process happens to be
+        if not re.match(r"DataLoader worker \(pid", str(error)):
+            raise
+        msg = (
+            f"A process that loads data was killed: {str(error).strip()} Usually the memory was "
+            "used up: set a lower data.num_workers (0 loads in the main process), data.batch_size "
+            "or data.chunk_size. In a container, /dev/shm may be too small."
+        )
+        raise TrainingError(msg) from error

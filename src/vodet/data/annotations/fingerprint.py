@@ -1,0 +1,56 @@
+"""Recognises a data set again, wherever its files are now."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from vodet.data.annotations.index import VideoIndex
+from vodet.errors import ConfigError
+
+_FRAMES = ("video_starts", "frame_numbers", "box_starts")
+_BOXES = ("boxes", "labels", "track_ids", "iscrowd")
+
+
+def fingerprint(index: VideoIndex) -> dict[str, Any]:
+    """Return a few plain values that differ between data sets: numbers, classes and a hash."""
+    content = hashlib.sha256()
+    for name in _FRAMES + _BOXES:
+        content.update(np.ascontiguousarray(getattr(index, name)).tobytes())
+    return {
+        "file": index.source,
+        "videos": index.num_videos,
+        "frames": index.num_frames,
+        "boxes": index.num_boxes,
+        "classes": list(index.class_names),
+        "sha256": content.hexdigest(),
+    }
+
+
+def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Check that a run continues on the data that it began with, by name of the data set.
+
+    Raises:
+        ConfigError: If the data differ; the message has both.
+    """
+    for name in before | now:
+        old, new = before.get(name), now.get(name)
+        if _content(old) != _content(new):
+            msg = (
+                f"data.{name}.annotations: the run was trained on {_shown(old)}; found "
+                f"{_shown(new)}. Continue with the annotations of the run, or start a new run "
+                "with init_from."
+            )
+            raise ConfigError(msg)
+
+
+def _content(data: dict[str, Any] | None) -> dict[str, Any] | None:
+    return data and {key: value for key, value in data.items() if key != "file"}
+
+
+def _shown(data: dict[str, Any] | None) -> str:
+    if data is None:
+        return "no such data set"
+    return ", ".join(f"{key} {str(value)[:80]}" for key, value in data.items())

@@ -1,0 +1,68 @@
+"""The precisions that a training or an evaluation can have."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from vodet.errors import ConfigError
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+
+_log = logging.getLogger(__name__)
+_SLOW = 2.5  # times as long as in float32; with instructions for bfloat16 it is about 1 or less
+
+
+def check_precision(precision: object) -> None:
+    """Refuse a precision that does not keep box arithmetic in float32.
+
+    Raises:
+        ConfigError: If the precision is not one of `PRECISIONS`, or a short name of one.
+    """
+    if str(precision) not in (*PRECISIONS, "32", "16", "bf16"):
+        msg = (
+            f"trainer.precision must be one of {', '.join(PRECISIONS)}; found {str(precision)!r}. "
+            "Box coordinates and box losses need float32, which mixed precision keeps and half "
+            "precision does not."
+        )
+        raise ConfigError(msg)
+
+
+def convolution_seconds(dtype: torch.dtype) -> float:
+    """Return how long a small convolution takes on the CPU at best."""
+    frames = torch.zeros(1, 64, 32, 32, dtype=dtype)
+    weight = torch.zeros(64, 64, 3, 3, dtype=dtype)
+    with torch.no_grad():
+        return min(_seconds(frames, weight) for _ in range(5))
+
+
+def _seconds(frames: Tensor, weight: Tensor) -> float:
+    start = time.perf_counter()
+    torch.conv2d(frames, weight, padding=1)
+    return time.perf_counter() - start
+
+
+def warn_of_slow_precision(
+    trainer: L.Trainer, seconds: Callable[[torch.dtype], float] = convolution_seconds
+) -> None:
+    """Warn, before the first batch, of a CPU that has to emulate half precision.
+
+    Args:
+        trainer: The trainer.
+        seconds: Measures how long a convolution takes.
+    """
+    if trainer.strategy.root_device.type != "cpu" or not trainer.precision.endswith("-mixed"):
+        return
+    ratio = seconds(torch.bfloat16) / seconds(torch.float32)
+    if ratio > _SLOW and trainer.is_global_zero:
+        _log.warning(
+            "trainer.precision=%s is slow on this CPU: a convolution takes %.1f times as long as "
+            "in float32. Use trainer.precision=32-true.",
+            trainer.precision,
+            ratio,
+        )
