@@ -1,11 +1,14 @@
-"""Headers of JPEG and PNG files, which are read before decoding, and EXIF orientations."""
+"""JPEG and PNG files: headers, read before decoding, strict decoding, and EXIF orientations."""
 
 from __future__ import annotations
 
+import io
 import struct
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+import simplejpeg
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -15,6 +18,16 @@ MAX_PIXELS = 2**28  # of one picture: 0.8 GB decoded; 16K video has half of that
 
 JPEG_START = b"\xff\xd8"
 PNG_START = b"\x89PNG\r\n\x1a\n"
+# Without the alpha channel, in 8 bits. `turn_upright` applies the EXIF orientation, since OpenCV
+# does not do it for all formats. The flag of a reduced scale is taken without its colour bit, which
+# asks for BGR and excludes RGB.
+_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+REDUCTIONS = {
+    1: 0,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+}
 _EXIF_START = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _APP1 = 0xE1
@@ -46,6 +59,23 @@ def read_header(data: bytes) -> PictureHeader | None:
     if data.startswith(JPEG_START):
         return _read_jpeg(data)
     return _read_png(data) if data.startswith(PNG_START) else None
+
+
+def read_size(data: bytes) -> Size | None:
+    """Read the stored size of a picture of any format from its header; None if that fails.
+
+    Raises:
+        ValueError: If Pillow refuses the size, 179 million pixels or more, of another format.
+    """
+    if header := read_header(data):
+        return header.stored_size
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return picture.height, picture.width
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    except Exception:  # each format has errors of its own
+        return None
 
 
 def _read_jpeg(data: bytes) -> PictureHeader | None:
@@ -88,6 +118,39 @@ def _read_orientation(exif: bytes) -> int:
     except Exception:  # viewers show a picture with broken EXIF as it is stored
         return 1
     return int(orientation) if orientation in range(1, 9) else 1
+
+
+def decode_picture(
+    data: bytes, size: Size, reduction: int = 1
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode a JPEG or PNG to RGB, as it is stored; what the JPEG decoder warns of is an error.
+
+    For JPEG, simplejpeg uses the same decoder as OpenCV, libjpeg-turbo, and gives the same pixels,
+    but OpenCV hides its warnings: a damaged middle would go unnoticed.
+
+    Args:
+        data: The file.
+        size: The stored size in its header.
+        reduction: 2, 4 or 8 decodes a JPEG at that part of its size.
+
+    Raises:
+        ValueError: If the data are damaged.
+    """
+    flags = _AS_STORED
+    if data.startswith(JPEG_START):
+        least = {"min_height": -(-size[0] // reduction), "min_width": -(-size[1] // reduction)}
+        if simplejpeg.decode_jpeg_header(data)[2] != "CMYK":
+            return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **least))
+        simplejpeg.decode_jpeg(data, "CMYK", **least)  # only to see whether it is whole
+        flags |= REDUCTIONS[reduction]
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(str(error)) from error
+    if pixels is None:
+        msg = f"{len(data)} bytes that cannot be decoded"
+        raise ValueError(msg)
+    return pixels
 
 
 def turn_upright(

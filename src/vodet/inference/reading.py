@@ -15,6 +15,15 @@ import numpy as np
 
 from vodet.errors import FrameError
 from vodet.files import read_file
+from vodet.pictures import (
+    JPEG_START,
+    MAX_PIXELS,
+    PNG_START,
+    decode_picture,
+    read_header,
+    read_size,
+    turn_upright,
+)
 
 
 class NamedFrame(NamedTuple):
@@ -74,16 +83,34 @@ def _read_images(paths: Sequence[Path]) -> Frames:
 
 
 def _read_image(path: Path) -> np.ndarray:
+    """Read an image of any format that OpenCV knows, upright.
+
+    Raises:
+        FrameError: If the file cannot be read, has too many pixels, or is damaged.
+    """
     try:
-        data = np.frombuffer(read_file(path), np.uint8)
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except (OSError, cv2.error) as error:
+        data = read_file(path)
+        pixels = _decode(data)
+    except (OSError, ValueError, cv2.error) as error:
         msg = f"{path}: expected an image, found a file that cannot be read: {error}."
         raise FrameError(msg) from error
-    if image is None:
-        msg = f"{path}: expected an image, found a file that cannot be decoded."
+    if pixels is None:
+        msg = f"{path}: expected an image, found {len(data)} bytes that cannot be decoded."
         raise FrameError(msg)
-    return image
+    return pixels
+
+
+def _decode(data: bytes) -> np.ndarray | None:
+    """Decode an image; a JPEG or PNG strictly, which raises a ValueError if it is damaged."""
+    height, width = read_size(data) or (0, 0)
+    if height * width > MAX_PIXELS:
+        msg = f"it has {height} x {width} pixels, and the limit is {MAX_PIXELS:,}"
+        raise ValueError(msg)
+    if header := read_header(data):
+        return turn_upright(decode_picture(data, header.stored_size), header.orientation)
+    if not data or data.startswith((JPEG_START, PNG_START)):
+        return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
 
 
 def _ahead(frames: Frames, number: int) -> Iterator[NamedFrame]:

@@ -21,10 +21,10 @@ from av.video.stream import VideoStream
 from vodet.errors import FrameError
 from vodet.files import open_file
 from vodet.inference.reading import Frames, FrameSource, NamedFrame
+from vodet.pictures import MAX_PIXELS
 
 Matrix = tuple[tuple[int, int], tuple[int, int]]
 
-_MAX_PIXELS = 2**28  # of a frame: 16,384 x 16,384
 # FFmpeg's names of the formats whose headers say how long a video is. For others it estimates.
 _LISTS_FRAMES = "mov,mp4,m4a,3gp,3g2,mj2"
 _COUNTS_FRAMES = "avi"
@@ -74,9 +74,9 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
         found = "a cover picture alone" if streams else "no pictures"
         msg = f"{path}: expected a video, found {found}."
         raise FrameError(msg)
-    if stream.width * stream.height > _MAX_PIXELS:
+    if stream.width * stream.height > MAX_PIXELS:
         msg = (
-            f"{path}: expected frames of at most {_MAX_PIXELS:,} pixels, found {stream.width} x "
+            f"{path}: expected frames of at most {MAX_PIXELS:,} pixels, found {stream.width} x "
             f"{stream.height}."
         )
         raise FrameError(msg)

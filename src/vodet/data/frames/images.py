@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import fsspec
 import numpy as np
-import simplejpeg
 from jaxtyping import UInt8
 
 from vodet.errors import FrameError
@@ -18,7 +16,9 @@ from vodet.pictures import (
     JPEG_START,
     MAX_PIXELS,
     PNG_START,
+    REDUCTIONS,
     PictureHeader,
+    decode_picture,
     read_header,
     turn_upright,
 )
@@ -26,17 +26,6 @@ from vodet.stages import FrameResize
 from vodet.structures import Size
 
 ExifUse = Literal["apply", "ignore"]
-
-# Without the alpha channel, in 8 bits. The EXIF orientation is applied here, since OpenCV does not
-# do it for all formats. The flag of a reduced scale is taken without its colour bit, which asks for
-# BGR and excludes RGB.
-_AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-_REDUCED = {
-    1: 0,
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
-}
 
 
 def image_path(root: str | Path, file_name: str) -> str:
@@ -51,7 +40,7 @@ def reduction_for(size: Size, resize: FrameResize) -> int:
     size as resizing the original, so that boxes stay where they are.
     """
     target = resize.target_size(size)
-    for reduction in sorted(_REDUCED, reverse=True):
+    for reduction in sorted(REDUCTIONS, reverse=True):
         height, width = (-(-side // reduction) for side in size)  # the decoder rounds up
         shrinks = height >= target[0] and width >= target[1]
         if shrinks and resize.target_size((height, width)) == target:
@@ -90,14 +79,9 @@ def read_frame(
         raise _damaged(where, f"its header or end is missing in {len(data)} bytes")
     _check_size(header, expected_size, exif, where)
     try:
-        if data.startswith(JPEG_START):
-            frame = _decode_jpeg(data, header.stored_size, reduction)
-        else:
-            frame = cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED)
-    except (ValueError, cv2.error) as error:
+        frame = decode_picture(data, header.stored_size, reduction)
+    except ValueError as error:
         raise _damaged(where, str(error)) from error
-    if frame is None:
-        raise _damaged(where, f"{len(data)} bytes that cannot be decoded")
     return turn_upright(frame, header.orientation) if exif == "apply" else frame
 
 
@@ -128,24 +112,6 @@ def _check_size(header: PictureHeader, expected: Size, exif: ExifUse, where: str
             "Scale the images and their boxes down."
         )
         raise FrameError(msg)
-
-
-def _decode_jpeg(
-    data: bytes, size: Size, reduction: int
-) -> UInt8[np.ndarray, "height width 3"] | None:
-    """Decode a JPEG; what the decoder warns of is an error.
-
-    The same decoder as in OpenCV, libjpeg-turbo, gives the same pixels here, but OpenCV hides its
-    warnings: a damaged middle would go unnoticed.
-
-    Raises:
-        ValueError: If the data are damaged.
-    """
-    least = {"min_height": -(-size[0] // reduction), "min_width": -(-size[1] // reduction)}
-    if simplejpeg.decode_jpeg_header(data)[2] != "CMYK":
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **least))
-    simplejpeg.decode_jpeg(data, "CMYK", **least)  # only to see whether it is whole
-    return cv2.imdecode(np.frombuffer(data, np.uint8), _AS_STORED | _REDUCED[reduction])
 
 
 def _read_bytes(path: str, where: str) -> bytes:
