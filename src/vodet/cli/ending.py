@@ -119,7 +119,7 @@ def say(title: str, message: str) -> None:
     from rich.text import Text
 
     text = Text.assemble((title, "bold red"), message)
-    with suppress(OSError):  # the terminal may be closed
+    with suppress(OSError):  # the terminal may be gone
         Console(stderr=True, soft_wrap=True).print(text)
 
 
