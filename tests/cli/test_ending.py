@@ -135,7 +135,7 @@ def test_a_process_of_a_run_ends_with_the_process_that_started_it(tmp_path: Path
         ("raise DataError('a fault')", ["a fault"]),
         (
             "raise OSError(28, 'No space left on device', '/full/x')",
-            ["/full/x", "No space", "space there"],
+            ["/full/x", "No space", "Free some space"],
         ),
         ("raise PermissionError(13, 'Permission denied', '/x')", ["/x", "Permission denied"]),
         ("raise MemoryError('Unable to allocate 9 TiB')", ["memory", "9 TiB"]),

@@ -97,8 +97,8 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ),
         (
             "train optimizer.groups.backbone.lr=1e-5",
-            "There is no config key 'optimizer.groups.backbone.lr'. To put it into "
-            "optimizer.groups: +optimizer.groups.backbone.lr=VALUE.",
+            "There is no config key 'optimizer.groups.backbone.lr'. To add it to "
+            "optimizer.groups, write +optimizer.groups.backbone.lr=VALUE.",
         ),
         (
             "train model/fusoin=stf",
@@ -121,16 +121,16 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ("predict", "No value is given for ckpt, source. Set each: ckpt=VALUE."),
         (
             "train trainer.max_epochs",
-            "Expected KEY=VALUE, without blanks around the =, found 'trainer.max_epochs'.",
+            "Expected KEY=VALUE without spaces around the =, found 'trainer.max_epochs'.",
         ),
         (
             "eval ckpt=a data=uavdt",
-            "data is no group of this command. "
+            "data is not a group of this command. "
             "Set one of its keys: data.annotations, data.images, ",
         ),
         (
             "eval evaluation.steadiness=0.5",
-            "evaluation.steadiness=0.5 puts a value in the place of keys. "
+            "evaluation.steadiness=0.5 replaces a group of keys by one value. "
             "Set one of its keys: evaluation.steadiness.score_threshold.",
         ),
         (
@@ -149,10 +149,10 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ("train --trainer.max_epochs=3", " trainer.max_epochs=3."),
         (
             "train trainer.gradient_clip_algorithm=norm",
-            "lightning.Trainer has such a parameter. To add it: "
+            "lightning.Trainer has such a parameter. To add it, write "
             "+trainer.gradient_clip_algorithm=norm.",
         ),
-        ("train optimizer.betas=[0.9,0.99]", "To add it: '+optimizer.betas=[0.9,0.99]'."),
+        ("train optimizer.betas=[0.9,0.99]", "write '+optimizer.betas=[0.9,0.99]'."),
         ("train logger.zzz._target_=my.Logger", "+logger.zzz._target_=CLASS"),
         ("train callbacks.progres=null", "Did you mean callbacks.progress?"),
         (
@@ -191,7 +191,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ),
         (
             "data.resize=64",
-            "data.resize=64 puts a value in the place of keys. "
+            "data.resize=64 replaces a group of keys by one value. "
             "Set one of its keys: data.resize.short_side, data.resize.long_side.",
         ),
         ("model.fusion=mean", "Did you mean model/fusion=mean?"),

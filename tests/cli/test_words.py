@@ -147,7 +147,7 @@ def test_the_hint_can_be_pasted_into_a_shell(word: str, reason: str) -> None:
         for_hydra([word])
     message = str(error.value)
     assert reason in message
-    hint = message[message.index(": ", message.index("in quotes")) + 2 : -1]
+    hint = message[message.index("in quotes: ") + len("in quotes: ") : -1]
     (pasted,) = shlex.split(hint)
     assert list(values(pasted).values()) == [word.partition("=")[2]]
 

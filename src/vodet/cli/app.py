@@ -1,4 +1,4 @@
-"""What the Hydra commands share: where conf/ is, and errors that a user can act on."""
+"""What the Hydra commands share: the location of conf/, and how they run and report errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Command = Callable[[DictConfig], None]
 
 
 class _Failed(BaseException):
-    """Takes an error of a command past Hydra, which would print all overrides above it."""
+    """Carries an error past Hydra, which would print all overrides above its message."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 def config_dir() -> Path:
-    """Return the folder of the configs: in an installed package, else in the repository."""
+    """Return the config folder: of the installed package, else of the repository."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -41,13 +41,13 @@ def run(
 ) -> None:
     """Compose ``config_name`` with the command line and call ``command`` with the result.
 
-    A user's mistake ends the process with status 1 and a message instead of a traceback, a signal
-    that asks it to stop with 128 + its number.
+    An error that the user can fix ends the process with a message and status 1, a signal with a
+    message and 128 + its number.
 
     Args:
-        config_name: A file of conf/.
-        command: What to do with the config.
-        how_to_go_on: Returns what to tell the user after a signal has stopped the command.
+        config_name: The name of a file in conf/.
+        command: The function that is called with the config.
+        how_to_go_on: Returns what to tell the user when a signal has stopped the command.
     """
     configs: list[DictConfig] = []
 
@@ -76,7 +76,7 @@ def run(
 def _run_hydra(config_name: str, job: Command) -> None:
     from vodet.cli.words import for_hydra
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors to us instead of printing them
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
     _hush()
     sys.argv = [sys.argv[0], *for_hydra(sys.argv[1:])]
     register_experiments(config_dir(), *own_config_dirs(sys.argv[1:]))
@@ -108,7 +108,7 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
 
 
 def _hush() -> None:
-    """Keep Lightning's advertisement, and its notes on its own workings, from the user."""
+    """Hide Lightning's advertisement and its notes about its internals."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "pypi.org/project/lit" not in record.getMessage()
     )

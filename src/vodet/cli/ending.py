@@ -1,4 +1,4 @@
-"""How a command ends: with what it was doing undone, one message, and a status that says how."""
+"""How a command ends: it cleans up, prints one message and returns an exit status that says why."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from types import FrameType
 _ASK_TO_STOP = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-AGAIN = "Nothing half written is left. The same command starts again."
+AGAIN = "No partial files are left. Run the same command to start again."
 
-_SECONDS_AFTER_STOP = 15  # that a process waits for the process that started it to end first
+_SECONDS_AFTER_STOP = 15  # for which a process waits for the end of the process that started it
 
 
 class Stopped(BaseException):
-    """A signal asks the process to stop. Not an Exception, so that no library handles it."""
+    """A signal asked the process to stop. Not an Exception, so that libraries do not catch it."""
 
 
 class Stop:
-    """Which signal, if any, has asked this process to stop."""
+    """Records which signal asked this process to stop, if any."""
 
     number: signal.Signals | None = None
 
@@ -33,7 +33,7 @@ class Stop:
         self._process = os.getpid()
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal: unwind on the first one, end at once on the second."""
+        """Handle a signal: the first one unwinds the stack, the second one ends the process."""
         if os.getpid() != self._process:  # a forked worker, which has inherited the handler
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -45,9 +45,9 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Make the signals that ask a process to stop raise `Stopped`, once.
+    """Raise `Stopped` when a signal asks the process to stop.
 
-    Signals that are ignored, as under nohup, stay ignored.
+    A signal that is ignored, as under nohup, stays ignored.
     """
     stop = Stop()
     before = {number: signal.getsignal(number) for number in _ASK_TO_STOP}
@@ -66,15 +66,15 @@ def run_to_the_end(
     explain: Callable[[Exception], str | None],
     how_to_go_on: Callable[[], str],
 ) -> int:
-    """Do the work of a command and return the exit status of the process.
+    """Run a command and return the exit status of the process.
 
     Args:
         work: What the command does.
-        explain: Returns what to tell the user of an error that is theirs to mend, else None.
-        how_to_go_on: Returns what to tell the user after a signal has stopped the command.
+        explain: Returns the message for an error that the user can fix, else None.
+        how_to_go_on: Returns what to tell the user when a signal has stopped the command.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a character that the terminal lacks is no error
+        if hasattr(stream, "reconfigure"):  # characters that the terminal cannot show are escaped
             stream.reconfigure(errors="backslashreplace")
     if is_started_by_another():
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -86,9 +86,9 @@ def run_to_the_end(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         except BaseException:
-            if stop.number is None:  # else this is what became of Stopped on its way
+            if stop.number is None:  # otherwise a library has replaced Stopped by this
                 raise
-        # What the error held goes now: at the end of the interpreter torch would abort over it.
+        # Free what the error holds now: torch would abort over it when the interpreter shuts down.
         gc.collect()
         if stop.number is not None:
             _say_stopped(stop.number, how_to_go_on)
@@ -99,7 +99,7 @@ def run_to_the_end(
 
 
 def _attempt(work: Callable[[], None], explain: Callable[[Exception], str | None]) -> str | None:
-    """Do the work; return what to tell the user if it fails by a fault that is theirs to mend."""
+    """Do the work; return a message if it fails with an error that the user can fix."""
     try:
         work()
         sys.stdout.flush()
@@ -122,7 +122,7 @@ def say(title: str, message: str) -> None:
 
 
 def is_started_by_another() -> bool:
-    """Say whether another process of the same run has started this one, as Lightning's DDP does."""
+    """Return whether another process of the run started this one, as Lightning does for DDP."""
     environment = os.environ
     return environment.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in environment
 
@@ -136,7 +136,7 @@ def _say_stopped(number: signal.Signals, how_to_go_on: Callable[[], str]) -> Non
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has ended, also while it waits for other processes."""
+    """End this process when its parent ends, even while it waits for another process."""
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)

@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 
 
 def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
-    """Return the name, data set and method of each experiment that needs no file.
+    """Return the data set and method of each experiment without a file, by name.
 
     Args:
         folders: Config folders, whose ``data/*.yaml`` and ``method/*.yaml`` are combined, except
@@ -25,7 +25,7 @@ def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
 
 
 def register_experiments(*folders: Path) -> None:
-    """Register the experiments that need no file with Hydra, as if each had one."""
+    """Register the experiments without a file in Hydra, as if each had a file."""
     store = ConfigStore.instance()
     for name, (data, method) in experiments(*folders).items():
         defaults = [{"override /method": method}, {"override /data": data}]
@@ -34,7 +34,7 @@ def register_experiments(*folders: Path) -> None:
 
 
 def own_config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Return the folder that a command line names with ``--config-dir``, if any."""
+    """Return the folder given by ``--config-dir``, if any."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     parser.add_argument("--cfg", "-c")  # otherwise parsed as a prefix of -cd

@@ -1,4 +1,4 @@
-"""What to tell a user of an error that is theirs to mend."""
+"""Messages for errors that a user can fix."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Compose = Callable[[list[str]], DictConfig]
 
 
 def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str | None:
-    """Return what to tell the user of an error that is theirs to mend, else None.
+    """Return the message for an error that the user can fix, else None.
 
     Args:
-        error: What ended the command.
-        arguments: Those of the command line.
-        compose: Makes the command's config with some of these arguments.
+        error: The error that ended the command.
+        arguments: The arguments of the command line.
+        compose: Composes the config of the command from some of these arguments.
     """
     if message := of_vodet(error):
         return message
@@ -38,7 +38,7 @@ def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str
         if isinstance(cause, HydraException) or is_named(cause, "MisconfigurationException"):
             return str(cause)
         if _is_lost_process(cause):
-            return "Another process of this run has ended: what it has written says why."
+            return "Another process of this run has ended. Its own message says why."
     return of_the_machine(error)
 
 
@@ -54,19 +54,19 @@ def _of_composition(error: BaseException, arguments: Sequence[str], compose: Com
 
 
 def _number_of_a_group(arguments: Sequence[str]) -> str | None:
-    """Name the argument with a number in the place of a group's choice, as ``window=7``."""
+    """Name the argument that sets a group to a number, such as ``window=7``."""
     number = next((text for text in arguments if re.fullmatch(r"[a-z_/]+=-?[\d.]+", text)), None)
     if number is None:
         return None
     group, _, value = number.partition("=")
     return (
-        f"{number}: {group} is a group: expected the name of a choice, found {value}. Values in it "
-        f"are set one by one, as {group.replace('/', '.')}.KEY={value}."
+        f"{number}: {group} is a group: expected the name of a choice, found {value}. Set its "
+        f"values one by one, such as {group.replace('/', '.')}.KEY={value}."
     )
 
 
 def _is_lost_process(error: BaseException) -> bool:
-    """Say whether an exchange failed because a process at the other end is gone."""
+    """Return whether a collective failed because another process has ended."""
     return isinstance(error, RuntimeError) and bool(
         re.search("by peer|Broken pipe", str(error))  # gloo and NCCL
     )
@@ -93,7 +93,7 @@ def _refused_key(error: ConfigCompositionException) -> str | None:
 
 
 def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> DictConfig:
-    """Make the config with the groups that the user has chosen, where that is possible."""
+    """Compose the config with the groups that the user chose, if that is possible."""
     chosen = [argument for argument in arguments if re.match(r"\+*[\w/@]+=", argument)]
     try:
         return compose([choice for choice in chosen if choice.split("=")[0] != refused])
@@ -102,7 +102,7 @@ def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> Dict
 
 
 def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
-    """Name the valid key nearest to an unknown one: beside it, or elsewhere with its name."""
+    """Suggest the most similar key in the same place, or a key of the same name elsewhere."""
     what, separator = ("group", "/") if "/" in key else ("config key", ".")
     parts = key.split(separator)
     known = _keys_below(config, [])
@@ -111,7 +111,7 @@ def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
         known = _keys_below(config, parts[: depth + 1])
         depth += 1
     if depth == len(parts):
-        return f"{key} is no group of this command.{_its_keys(key, config)}"
+        return f"{key} is not a group of this command.{_its_keys(key, config)}"
     nearest = difflib.get_close_matches(parts[depth], known, n=1, cutoff=0.5)
     found = [separator.join([*parts[:depth], name, *parts[depth + 1 :]]) for name in nearest]
     if len(parts) == 1:
@@ -122,12 +122,12 @@ def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
     valid = f" Valid keys{place and f' of {place}'}: {', '.join(known)}."
     listed = valid if known else _of_empty(place, key, config)
     if place and separator == "." and not found and _has_entries(config, place):
-        listed += f" To add an entry: +{place}.{parts[depth]}._target_=CLASS."
+        listed += f" To add an entry, write +{place}.{parts[depth]}._target_=CLASS."
     return f"There is no {what} {key!r}.{_did_you_mean(found) or listed}"
 
 
 def _has_entries(config: DictConfig, place: str) -> bool:
-    """Say whether a place holds objects to build, one beside the other, as loggers."""
+    """Return whether the values of a mapping are objects to build, such as loggers."""
     node = OmegaConf.select(config, place)
     if not isinstance(node, DictConfig) or "_target_" in node:
         return False
@@ -136,14 +136,14 @@ def _has_entries(config: DictConfig, place: str) -> bool:
 
 
 def _of_empty(place: str, key: str, config: DictConfig) -> str:
-    """Say what can be done where there are no keys: such as in a mapping for the user to fill."""
+    """Return a hint for a place without keys, such as an empty mapping that the user fills."""
     node = OmegaConf.select(config, place)
     is_to_fill = isinstance(node, DictConfig) and not node
-    return f" To put it into {place}: +{key}=VALUE." if is_to_fill else f" {place} has no keys."
+    return f" To add it to {place}, write +{key}=VALUE." if is_to_fill else f" {place} has no keys."
 
 
 def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:
-    """Name a setting that has put a value in the place of keys, as ``data.resize=64``."""
+    """Name a setting that replaces a mapping by a value, such as ``data.resize=64``."""
     settings = [argument for argument in arguments if re.match(r"[\w/@.]+=", argument)]
     try:
         config = compose(settings)
@@ -155,7 +155,7 @@ def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:
         now = OmegaConf.select(config, key)
         is_value = now is not None and not isinstance(now, DictConfig)
         if is_value and isinstance(OmegaConf.select(before, key), DictConfig):
-            return f"{key}={value} puts a value in the place of keys." + (
+            return f"{key}={value} replaces a group of keys by one value." + (
                 _did_you_mean(_as_choice(key, value, compose)) or _its_keys(key, before)
             )
     return None
@@ -166,12 +166,12 @@ def _is_choice(key: str, config: DictConfig) -> bool:
 
 
 def _as_choice(key: str, value: str, compose: Compose) -> list[str]:
-    """Return the choice of a group's option, as ``model/fusion=mean``, if there is one."""
+    """Return the setting that chooses a group's option, as a list with one or no entry."""
     return _composed(f"{key.replace('.', '/')}={value}", compose) if "." in key else []
 
 
 def _composed(choice: str, compose: Compose) -> list[str]:
-    """Return a choice if there is one of this name."""
+    """Return a choice, as a list, if the config can be composed with it."""
     try:
         compose([choice])
     except (HydraException, OmegaConfBaseException, ValueError):

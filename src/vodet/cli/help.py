@@ -1,4 +1,4 @@
-"""Help of the commands that Hydra composes, from the files of conf/ as they are."""
+"""Help texts of the Hydra commands, made from the files of conf/ without composing them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def help_text(config_name: str, arguments: Sequence[str]) -> str:
 
     Args:
         config_name: The file of the command in conf/.
-        arguments: Those of the command line, which may name a folder of the user's own configs.
+        arguments: The arguments of the command line, which may name a config folder of the user.
     """
     folders = [config_dir(), *own_config_dirs(arguments)]
     config = config_dir() / f"{config_name}.yaml"
@@ -37,7 +37,7 @@ def help_text(config_name: str, arguments: Sequence[str]) -> str:
 
 
 def _groups(folders: Sequence[Path], config: Any) -> dict[str, list[str]]:
-    """Return the options of every group that a command has, by group."""
+    """Return the options of each group of a command."""
     own = {str(key) for entry in config["defaults"] if isinstance(entry, dict) for key in entry}
     groups: dict[str, set[str]] = {}
     for folder in folders:

@@ -1,7 +1,7 @@
 """The console scripts.
 
-What a command needs is imported when its command line has been read, so that help and the answer to
-a mistake come at once.
+The imports of a command happen after its command line has been read, so that help and errors in the
+command line appear quickly.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ def _run(
 
 
 def _resume(config: DictConfig, arguments: list[str]) -> str:
-    """Say how to go on with a training that was stopped."""
+    """Return how to resume a training that was stopped."""
     if not Path(config.run_dir, "last.ckpt").is_file():
         return (
-            f"{config.run_dir} has no checkpoint yet, as the first is written at the end of the "
-            "first epoch: start again, without resume."
+            f"There is no checkpoint in {config.run_dir} yet: the first is written at the end of "
+            "the first epoch. Start again without resume."
         )
     kept = [argument for argument in arguments if not argument.startswith("resume=")]
     command = shlex.join(["vodet-train", *kept, "resume=last"])
-    return f"The checkpoint of the last epoch is in {config.run_dir}. To go on: {command}"
+    return f"The last checkpoint is in {config.run_dir}. To resume: {command}"

@@ -1,4 +1,4 @@
-"""Keys that conf/ does not list and that can be added to it on the command line, with a ``+``."""
+"""Keys that conf/ does not list but that the command line can add with a ``+``."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def of_unlisted(key: str, config: DictConfig, arguments: Sequence[str]) -> str | None:
-    """Say how to set an unlisted key, if the class that its settings are for has such a parameter.
+    """Return how to add an unlisted key if the class of its settings has such a parameter.
 
     Args:
-        key: What the user has tried to set, such as ``trainer.val_check_interval``.
+        key: The key that the user set, such as ``trainer.val_check_interval``.
         config: The config without it.
-        arguments: Those of the command line.
+        arguments: The arguments of the command line.
     """
     place, _, name = key.rpartition(".")
     node = OmegaConf.select(config, place) if place else None
@@ -26,8 +26,8 @@ def of_unlisted(key: str, config: DictConfig, arguments: Sequence[str]) -> str |
         return None
     setting = next((text for text in arguments if text.startswith(f"{key}=")), f"{key}=VALUE")
     return (
-        f"{key} is not listed in conf/, but {settings['_target_']} has such a parameter. To add "
-        f"it: {shlex.quote(f'+{setting}')}."
+        f"conf/ does not list {key}, but {settings['_target_']} has such a parameter. To add it, "
+        f"write {shlex.quote(f'+{setting}')}."
     )
 
 
@@ -42,5 +42,5 @@ def _takes(settings: Mapping[Any, Any], name: str) -> bool:
 def _parameters(settings: Mapping[Any, Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(get_object(str(settings["_target_"]))).parameters
-    except Exception:  # no class, or one that cannot be imported here: the answer is no
+    except Exception:  # not a class, or one that cannot be imported
         return {}

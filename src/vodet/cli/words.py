@@ -1,7 +1,7 @@
-"""The words of a command line, as Hydra has to get them.
+"""Prepares the arguments of a command line for Hydra.
 
-Hydra reads values in a grammar of its own: ``=``, ``#`` and letters that are not ASCII need quotes,
-and ``2024`` is a number. Where a user can mean only one thing, the quotes are put here.
+Hydra parses values with its own grammar: ``=``, ``#`` and non-ASCII letters need quotes, and
+``2024`` is a number. Where only one meaning is possible, this module adds the quotes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 
 from vodet.errors import ConfigError
 
-# Keys, by their last part, with names and paths as values: any word is a text, null is none.
+# Last parts of the keys whose values are names or paths: any value but null is text.
 TEXTS = {
     *("annotations", "checkpoint_path", "ckpt", "data_dir", "dirpath", "filename", "images"),
     *("init_from", "name", "output", "predictions", "resume", "root", "run_dir", "runs_dir"),
@@ -32,16 +32,16 @@ _STRUCTURE = "[]{}()'\","
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return a command line that Hydra reads as the user means it: settings, then options.
+    """Return arguments that Hydra parses as the user meant them: first settings, then options.
 
     Raises:
-        ConfigError: If a word is no setting and no option, or cannot be read.
+        ConfigError: If an argument is neither a setting nor an option, or cannot be parsed.
     """
     known, unknown = get_args_parser().parse_known_intermixed_args(arguments)
     if unknown:
         setting = unknown[0].lstrip("-")
-        hint = f" A value is set without dashes: {setting}." if "=" in setting else ""
-        msg = f"There is no option {unknown[0]}.{hint} --help shows what there is."
+        hint = f" Values are set without dashes: {setting}." if "=" in setting else ""
+        msg = f"There is no option {unknown[0]}.{hint} See --help."
         raise ConfigError(msg)
     options = list(arguments)
     for word in known.overrides:
@@ -62,8 +62,8 @@ def _readable(word: str, is_sweep: bool) -> str:
         return f"{key}={_mended(key, value)}"
     if setting.is_sweep_override() and not is_sweep:
         msg = (
-            f"{word} has more than one value. Expected a list, {shlex.quote(f'{key}=[{value}]')}, "
-            "or -m for one run after the other."
+            f"{word} has several values. Write {shlex.quote(f'{key}=[{value}]')} for a list, or "
+            "add -m to run once for each value."
         )
         raise ConfigError(msg)
     return word
@@ -71,38 +71,41 @@ def _readable(word: str, is_sweep: bool) -> str:
 
 def _check(key: str, equals: str, value: str) -> None:
     if not equals or not key:
-        msg = f"Expected KEY=VALUE, without blanks around the =, found {key + equals + value!r}."
+        msg = f"Expected KEY=VALUE without spaces around the =, found {key + equals + value!r}."
         raise ConfigError(msg)
     if not value:
         empty = key + '=""'
         msg = (
-            f"No value is given for {key}: found {key}= with nothing after it. If the value is a "
-            f"variable of your shell, it is not set. An empty text is {shlex.quote(empty)}."
+            f"No value is given for {key}: found nothing after {key}=. If you passed a shell "
+            f"variable, it is not set. For an empty text, write {shlex.quote(empty)}."
         )
         raise ConfigError(msg)
     if _parsed(f"{key}=0") is None:
-        msg = f"There is no config key {key!r}: keys are made of a-z, 0-9, _, and dots or slashes."
+        msg = (
+            f"There is no config key {key!r}: keys have letters a-z, digits, - and _, separated by "
+            "dots or slashes."
+        )
         raise ConfigError(msg)
 
 
 def _text(value: str) -> str:
-    """Quote a text, unless it is quoted or null."""
+    """Quote a text unless it is null or already quoted."""
     if value == "null" or _QUOTED.fullmatch(value):
         return value
-    if value.startswith("~/"):  # some shells leave it as it is behind a =
-        value = os.path.expanduser(value)  # noqa: PTH111 # a Path would drop a slash at the end
+    if value.startswith("~/"):  # some shells do not expand it after a =
+        value = os.path.expanduser(value)  # noqa: PTH111 # a Path would drop a trailing slash
     return QuotedString(value, Quote.double).with_quotes()
 
 
 def _texts(word: str, value: str) -> str:
-    """Quote each of the texts of a sweep, unless the user has written them in Hydra's grammar."""
+    """Quote each text of a sweep, unless the user wrote the sweep in Hydra's grammar."""
     if any(character in value for character in "\"'(") and _parsed(word) is not None:
         return value
     return ",".join(_text(part.strip()) for part in value.split(","))
 
 
 def _mended(key: str, value: str) -> str:
-    """Quote a value that Hydra cannot read, or the entries of a list that it cannot read."""
+    """Quote a value, or the entries of a list, that Hydra cannot parse."""
     if entries := _FLAT_LIST.fullmatch(value):
         parts = (part.strip() for part in entries[1].split(","))
         return f"[{','.join(part if _parsed(f'x={part}') else _text(part) for part in parts)}]"
@@ -111,14 +114,14 @@ def _mended(key: str, value: str) -> str:
     bad = [c for c in value if c not in _STRUCTURE and _parsed(f"x=a{c}a") is None]
     reason = f"{bad[0]!r} needs quotes" if bad else "its brackets or quotes do not match"
     msg = (
-        f"Cannot read {key}={value}: {reason}. As a text, all of it in quotes: "
+        f"Cannot read {key}={value}: {reason}. To use it as text, put the value in quotes: "
         f"{shlex.quote(f'{key}={_text(value)}')}."
     )
     raise ConfigError(msg)
 
 
 def _parsed(word: str) -> Override | None:
-    """Return what Hydra reads, None if it cannot."""
+    """Return the parsed setting, or None if Hydra cannot parse it."""
     try:
         return _parser().parse_override(word)
     except HydraException:

@@ -1,4 +1,4 @@
-"""What a process does with signals during a training or an evaluation."""
+"""Signals during training and evaluation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 class OwnSignalHandler(Callback):
     """Keeps the program's handler of SIGTERM in place of Lightning's.
 
-    Lightning's lets a batch end, exchanges data with processes that may have ended and exits with
-    status 0.
+    Lightning's handler finishes the batch, communicates with processes that may have ended and
+    exits with status 0.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -29,7 +29,7 @@ class OwnSignalHandler(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Stop the processes that this one has started, if it is to stop itself."""
+        """Stop the processes that this process started, if a signal stops it."""
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, Exception):
             launcher.kill(signal.SIGTERM)
