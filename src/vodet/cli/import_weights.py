@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         ConfigError: If DST exists, or the class names do not fit.
         CheckpointError: If SRC cannot be read, or its architecture is not supported.
     """
-    # Imported here because they take seconds, which other commands need not wait for.
+    # Here, as these take seconds to import, which the other commands need not.
     from vodet.tasks.checkpoint import AtomicCheckpointIO
     from vodet.tasks.detectron2_weights import architecture_of, convert
     from vodet.tasks.weights import read_weights
