@@ -382,10 +382,16 @@ def test_a_checkpoint_of_another_model_is_not_resumed(fails: Fails, trained: Pat
 def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.ckpt"
     broken.write_bytes((trained / "last.ckpt").read_bytes()[:5000])
-    expected = f"The checkpoint {broken} is truncated, or is none: its 5000 bytes do not end"
-    assert expected in fails("eval", f"ckpt={broken}")
-    assert expected in fails("predict", f"ckpt={broken}", "source=data/demo/images/val/val_000")
-    assert expected in fails("train", *SMALL, f"resume={broken}")
+    commands = (
+        ("eval", f"ckpt={broken}"),
+        ("predict", f"ckpt={broken}", "source=data/demo/images/val/val_000"),
+        ("train", *SMALL, f"resume={broken}"),
+        ("train", *SMALL, f"init_from={broken}"),
+    )
+    for command in commands:
+        message = fails(*command)
+        assert f"The checkpoint {broken} is damaged" in message
+        assert "it is truncated, as its 5000 bytes" in message
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_weights_that_do_not_fit(
     path = tmp_path / "a.pth"
     torch.save({"model": weights | {"more": torch.zeros(2)}}, path)
     message = error_of(capsys, path, tmp_path / "a.ckpt", *CLASSES)
-    assert "1 differences, the first of them:\n  more: shape (2,), no place" in message
+    assert "1 difference:\n  more: shape (2,), no place" in message
     assert not (tmp_path / "a.ckpt").exists()
 
 
@@ -214,11 +214,11 @@ def test_names_of_imagenet_vid() -> None:
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("car,dog", "found 2 between commas (there is no such file): car, dog."),
-        ("names.txt", "found 1 between commas (there is no such file): names.txt."),
-        ("car,dog,car", "found 3 between commas (there is no such file): car, dog, car."),
-        (",", "found 0 between commas (there is no such file): nothing."),
-        ("a,b,c,d,e,f", "found 6 between commas (there is no such file): a, b, c, d, e, ..."),
+        ("car,dog", "found 2 separated by commas (there is no such file): car, dog."),
+        ("names.txt", "found 1 separated by commas (there is no such file): names.txt."),
+        ("car,dog,car", "found 3 separated by commas (there is no such file): car, dog, car."),
+        (",", "found 0 separated by commas (there is no such file): nothing."),
+        ("a,b,c,d,e,f", "found 6 separated by commas (there is no such file): a, b, c, d, e, ..."),
     ],
 )
 def test_names_that_do_not_fit(text: str, found: str) -> None:

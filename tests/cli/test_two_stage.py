@@ -57,7 +57,7 @@ def test_two_stages_and_two_windows(
     command("train", *second_stage(baseline, "runs/sltnet"))
     printed = capsys.readouterr().out
     assert f"Loaded from {baseline}: " in printed
-    assert "New, with their first values: 22 weights: head.fusion (20), head.st_head (2)" in printed
+    assert "New, with initial values: 22 weights: head.fusion (20), head.st_head (2)" in printed
     first, second = weights(baseline), weights(inside / "runs/sltnet/last.ckpt")
     assert all(torch.equal(second[name], value) for name, value in first.items())
     assert len(second) == len(first) + 22
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_another_detector_says_what_is_missing(
     with pytest.raises(SystemExit):  # CenterNet has no region proposal network
         command("train", *second_stage(trained / "last.ckpt", "runs/none"))
     printed = capsys.readouterr().err
-    assert "weights of parts that model.frozen keeps from learning" in printed
+    assert "parts that model.frozen keeps from learning" in printed
     assert "head.rpn.net.conv.0.0.weight" in printed
 
 

@@ -104,7 +104,7 @@ def test_another_model(write: Callable[[Any], Path]) -> None:
 
     shape = tuple(detector().head.size.out.weight.shape)
     assert message_of(load_weights, detector(), path).splitlines() == [
-        f"The checkpoint {path} is from another model: 3 differences, the first of them:",
+        f"The checkpoint {path} is from another model: 3 differences:",
         "  extra: not in the model, found shape (2, 3)",
         "  head.size.out.bias: expected shape (2,), not in the checkpoint",
         f"  head.size.out.weight: expected shape {shape}, found (5,)",

@@ -45,7 +45,7 @@ def test_a_second_stage_takes_the_first_and_says_what_is_new(tmp_path: Path) -> 
     assert lines[0].startswith(f"Loaded from {tmp_path}/first.ckpt: {len(report.loaded)} weights: ")
     assert "head.box_head (8)" in lines[0]
     count = f"{len(new)} weights: head.fusion (20), head.st_head (2)"
-    assert lines[1] == f"New, with their first values: {count}"
+    assert lines[1] == f"New, with initial values: {count}"
 
 
 def test_what_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
         "head.box_head.classifier.weight: expected shape (4, 16), found (3, 16)"
     )
     assert "Left in the checkpoint: " in str(report)
-    assert "Of another shape, so new too: head.box_head.classifier.weight" in str(report)
+    assert "With another shape or type, so new too: head.box_head.classifier.weight" in str(report)
     assert "The checkpoint has other classes, cat, dog:" in str(report)
 
 

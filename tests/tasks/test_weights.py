@@ -82,7 +82,7 @@ def test_unusable_weights_are_named(reader: str, kind: str, tmp_path: Path) -> N
     message = message_of(READERS[reader], path)
 
     assert str(path) in message
-    assert "1 faults" in message
+    assert "1 fault:" in message
     assert f"{NAME!r}: " in message
     assert found in message
 
@@ -109,7 +109,7 @@ def test_the_first_ten_are_named() -> None:
     with pytest.raises(CheckpointError) as caught:
         checked_weights(found, "a.ckpt")
     lines = str(caught.value).splitlines()
-    assert "25 faults" in lines[0]
+    assert "25 faults, the first ten:" in lines[0]
     assert lines[1] == "  'layer0': 1 of 1 numbers are not finite"
     assert len(lines) == 11
 

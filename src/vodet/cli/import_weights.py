@@ -1,4 +1,4 @@
-"""``vodet-data import-weights``: checkpoints of other programs to checkpoints of vodet."""
+"""``vodet-data import-weights``, which converts checkpoints of other programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 SRC is a checkpoint of detectron2: model_final.pth of SLTnet or of its baseline, Faster R-CNN with
-FPN, or a .pkl of the model zoo. Nothing in it is executed. The network is read off the weights;
-what they do not say (the window, the memory, mean and std in files without them) is as in
-conf/experiment/imagenet_vid_sltnet.yaml, or as detectron2's defaults, and printed.
+FPN, or a .pkl of the model zoo. Nothing in it is executed. The weights tell the architecture. What
+they do not tell (window, memory, mean and std in files without them) comes from
+conf/experiment/imagenet_vid_sltnet.yaml or detectron2's defaults, and is printed.
 
 examples:
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
@@ -24,7 +24,7 @@ examples:
   vodet-data import-weights sltnet own.pth own.ckpt --classes car,dog,kite --overwrite
 """
 
-# The order of the development kit of ImageNet VID.
+# In the order of ImageNet VID's development kit.
 IMAGENET_VID = (
     "airplane,antelope,bear,bicycle,bird,bus,car,cattle,dog,domestic_cat,elephant,fox,giant_panda,"
     "hamster,horse,lion,lizard,monkey,motorcycle,rabbit,red_panda,sheep,snake,squirrel,tiger,train,"
@@ -33,25 +33,25 @@ IMAGENET_VID = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes to its parser."""
-    parser.add_argument("program", choices=["sltnet"], help="what has written SRC")
+    """Add the arguments of the command to its parser."""
+    parser.add_argument("program", choices=["sltnet"], help="the program that wrote SRC")
     parser.add_argument("source", type=Path, metavar="SRC", help="the checkpoint to read")
     parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write")
     parser.add_argument(
         "--classes",
         metavar="NAMES",
-        help="names of the classes in the order of the weights: a file with one a line, or A,B,C "
-        "(default: those of ImageNet VID where there are 30)",
+        help="names of the classes in the order of the weights: a file with one per line, or A,B,C "
+        "(default for 30 classes: ImageNet VID)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read SRC, write DST and say what was placed.
+    """Read SRC, write DST and print a summary.
 
     Raises:
-        ConfigError: If DST is there already, or the class names do not fit.
-        CheckpointError: If SRC cannot be read or is of a network that is not known here.
+        ConfigError: If DST exists, or the class names do not fit.
+        CheckpointError: If SRC cannot be read, or its architecture is not supported.
     """
     # Here, as these take seconds to import, which the other commands need not.
 
@@ -79,11 +79,11 @@ def class_names(text: str | None, count: int) -> list[str]:
     """Return the names of the classes.
 
     Args:
-        text: A file with a name a line, or names with commas between them; None for the default.
-        count: How many are needed.
+        text: A file with one name per line, or names separated by commas; None for the default.
+        count: The number of classes.
 
     Raises:
-        ConfigError: If they are not given, not as many, or one is there twice.
+        ConfigError: If names are missing, too many, or not distinct.
     """
     if text is None:
         text = IMAGENET_VID
@@ -99,7 +99,7 @@ def class_names(text: str | None, count: int) -> list[str]:
     names = [part.strip() for part in parts if part.strip()]
     if len(names) != count or len(set(names)) != count:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        where = f"in {text}" if is_file else "between commas (there is no such file)"
+        where = f"in {text}" if is_file else "separated by commas (there is no such file)"
         msg = (
             f"--classes: expected {count} different names, as the weights are for {count} classes; "
             f"found {len(names)} {where}: {listed or 'nothing'}."
@@ -109,7 +109,7 @@ def class_names(text: str | None, count: int) -> list[str]:
 
 
 def model_config(architecture: Architecture) -> dict[str, Any]:
-    """Compose the config of a detector from ``conf/``, with what the weights say."""
+    """Compose the config of a detector from ``conf/`` and the architecture of the weights."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -124,7 +124,7 @@ def model_config(architecture: Architecture) -> dict[str, Any]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", overrides)
     for key, value in architecture.settings().items():
-        OmegaConf.update(config.model, key, value)  # refuses a key that is not there
+        OmegaConf.update(config.model, key, value)  # fails for a key that does not exist
     plain: Any = OmegaConf.to_container(config.model, resolve=True)
     return dict(plain)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, read without executing anything from them."""
+"""Checkpoints, which are written atomically and read without executing anything from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEIGHTS_PREFIX = "detector."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it, so that no half file is ever seen."""
+    """Writes a checkpoint under a temporary name and renames it, so no file is half written."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -36,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            CheckpointError: If it cannot be written, as on a full disk; the old file stays.
+            CheckpointError: If it cannot be written, such as on a full disk; the old file stays.
         """
         # Into memory first: torch's own writer hides why a file cannot be written.
         buffer = io.BytesIO()
@@ -61,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def model_card(detector: VideoDetector, config: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what a checkpoint says of its detector, in plain values."""
+    """Return what a checkpoint stores about its detector, as plain values."""
     return {
         "version": __version__,
         "class_names": list(detector.class_names),
@@ -80,7 +80,7 @@ def read_checkpoint(path: FilePath) -> dict[str, Any]:
 
 
 def checked_checkpoint(checkpoint: Any, path: FilePath) -> dict[str, Any]:
-    """Return a checkpoint, if it is one of vodet with usable weights.
+    """Check that a checkpoint was written by vodet and has usable weights, and return it.
 
     Args:
         checkpoint: What was read.
@@ -96,7 +96,7 @@ def checked_checkpoint(checkpoint: Any, path: FilePath) -> dict[str, Any]:
         )
         raise CheckpointError(msg)
     _check_card(checkpoint[CARD_KEY], path)
-    for key in ("state_dict", "current_model_state"):  # the second with averaged weights alone
+    for key in ("state_dict", "current_model_state"):  # the second only if weights are averaged
         if key in checkpoint:
             checked_weights(checkpoint[key], path)
     return checkpoint
@@ -126,7 +126,7 @@ def load(
     """Rebuild the detector of a checkpoint, in eval mode, with its best known weights.
 
     Nothing from the file is executed, and nothing that it names is opened: it holds tensors and a
-    config, and the config may name parts of detectors alone.
+    config, and the config may only name parts of detectors.
 
     Args:
         path: A checkpoint written by `vodet-train`.
@@ -152,8 +152,8 @@ def load(
         )
         raise CheckpointError(msg)
     config = trusted_config(card["config"].get("model"), trusted, path)
-    if not trusted:  # whose classes need not work without memory
-        with torch.device("meta"):  # compares shapes before memory is taken for them
+    if not trusted:  # classes of other packages need not work on the meta device
+        with torch.device("meta"):  # to compare shapes before allocating memory
             outline = _build(config, card["class_names"], overrides or {}, path)
         fitting_weights(outline, checkpoint, path)
     detector = _build(config, card["class_names"], overrides or {}, path)
@@ -189,7 +189,7 @@ def fitting_weights(
         raise CheckpointError(msg)
     weights = detector_weights(checkpoint)
     if differences := list(_differences(detector.state_dict(), weights)):
-        listed = first_ten(differences, "differences")
+        listed = first_ten(differences, "difference")
         msg = f"The checkpoint {path} is from another model: {listed}"
         raise CheckpointError(msg)
     return weights

@@ -1,4 +1,4 @@
-"""Files from outside, checked before they are unpickled: kind, size and checksums."""
+"""Checks of a checkpoint's file before it is unpickled: its kind, size and checksums."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _short.maxlist = _short.maxtuple = _short.maxdict = 5
 
 
 def shown(value: object) -> str:
-    """Write a value from a file for an error: on one line, short, without control characters."""
+    """Format a value from a file for an error message: short and without control characters."""
     return _short.repr(value)
 
 
 def entries(value: object) -> str:
-    """Say what was read, for an error: the entries of a dictionary, or another type."""
+    """Describe what a file holds for an error message: the entries of a dictionary, or a type."""
     if isinstance(value, dict):
         return f"the entries {shown(list(value))}"
     return f"a value of type {type(value).__name__}"
@@ -67,7 +67,7 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
 
 
 def is_zip(file: ByteFile) -> bool:
-    """Whether a file begins as torch.save writes it, which is how torch.load decides."""
+    """Return whether a file begins like a zip file, by which torch.load chooses its reader."""
     file.seek(0)
     beginning = file.read(4)
     file.seek(0)
@@ -75,7 +75,7 @@ def is_zip(file: ByteFile) -> bool:
 
 
 def check_members(file: ByteFile) -> None:
-    """Read all members of a zip file once to compare their checksums; torch.load does not.
+    """Compare the checksums of all members of a zip file, which torch.load does not do.
 
     Raises:
         BadZipFile: If the file is truncated or damaged, or would unpack to more than it holds.

@@ -1,8 +1,8 @@
 """Weights of Faster R-CNN with FPN from detectron2, and of SLTnet, which is built on it.
 
-What the network is, is read off the names and shapes of its weights. Both programs agree with ours
-on the order of numbers: background is the last class, the four deltas of a class lie together,
-features of a RoI are flattened channel by channel. Nothing of either program is needed.
+The names and shapes of the weights tell the architecture. Both programs order numbers as vodet
+does: background is the last class, the four deltas of a class lie together, and features of a RoI
+are flattened channel by channel. Neither program needs to be installed.
 
 Sources: Y. Wu et al., detectron2; the code that D. Cores, V. M. Brea and M. Mucientes published
 with "Short-term anchor linking and long-term self-guided attention for video object detection".
@@ -33,18 +33,18 @@ from vodet.tasks.weights import difference_of, first_ten
 
 Weights = Mapping[str, Tensor]
 
-# By the blocks of the stages and by the shape of the first 3 x 3 convolution: its width, and how
-# many channels each of its groups takes.
+# By the number of blocks of each stage and by the shape of the first 3 x 3 convolution: its width
+# and its number of input channels per group.
 _BACKBONES: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((3, 4, 6, 3), (64, 64)): "resnet50",
     ((3, 4, 23, 3), (64, 64)): "resnet101",
     ((3, 4, 23, 3), (256, 8)): "resnext101_32x8d",
 }
-# Defaults of detectron2, blue first: those of Caffe's ResNets, which do not scale, and of its
-# ResNeXt-101 32x8d.
+# Defaults of detectron2, in the order BGR: for Caffe's ResNets, which do not scale their input, and
+# for the ResNeXt-101 32x8d.
 _MEAN = (103.53, 116.28, 123.675)
 _STD, _STD_RESNEXT = (1.0, 1.0, 1.0), (57.375, 57.12, 58.395)
-_ADVANCED_SHARE = 0.2  # RDN_RATIO of SLTnet: its weights do not say it
+_ADVANCED_SHARE = 0.2  # RDN_RATIO of SLTnet, which its weights do not tell
 
 _BODY = r"backbone\.bottom_up\."
 _ST_HEAD = r"roi_heads\.st_box_head\."
@@ -88,7 +88,7 @@ _NAMES = {
 }
 _ANCHORS = r"(?:.+\.)?anchor_generator\.cell_anchors\.\d+"
 _NO_WEIGHT = rf"pixel_mean|pixel_std|{_ANCHORS}"
-# What tells the architecture, with the number of its dimensions.
+# Weights that tell the architecture, with their number of dimensions.
 _TELLING = {
     "backbone.bottom_up.res2.0.conv2.weight": 4,
     "backbone.fpn_lateral2.weight": 4,
@@ -99,20 +99,20 @@ _TELLING = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """What weights say of the network that they are of.
+    """The architecture of a network, as its weights tell it.
 
     Args:
-        backbone: Its name in timm.
+        backbone: Name of the backbone in timm.
         num_classes: Number of classes, without background.
-        pyramid_channels: Width of the levels.
-        width: Of the fully connected layers of the box head.
+        pyramid_channels: Channels of the levels.
+        width: Width of the fully connected layers of the box head.
         resolution: Bins along each side of a RoI.
-        mean: Of the three channels, in values of 0 to 255, in the order that the network takes.
-        std: The same.
-        states_input: Whether mean and std are in the file; else they are detectron2's defaults.
+        mean: Mean of the three channels, in the network's channel order, on a scale of 0 to 255.
+        std: Standard deviation of the three channels, like ``mean``.
+        states_input: Whether mean and std are in the file; if not, they are detectron2's defaults.
         candidate_fusion: As in ``conf/model/head/fusion``: ``none``, ``max`` or ``sltnet``.
-        attention: Options of ``LongTermAttention`` that differ from file to file.
-        unused: Names of weights that the network has but does not use.
+        attention: Options of ``LongTermAttention`` that the weights tell.
+        unused: Names of weights that the network does not use.
     """
 
     backbone: str
@@ -129,16 +129,16 @@ class Architecture:
 
     @property
     def channel_order(self) -> str:
-        """``bgr``, or ``rgb`` where the mean says so: pictures are mostly redder than blue."""
+        """``rgb`` if the first mean exceeds the last, as images are reddish; else ``bgr``."""
         return "rgb" if self.mean[0] > self.mean[-1] else "bgr"
 
     @property
     def stride_in_1x1(self) -> bool:
-        """Whether the backbone is one of Caffe's: a ResNet whose pictures are not scaled."""
+        """Whether the backbone is a ResNet of Caffe, whose input is not scaled."""
         return self.backbone.startswith("resnet") and set(self.std) == {1.0}
 
     def settings(self) -> dict[str, Any]:
-        """Return the values of a detector's config that follow, by dotted key."""
+        """Return the values of the architecture for a detector's config, by dotted key."""
         return {
             "backbone.name": self.backbone,
             "backbone.pretrained": False,
@@ -155,14 +155,14 @@ class Architecture:
 
 
 def architecture_of(weights: Weights, path: FilePath) -> Architecture:
-    """Say what network weights are of.
+    """Read the architecture of a network off its weights.
 
     Args:
-        weights: By their names in detectron2.
-        path: Their file, for the text of errors.
+        weights: The weights, by their names in detectron2.
+        path: Their file, for error messages.
 
     Raises:
-        CheckpointError: If it is none that is supported.
+        CheckpointError: If the architecture is not supported.
     """
     _require(weights, _TELLING, path)
     backbone = _backbone(weights, path)
@@ -197,22 +197,22 @@ def convert(
     """Make a checkpoint that `vodet.load` reads.
 
     Args:
-        weights: By their names in detectron2.
-        architecture: What they are of.
-        model: Config of the detector, in plain values, with the settings of ``architecture``.
-        class_names: In the order of the weights.
-        path: Their file, for the text of errors.
+        weights: The weights, by their names in detectron2.
+        architecture: Their architecture.
+        model: Config of the detector as plain values, with the settings of ``architecture``.
+        class_names: Names of the classes, in the order of the weights.
+        path: Their file, for error messages.
 
     Returns:
-        The checkpoint, and what of the weights is in it.
+        The checkpoint, and a report of the weights in it.
 
     Raises:
-        CheckpointError: If the detector lacks a weight, or a weight a place in it, or shapes or
+        CheckpointError: If a weight is missing, a weight has no place in the detector, or shapes or
             anchors differ.
     """
     try:
         detector = build_detector(OmegaConf.create(model), class_names)
-    except Exception as error:  # whatever the shapes of the weights lead to
+    except Exception as error:  # shapes of weights may lead to any error
         msg = f"There is no detector for the weights of {path}: {error.__cause__ or error}"
         raise CheckpointError(msg) from error
     _check_anchors(detector, weights, path)
@@ -234,7 +234,7 @@ def convert(
 
 
 def vodet_name(name: str) -> str | None:
-    """Return the name in a `VideoDetector` of a weight of detectron2, None if it has none."""
+    """Return the name in `VideoDetector` of a weight of detectron2, or None if it has none."""
     for pattern, replacement in _NAMES.items():
         if match := re.fullmatch(pattern, name):
             return match.expand(replacement)
@@ -243,15 +243,15 @@ def vodet_name(name: str) -> str | None:
 
 def _require(weights: Weights, dimensions: Mapping[str, int], path: FilePath) -> None:
     faults = [
-        f"{name}: expected {expected} dimensions, found "
+        f"{name}: expected {expected} dimensions of at least 1, found "
         + (f"shape {tuple(weights[name].shape)}" if name in weights else "no such weight")
         for name, expected in dimensions.items()
         if name not in weights or weights[name].ndim != expected or not weights[name].numel()
     ]
     if faults:
         msg = (
-            f"{path} does not hold a Faster R-CNN with FPN by the names of detectron2, but "
-            f"{len(weights)} weights such as {min(weights)!r}: {first_ten(faults, 'differences')}\n"
+            f"{path} does not hold a Faster R-CNN with FPN, named as in detectron2, but "
+            f"{len(weights)} weights such as {min(weights)!r}: {first_ten(faults, 'difference')}\n"
             + WHAT_READS_WHAT
         )
         raise CheckpointError(msg)
@@ -266,8 +266,8 @@ def _backbone(weights: Weights, path: FilePath) -> str:
             for (blocks, kernel), name in _BACKBONES.items()
         )
         msg = (
-            f"The backbone of {path} is not supported: its stages have {blocks} blocks, the first "
-            f"3 x 3 convolution a width of {kernel[0]} and {kernel[1]} channels in a group. "
+            f"The backbone of {path} is not supported: its stages have {blocks} blocks, and its "
+            f"first 3 x 3 convolution a width of {kernel[0]} and {kernel[1]} channels per group. "
             f"Expected one of {supported}."
         )
         raise CheckpointError(msg)
@@ -275,7 +275,7 @@ def _backbone(weights: Weights, path: FilePath) -> str:
 
 
 def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return options of the long-term attention, and its weights that are not used."""
+    """Return the options of the long-term attention and the names of its unused weights."""
     fcs, queries = (_count(weights, rf"{_ST_HEAD}{kind}\.(\d+)\.") for kind in ("fcs", "Wqs"))
     advanced = queries - fcs
     if advanced not in (0, 1) or fcs <= advanced:
@@ -289,8 +289,8 @@ def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[
     if geometry:
         needed["roi_heads.st_box_head.Wgs.0.weight"] = 4
     _require(weights, needed, path)
-    # SLTnet makes these layers for its option LOCATION_FREE too, but does not use them there: only
-    # then are the biases, which start from zero, still zero.
+    # With its option LOCATION_FREE, SLTnet has these layers but does not use them. Only then are
+    # the biases, which start at zero, still zero.
     is_used = any(bool(weights[name].any()) for name in geometry if name.endswith("bias"))
     options = {
         "width": len(weights["roi_heads.st_box_head.fcs.0.weight"]),
@@ -311,11 +311,11 @@ def _channels(found: Tensor | None, default: tuple[float, ...]) -> tuple[float, 
     if found is None:
         return default
     values = found.float().flatten().numpy()
-    return tuple(float(str(value)) for value in values)  # 103.53 as it is written
+    return tuple(float(str(value)) for value in values)  # 103.53, not its float32 value in full
 
 
 def _check_anchors(detector: VideoDetector, weights: Weights, path: FilePath) -> None:
-    """Compare the anchors of older files with ours, which are computed."""
+    """Compare the anchors that older files store with the anchors that vodet computes."""
     names = sorted(name for name in weights if re.fullmatch(_ANCHORS, name))
     if not names or not isinstance(detector.head, TwoStageHead):
         return
@@ -328,14 +328,17 @@ def _check_anchors(detector: VideoDetector, weights: Weights, path: FilePath) ->
     )
     if not is_same:
         shown = [[level.round().tolist() for level in levels] for levels in (expected, found)]
-        msg = f"The anchors of {path} are others than ours: expected {shown[0]}, found {shown[1]}."
+        msg = (
+            f"The anchors of {path} differ from the detector's: expected {shown[0]}, "
+            f"found {shown[1]}."
+        )
         raise CheckpointError(msg)
 
 
 def _placed(
     weights: Weights, own: Weights, unused: Sequence[str], path: FilePath
 ) -> dict[str, Tensor]:
-    """Return weights by our names; all must have a place, and all places a weight."""
+    """Return weights by their names in vodet; names of both sides must match one to one."""
     found: dict[str, Tensor] = {}
     faults: list[str] = []
     for name, value in weights.items():
@@ -347,7 +350,7 @@ def _placed(
             continue
         expected = own[place].shape
         if len(expected) == 2 and value.shape[2:] == (1, 1):
-            value = value[:, :, 0, 0]  # a convolution of 1 x 1 is a linear map
+            value = value[:, :, 0, 0]  # a 1 x 1 convolution is a linear layer
         if place in found:
             faults.append(f"{name}: a second weight for {place}")
         elif difference := difference_of(own[place], value):
@@ -359,8 +362,8 @@ def _placed(
         if name not in found and not name.endswith("num_batches_tracked")
     ]
     if faults:
-        msg = f"The weights of {path} are not those of a detector that is known here: " + first_ten(
-            faults, "differences"
+        msg = f"The weights of {path} do not fit the detector that their names tell: " + first_ten(
+            faults, "difference"
         )
         raise CheckpointError(msg)
     return found

@@ -1,4 +1,4 @@
-"""Beginning a training with the weights of another: what fits by name and shape is loaded."""
+"""Starting a training from weights of another one, as far as names and shapes agree."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from vodet.tasks.weights import difference_of, first_ten
 
 @dataclass(frozen=True)
 class InitReport:
-    """What was loaded, what was not.
+    """Which weights were loaded, and which were not.
 
     Args:
         path: The checkpoint.
         loaded: Names of the weights that were loaded.
         new: Names of weights of the detector that are not in the checkpoint.
         left: Names of weights of the checkpoint that the detector does not have.
-        reshaped: Weights of one name and two shapes, which are new too, with both shapes.
-        class_names: Classes of the checkpoint, where they are others than the detector's.
+        reshaped: Weights that are new too, as the checkpoint has them in another shape or type.
+        class_names: Classes of the checkpoint, if they differ from the detector's.
     """
 
     path: str
@@ -36,21 +36,21 @@ class InitReport:
     def __str__(self) -> str:
         lines = [f"Loaded from {self.path}: {_summary(self.loaded)}"]
         if self.new:
-            lines.append(f"New, with their first values: {_summary(self.new)}")
+            lines.append(f"New, with initial values: {_summary(self.new)}")
         if self.left:
             lines.append(f"Left in the checkpoint: {_summary(self.left)}")
         if self.reshaped:
-            lines.append("Of another shape, so new too: " + ", ".join(self.reshaped))
+            lines.append("With another shape or type, so new too: " + ", ".join(self.reshaped))
         if self.class_names is not None:
             lines.append(
-                f"The checkpoint has other classes, {', '.join(self.class_names)}: what was loaded "
-                "of the layers that tell classes apart stands for those."
+                f"The checkpoint has other classes, {', '.join(self.class_names)}: loaded weights "
+                "of classification layers belong to these classes."
             )
         return "\n".join(lines)
 
 
 def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
-    """Load the weights of a checkpoint that fit a detector; nothing else, such as an optimizer's.
+    """Load the weights of a checkpoint that fit a detector, but no state of the optimizer.
 
     Args:
         detector: The detector; its other weights stay.
@@ -58,7 +58,7 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 
     Raises:
         CheckpointError: If it cannot be read, if it is of another architecture (nothing of the
-            backbone fits), or if weights of frozen parts are not in it: those would never learn.
+            backbone fits), or if it lacks weights of frozen parts, which would never learn.
     """
     checkpoint = read_checkpoint(path)
     found, own = detector_weights(checkpoint), detector.state_dict()
@@ -82,7 +82,7 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
     if not any(name.startswith("backbone.") for name in loaded):
         msg = (
             f"init_from={path}: the checkpoint is of another architecture, as no weight of the "
-            f"backbone fits. Choose model/backbone and model.backbone.name as it was trained."
+            "backbone fits. Choose model/backbone and model.backbone.name as in its training."
         )
         raise CheckpointError(msg)
     missing = [
@@ -94,7 +94,7 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
         msg = (
             f"init_from={path}: parts that model.frozen keeps from learning "
             f"({', '.join(detector.frozen)}) must be in the checkpoint, in the same shapes. It "
-            f"lacks {first_ten(missing, 'weights')}\n"
+            f"lacks {first_ten(missing, 'weight')}\n"
             "Choose these parts as in the checkpoint, or do not freeze them."
         )
         raise CheckpointError(msg)

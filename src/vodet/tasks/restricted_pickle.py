@@ -33,25 +33,25 @@ from vodet.tasks.checkpoint_file import (
 
 
 def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
-    """Read a file of ``torch.save``, of today or before its zip files, or a plain pickle.
+    """Read a file of ``torch.save``, in its zip format or the older one, or a plain pickle.
 
     Args:
         path: The file.
-        only_zip: Read the zip files of today alone, the only ones that have checksums.
+        only_zip: Refuse files that are not in the zip format, the only one with checksums.
 
     Returns:
         What was saved: tensors, on the CPU, arrays of numbers and plain values. Tensors of a plain
         pickle come without gradient and hooks.
 
     Raises:
-        CheckpointError: If there is no file, it is damaged, or it holds more than that, which
-            could run code.
+        CheckpointError: If there is no file, it is damaged, or it holds anything else, which could
+            run code.
     """
     with opened(path) as file:
         advice = "Copy it again." if is_zip(file) else WHAT_READS_WHAT
         try:
             return _read(file, only_zip)
-        except Exception as error:  # whatever the readers stumble over
+        except Exception as error:  # the readers fail in many ways
             msg = f"The checkpoint {path} {_fault(error, advice)}"
             raise CheckpointError(msg) from error
 
@@ -76,9 +76,9 @@ def _read(file: ByteFile, only_zip: bool) -> Any:
     if only_zip:
         msg = f"its {file.seek(0, 2)} bytes do not begin as a zip file"
         raise ValueError(msg)
-    content = _Reader(file, encoding="latin1").load()  # bytes of Python 2, as in model zoos
+    content = _Reader(file, encoding="latin1").load()  # for bytes of Python 2, as in model zoos
     if isinstance(content, int) and content == MAGIC_NUMBER:
-        # What torch.save wrote before its zip files is several pickles, of which this is the first.
+        # The older format of torch.save is a sequence of pickles. This was the first.
         file.seek(0)
         content = _read_torch(file)
     if file.read(1):
@@ -92,26 +92,27 @@ def _read_torch(file: ByteFile) -> Any:
         check_members(file)
     arrays = [(function, f"{module}.{name}") for (module, name), function in _NUMPY.items()]
     with safe_globals([*arrays]), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # advice on kinds of tensors that are refused afterwards
+        warnings.simplefilter("ignore")  # about kinds of tensors that are refused afterwards
         return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
 
 
 class _Reader(pickle._Unpickler):
-    """Unpickles tensors, arrays and plain values; finds nothing else.
+    """Unpickles tensors, arrays and plain values, and nothing else.
 
-    It is the reader in Python, since the memo of the one in C takes the memory that a file claims.
+    This is Python's pure implementation: the one in C allocates a memo of any size that a file asks
+    for.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what a pickle names, if it may."""
+        """Return a function or class that a pickle names, if it is allowed."""
         if (module, name) not in _ALLOWED:
-            msg = f"GLOBAL {module}.{name} is not allowed."  # in the words of torch
+            msg = f"GLOBAL {module}.{name} is not allowed."  # worded like torch's error
             raise pickle.UnpicklingError(msg)
         return _ALLOWED[module, name]
 
 
 class _DType:
-    """The type of the numbers of an array; numpy's own would take any state for true."""
+    """The number type of an array; numpy's own class would accept any state without checks."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code = str(code)
@@ -122,7 +123,7 @@ class _DType:
 
     @property
     def value(self) -> np.dtype[Any]:
-        """The type, if it is one of plain numbers."""
+        """The numpy type, if it is a plain number type."""
         is_plain = re.fullmatch(r"[biuf][1248]", self.code) and self.order != ">"
         if not is_plain:
             msg = f"Arrays of {self.order + self.code!r} are not read."
@@ -131,7 +132,7 @@ class _DType:
 
 
 class _Array(np.ndarray):
-    """An array on its way out of a pickle."""
+    """An array that is being unpickled."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, is_fortran, data = state
@@ -143,7 +144,7 @@ def _new_array(*_: Any) -> _Array:
 
 
 def _array_of(data: Any, dtype: _DType, shape: Sequence[int], order: Any, *_: Any) -> np.ndarray:
-    """Rebuild an array as pickles of protocol 5 ask for it."""
+    """Rebuild an array from a pickle of protocol 5."""
     return np.frombuffer(data, dtype.value).reshape(shape, order=order)
 
 
@@ -153,12 +154,12 @@ def _scalar(dtype: _DType, data: bytes | str) -> Any:
 
 
 def _storage(data: bytes) -> Any:
-    """Read a storage; torch's own function of this purpose reads without limits."""
+    """Read a storage; torch's own function would unpickle anything."""
     return _read_torch(io.BytesIO(data))
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    """Rebuild bytes as protocol 2 writes them; other encodings might unpack."""
+    """Rebuild bytes from a pickle of protocol 2; other encodings might decompress data."""
     if encoding != "latin1":
         msg = f"Bytes in the encoding {encoding!r} are not read."
         raise ValueError(msg)

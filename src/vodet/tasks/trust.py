@@ -1,4 +1,4 @@
-"""What the config of a checkpoint may build: its author is not its reader."""
+"""What the config of a checkpoint may build, since nobody knows who wrote it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from vodet.errors import CheckpointError
 from vodet.tasks.checkpoint_file import FilePath, shown
 
-# The parts of a detector. To build one of them does nothing else, and opens nothing but pretrained
-# weights; other classes of vodet read and write files.
+# Modules whose classes are parts of a detector. Building one has no effect but the loading of
+# pretrained weights, which is switched off meanwhile. Other classes of vodet read and write files.
 _PARTS = (
     "vodet.detector",
     "vodet.features",
@@ -21,13 +21,13 @@ _PARTS = (
     "vodet.structures",
     "vodet.data.frames.resize",
 )
-# A config is far below both. Larger ones are made to fill memory, by layers that have no weights in
-# the file or by lists that hold one another.
+# Configs are far below both limits. Larger ones are meant to fill the memory, with layers that have
+# no weights in the file or with lists that contain each other.
 _MOST_VALUES, _LARGEST_NUMBER = 100_000, 1_000_000
 
 
 def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> DictConfig:
-    """Return the config of a detector, if it names nothing but parts of detectors.
+    """Check that the config of a detector names nothing but parts of detectors, and return it.
 
     Args:
         config: From a checkpoint.
@@ -36,7 +36,7 @@ def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> Di
 
     Raises:
         CheckpointError: If the config is not one of a detector, names anything else, or has
-            interpolations, which could make up a name; the config of a training has none left.
+            interpolations, which could make up a name; vodet-train resolves them all.
     """
     names = (trusted,) if isinstance(trusted, str) else tuple(trusted)
     if not isinstance(config, dict) or "_target_" not in config:
@@ -62,7 +62,7 @@ def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> Di
 
 
 def _values(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield every key and every single value, with its place."""
+    """Yield every key and every single value, each with its place."""
     if isinstance(node, dict):
         for name, value in node.items():
             yield key, name
@@ -108,7 +108,7 @@ def _require_trusted(target: str, trusted: Sequence[str]) -> None:
 
 
 def _is_trusted(found: object, trusted: Sequence[str]) -> bool:
-    """Decide by where it is defined: ``vodet.module.os.system`` reaches what a module imports."""
+    """Decide by the module of the definition: ``vodet.module.os.system`` names an import."""
     home = str(getattr(found, "__module__", ""))
     is_part = any(home == part or home.startswith(f"{part}.") for part in _PARTS)
     return _root(home) in trusted or (is_part and isinstance(found, type))

@@ -13,21 +13,21 @@ from vodet.errors import CheckpointError
 from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath, entries, shown
 from vodet.tasks.restricted_pickle import read_pickle
 
-# Tied weights and views of larger tensors need less memory in a file than in a detector, but not
-# by much: if weights claim more than this multiple of what is stored, they are made to fill memory.
+# Tied weights take less space in a file than in a detector, but not much less. Weights that claim
+# more than this multiple of the stored bytes are meant to fill the memory.
 _LARGEST_RATIO = 10
 
 
 def checked_weights(found: object, path: FilePath) -> dict[str, Tensor]:
-    """Return weights by name, if a detector can compute with them.
+    """Check that a detector can use the weights of a checkpoint, and return them by name.
 
     Args:
-        found: What should be weights by name.
+        found: The weights by name, or whatever the file holds in their place.
         path: Their file, for error messages.
 
     Raises:
-        CheckpointError: If it is anything but dense tensors of finite real numbers in memory; the
-            message names the first ten.
+        CheckpointError: If a weight is not a dense tensor of finite real numbers; the message names
+            the first ten faults.
     """
     if not isinstance(found, dict):
         msg = (
@@ -37,15 +37,17 @@ def checked_weights(found: object, path: FilePath) -> dict[str, Tensor]:
         raise CheckpointError(msg)
     for find_faults in (_not_tensors, _larger_than_stored, _not_finite):
         if faults := list(find_faults(found)):
-            msg = f"The checkpoint {path} holds unusable weights: {first_ten(faults, 'faults')}"
+            msg = f"The checkpoint {path} holds unusable weights: {first_ten(faults, 'fault')}"
             raise CheckpointError(msg)
     return {name: value.detach() for name, value in found.items()}
 
 
 def first_ten(lines: Sequence[str], noun: str) -> str:
-    """Count lines and list the first ten of them."""
+    """Count lines, each a case of a noun, and list the first ten."""
+    count = f"1 {noun}" if len(lines) == 1 else f"{len(lines)} {noun}s"
+    beginning = ", the first ten" if len(lines) > 10 else ""
     listed = "\n".join(f"  {line}" for line in lines[:10])
-    return f"{len(lines)} {noun}, the first of them:\n{listed}"
+    return f"{count}{beginning}:\n{listed}"
 
 
 def read_weights(path: FilePath) -> dict[str, Tensor]:
@@ -112,16 +114,16 @@ def _larger_than_stored(found: Mapping[str, Tensor]) -> Iterator[str]:
 def _not_finite(found: Mapping[str, Tensor]) -> Iterator[str]:
     for name, value in found.items():
         if value.is_floating_point():
-            finite = value.float().isfinite()  # as the detector computes
+            finite = value.float().isfinite()  # the type in which the detector computes
             if not finite.all():
                 count = value.numel() - int(finite.sum())
                 yield f"{shown(name)}: {count} of {value.numel()} numbers are not finite"
 
 
 def difference_of(own: Tensor, found: Tensor) -> str | None:
-    """Say why a weight cannot take the place of another one; None if it can.
+    """Return why a weight cannot replace the detector's own weight, or None if it can.
 
-    Any floating-point type may take the place of any other.
+    All floating-point types can replace each other.
     """
     if own.shape != found.shape:
         return f"expected shape {tuple(own.shape)}, found {tuple(found.shape)}"
