@@ -101,7 +101,7 @@ def test_experiment(experiment: str, inside: Path, command: Command) -> None:
     small = (*SMALL, *SMALL_HEADS["centernet" if is_centernet else "faster_rcnn"])
     begin = []
     if method == "sltnet":
-        first = inside / "runs" / f"{name}_faster_rcnn"
+        first = inside / "runs" / f"{name}_first_stage"
         if not (first / "best.ckpt").is_file():
             command("train", f"experiment={name}_faster_rcnn", *small, f"run_dir={first}")
         begin = [f"init_from={first}/best.ckpt"]

@@ -32,8 +32,8 @@ def baseline(workspace: Path, command: Command) -> Path:
     """The checkpoint of a trained baseline."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
-        command("train", "experiment=demo_baseline", *TINY_TWO_STAGE, "run_dir=runs/baseline")
-    return workspace / "runs" / "baseline" / "last.ckpt"
+        command("train", "experiment=demo_baseline", *TINY_TWO_STAGE, "run_dir=runs/first_stage")
+    return workspace / "runs" / "first_stage" / "last.ckpt"
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -54,24 +54,25 @@ def second_stage(baseline: Path, run_dir: str) -> list[str]:
 def test_two_stages_and_two_windows(
     baseline: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command("train", *second_stage(baseline, "runs/sltnet"))
+    command("train", *second_stage(baseline, "runs/second_stage"))
     printed = capsys.readouterr().out
     assert f"Loaded from {baseline}: " in printed
     assert "New, with initial values: 22 weights: head.fusion (20), head.st_head (2)" in printed
-    first, second = weights(baseline), weights(inside / "runs/sltnet/last.ckpt")
+    first, second = weights(baseline), weights(inside / "runs/second_stage/last.ckpt")
     assert all(torch.equal(second[name], value) for name, value in first.items())
     assert len(second) == len(first) + 22
 
-    command("train", *second_stage(baseline, "runs/sltnet"), "resume=runs/sltnet/last.ckpt")
+    settings = [a for a in second_stage(baseline, "runs/second_stage") if "init_from=" not in a]
+    command("train", *settings, "resume=runs/second_stage/last.ckpt", "trainer.max_epochs=2")
     assert "Loaded from" not in capsys.readouterr().out  # but from where it stopped
 
     found = {}
     for window in ("causal", "symmetric"):
         output = f"output=runs/{window}"
-        chosen = ["ckpt=runs/sltnet/last.ckpt", f"window={window}", output, "trainer=cpu"]
+        chosen = ["ckpt=runs/second_stage/last.ckpt", f"window={window}", output, "trainer=cpu"]
         command("eval", *chosen, "data.num_workers=0", f"predictions=runs/{window}.json")
         assert json.loads((inside / f"runs/{window}/eval.json").read_text())["map"] is not None
-        detector = vodet.load(inside / "runs/sltnet/last.ckpt")
+        detector = vodet.load(inside / "runs/second_stage/last.ckpt")
         found[window] = Path(f"runs/{window}.json").read_bytes()
     assert found["causal"] != found["symmetric"]
     assert detector.window.lookahead == 3
@@ -84,13 +85,13 @@ def test_two_processes_train_and_evaluate_a_second_stage(
     baseline: Path, inside: Path, command: Command
 ) -> None:
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    arguments = second_stage(baseline, "runs/sltnet_ddp")
+    arguments = second_stage(baseline, "runs/second_stage_ddp")
     run(script("vodet-train"), *arguments, *two, "data.batch_size=1", folder=inside)
     results = []
     for number, processes in ((1, ["trainer=cpu"]), (2, two)):
         ended = run(
             script("vodet-eval"),
-            "ckpt=runs/sltnet_ddp/last.ckpt",
+            "ckpt=runs/second_stage_ddp/last.ckpt",
             f"output=runs/eval_{number}",
             f"predictions=runs/eval_{number}/found.json",
             "data.num_workers=0",
@@ -140,5 +141,5 @@ def test_clips_of_an_incomplete_data_set(
     ]
     command("train", *arguments, "callbacks.best=null")
     with pytest.raises(SystemExit):
-        command("train", *arguments, "data.require_complete_tubelets=true")
+        command("train", *arguments, "run_dir=runs/complete", "data.require_complete_tubelets=true")
     assert "data.require_complete_tubelets needs the id_track" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a training leaves behind to look at: metrics.json and curves.png."""
+"""The files of a finished training: metrics.json and curves.png."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _finite(value: Any) -> Any:
 
 
 def read_curves(files: list[Path]) -> dict[str, Curve]:
-    """Read ``(step, value)`` of every column of CSV logs; of a step logged twice the later counts.
+    """Read ``(step, value)`` of each column of CSV logs; of a step logged twice, the later value.
 
     A training that was killed and resumed has logged some steps twice.
     """

@@ -20,7 +20,7 @@ class Schedule:
         scheduler: Builds the schedule from the optimizer.
         interval: Whether the schedule advances with each step or each epoch.
         warmup_steps: Steps in which the learning rate rises linearly to its value; 0 for none.
-        warmup_start: Factor of the learning rate at the first of them.
+        warmup_start: Factor of the learning rate at the first of these steps.
     """
 
     scheduler: Callable[[Optimizer], LRScheduler]
