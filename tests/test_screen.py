@@ -32,7 +32,7 @@ def test_text_of_tables_is_data() -> None:
 
 def test_errors() -> None:
     shown = Screen(file=io.StringIO(), width=20, force_terminal=True)
-    shown.error(f"no {NAME}\nat all, although the line is long")
+    shown.say("Error: ", f"no {NAME}\nat all, although the line is long")
     text = shown.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     assert text == f"\x1b[1;31mError: \x1b[0mno {SHOWN}\nat all, although the line is long\n"
 

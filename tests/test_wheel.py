@@ -50,7 +50,7 @@ def test_trains_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
         check=True,
         timeout=240,
     )
-    assert {path.name for path in tmp_path.iterdir()} == {"data", "runs"}
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
     where = "import vodet; print(vodet.__file__)"
     found = subprocess.run(
         [sys.executable, "-c", where], env=environment, check=True, capture_output=True, text=True

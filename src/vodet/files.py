@@ -89,7 +89,7 @@ def writing(target: Path, temporary: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OutputError:
+    except (OutputError, BrokenPipeError):  # the second: standard output was closed
         raise
     except OSError as error:
         named = target if error.filename is None else Path(error.filename)

@@ -93,7 +93,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
 
 
 def test_a_forked_worker_ends_quietly(tmp_path: Path) -> None:
-    process = started(tmp_path, "pid = os.fork(); pid and print(pid, flush=True); time.sleep(60)")
+    process = started(tmp_path, "os.fork() or print(os.getpid(), flush=True); time.sleep(60)")
     assert process.stdout is not None
     os.kill(int(process.stdout.readline()), signal.SIGINT)
     process.send_signal(signal.SIGTERM)

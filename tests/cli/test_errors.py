@@ -148,9 +148,9 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ("eval evaluation.protocols=coco,vid", "evaluation.protocols=[coco,vid]"),
         ("train --trainer.max_epochs=3", " trainer.max_epochs=3."),
         (
-            "train trainer.gradient_clip_algorithm=norm",
+            "train trainer.inference_mode=false",
             "lightning.Trainer has such a parameter. To add it, write "
-            "+trainer.gradient_clip_algorithm=norm.",
+            "+trainer.inference_mode=false.",
         ),
         ("train optimizer.betas=[0.9,0.99]", "write '+optimizer.betas=[0.9,0.99]'."),
         ("train logger.zzz._target_=my.Logger", "+logger.zzz._target_=CLASS"),

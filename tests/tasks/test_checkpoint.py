@@ -266,7 +266,7 @@ def full_disk() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("trouble", "reason"),
-    [(no_large_files, "[Errno 27] File too large"), (full_disk, "[Errno 28] No space left on")],
+    [(no_large_files, "File too large"), (full_disk, "No space left on")],
 )
 def test_a_full_disk_leaves_the_old_checkpoint(
     trouble: Callable[[], AbstractContextManager[None]],
@@ -279,8 +279,8 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     with trouble():
         message = message_of(AtomicCheckpointIO().save_checkpoint, contents(), path)
 
-    assert message.startswith(f"The checkpoint {path} could not be written: {reason}")
-    assert "Is the disk full? What was there before is unchanged; free some space" in message
+    assert f"The checkpoint was not saved. Cannot write {path}: {reason}" in message
+    assert "What was there before is unchanged; free some space" in message
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["a.ckpt"]
 

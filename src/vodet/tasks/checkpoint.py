@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vodet import __version__
 from vodet.detector import VideoDetector
-from vodet.errors import CheckpointError
+from vodet.errors import CheckpointError, OutputError
 from vodet.files import replacing
 from vodet.pretrained import no_pretrained_weights
 from vodet.tasks.build import build_detector
@@ -46,10 +46,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.write(buffer.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
+        except OutputError as error:
             msg = (
-                f"The checkpoint {path} could not be written: {error}. Is the disk full? What "
-                "was there before is unchanged; free some space and go on with resume=last."
+                f"The checkpoint was not saved. {error} Is the disk full? What was there before "
+                "is unchanged; free some space and continue with resume=last."
             )
             raise CheckpointError(msg) from error
 
