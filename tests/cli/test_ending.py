@@ -82,10 +82,11 @@ def test_a_signal_while_an_error_is_explained(tmp_path: Path) -> None:
 
 
 def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
-    work = "exec('try: time.sleep(60)\\nfinally: print(1, flush=True); time.sleep(60)')"
-    process = started(tmp_path, work)
-    process.send_signal(signal.SIGTERM)
+    before, after = "print(0, flush=True); time.sleep(60)", "print(1, flush=True); time.sleep(60)"
+    process = started(tmp_path, f"exec('try: {before}\\nfinally: {after}')")
     assert process.stdout is not None
+    assert process.stdout.readline() == "0\n"
+    process.send_signal(signal.SIGTERM)
     assert process.stdout.readline() == "1\n"
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)

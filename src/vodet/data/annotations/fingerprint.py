@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -53,4 +54,6 @@ def _content(data: dict[str, Any] | None) -> dict[str, Any] | None:
 def _shown(data: dict[str, Any] | None) -> str:
     if data is None:
         return "no such data set"
-    return ", ".join(f"{key} {str(value)[:80]}" for key, value in data.items())
+    texts = {key: str(value) for key, value in data.items()}
+    texts["classes"] = textwrap.shorten(texts["classes"], 80)
+    return ", ".join(f"{key} {text}" for key, text in texts.items())
