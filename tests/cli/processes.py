@@ -48,6 +48,8 @@ def start(*command: str, folder: Path) -> subprocess.Popen[str]:
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A background job of a shell that is not interactive ignores SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True,
         start_new_session=True,
     )
