@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,7 @@ def test_commands_of_the_readme_and_of_the_page_on_data_sets(
     own = inside / yaml.splitlines()[0].removeprefix("# ")
     own.parent.mkdir(parents=True)
     own.write_text(yaml)
+    shutil.rmtree(inside / "runs", ignore_errors=True)  # other tests use the same names
     (inside / "mine").symlink_to(inside / "data" / "kitti_mots")
     (inside / "stills").symlink_to(inside / "data" / "imagenet_det")
 
