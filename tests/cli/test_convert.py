@@ -146,4 +146,4 @@ def test_a_split_that_is_not_whole_is_told(tmp_path, capsys):
         run("convert", "imagenet-vid", tmp_path / "ILSVRC2015", tmp_path / "o.json", *options) == 0
     )
 
-    assert "Look out: the official split has 176126 frames, found 1" in capsys.readouterr().out
+    assert "Warning: the official split has 176126 frames, found 1" in capsys.readouterr().out

@@ -245,9 +245,9 @@ def test_check_points_out_frames_of_several_sizes_and_names_of_windows(copy, cap
     assert data.main(["check", str(copy / "odd.json")]) == 0
 
     text = capsys.readouterr().out
-    assert "Look out: 1 of 3 videos have frames of several sizes; of 'val_000' frame 0" in text
+    assert "Warning: 1 of 3 videos have frames of several sizes; of 'val_000' frame 0" in text
     assert (
-        r"Look out: 1 of 15 file names have the separators of Windows, such as 'images\\val\\7"
+        r"Warning: 1 of 15 file names have the separators of Windows, such as 'images\\val\\7"
         in text
     )
 

@@ -102,7 +102,7 @@ def test_vid_devkit(files, tmp_path, capsys):
         "8",
         "9",
     ]
-    assert "Look out" not in capsys.readouterr().out
+    assert "Warning" not in capsys.readouterr().out
 
 
 def test_coco_has_the_ids_of_the_annotations_or_of_the_original(files, tmp_path):

@@ -261,7 +261,7 @@ def print_summary(summary: Summary, target: Path) -> None:
     console.print(f"{summary.videos} videos, {summary.frames} frames{support}: {target}")
     annotated, official = summary.frames - summary.support_frames, summary.official_frames
     if official not in (None, annotated):
-        console.print(f"Look out: the official split has {official} frames, found {annotated}")
+        console.print(f"Warning: the official split has {official} frames, found {annotated}")
     if summary.clipped:
         console.print(f"Clipped: {summary.clipped} boxes that stuck out of the image")
     for reason, count in sorted(summary.skipped.items()):

@@ -192,7 +192,7 @@ def _check(arguments: argparse.Namespace) -> None:
     screen = Screen()
     screen.print(statistics_table(index))
     for oddity in oddities(index):
-        screen.print(f"Look out: {oddity}", soft_wrap=True)
+        screen.print(f"Warning: {oddity}", soft_wrap=True)
     if arguments.images is not None or arguments.decode:
         _check_images(index, arguments)
         verb = "decoded, each of the annotated size" if arguments.decode else "found"

@@ -191,6 +191,6 @@ def _print(
     is_numbered = arguments.format == "vid-devkit" and arguments.val_list is None
     if is_numbered and index.num_frames != OFFICIAL_FRAMES["val"]:
         console.print(
-            f"Look out: frames are numbered 1 to {index.num_frames}, while the kit's val.txt has "
+            f"Warning: frames are numbered 1 to {index.num_frames}, while the kit's val.txt has "
             f"{OFFICIAL_FRAMES['val']}. Give your list of frames with --val-list"
         )

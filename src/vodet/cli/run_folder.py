@@ -51,8 +51,7 @@ def claimed(folder: Path) -> Iterator[None]:
         remove_partial(folder)
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        lock.release()  # the file stays: another process may already wait for its lock
 
 
 def check_empty(folder: Path) -> None:

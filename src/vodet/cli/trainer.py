@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from omegaconf import DictConfig
 
-from vodet.errors import ConfigError, OutputError, TrainingError, VodetError
+from vodet.data.clips.datamodule import killed_worker
+from vodet.errors import ConfigError, OutputError, VodetError
 from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.precision import check_precision
 from vodet.tasks.signals import OwnSignalHandler
@@ -89,7 +89,7 @@ def explained(folder: Path) -> Iterator[None]:
 
     Raises:
         OutputError: If a file cannot be written, such as on a full disk.
-        TrainingError: If the system has killed a worker of a data loader.
+        DataError: If the system has killed a worker of a data loader.
     """
     try:
         yield
@@ -99,11 +99,6 @@ def explained(folder: Path) -> Iterator[None]:
         msg = f"Cannot write in {folder}: {error}. Check the free space and the permissions."
         raise OutputError(msg) from error
     except RuntimeError as error:  # torch raises it wherever the main process happens to be
-        if not re.match(r"DataLoader worker \(pid", str(error)):
-            raise
-        msg = (
-            f"A process that loads data was killed: {str(error).strip()} Usually the memory was "
-            "used up: set a lower data.num_workers (0 loads in the main process), data.batch_size "
-            "or data.chunk_size. In a container, /dev/shm may be too small."
-        )
-        raise TrainingError(msg) from error
+        if killed := killed_worker(error):
+            raise killed from error
+        raise

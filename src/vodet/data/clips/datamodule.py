@@ -280,17 +280,27 @@ class _ReportingLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its private class
         try:
             yield from super().__iter__()
-        except RuntimeError as error:  # torch has no class for it
-            if "DataLoader worker" not in str(error):
-                raise
-            msg = (
-                "A worker process that loads data was killed, most often because memory ran out: "
-                f"{error} Use fewer than data.num_workers={self.num_workers} workers, a smaller "
-                "data.batch_size or data.chunk_size, or more memory."
-            )
-            raise DataError(msg) from error
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if killed := killed_worker(error):
+                raise killed from error
+            raise
         finally:  # also if the epoch ends early
             self.dataset.report_bad_frames()
+
+
+def killed_worker(error: BaseException) -> DataError | None:
+    """Return what to raise if an error says that a worker of a data loader was killed, else None.
+
+    Torch has no class for it. It raises a RuntimeError wherever the main process happens to be; if
+    the worker was sending a batch, the connection to it breaks instead.
+    """
+    if "DataLoader worker" not in str(error) and not isinstance(error, ConnectionError | EOFError):
+        return None
+    return DataError(
+        "A process that loads data was killed, most often because the memory was used up: "
+        f"{str(error).strip()} Use a lower data.num_workers (0 loads in the main process), "
+        "data.batch_size or data.chunk_size. In a container, /dev/shm may be too small."
+    )
 
 
 def _require(name: str, number: int | None, least: int) -> None:
