@@ -1,4 +1,4 @@
-"""The examples of docs/temporal-fusion.md run, in streams and in training."""
+"""The examples and commands of the pages in docs/ run; test_experiments.py has data-sets.md."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from cli.conftest import TINY, Command
+from cli.test_readme import commands
 from heads.test_two_stage import OBJECTS, batch_of
 from tiny import random_frames, tiny_detector, tiny_two_stage
 from vodet.detector import VideoDetector
 from vodet.streaming import StreamingDetector
 from vodet.structures import Window
 
-TEXT = (Path(__file__).parents[2] / "docs" / "temporal-fusion.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "temporal-fusion.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +60,19 @@ def test_modules_that_are_named_exist() -> None:
     assert len(named) >= 4
     for name in named:
         assert (source / f"{name.replace('.', '/')}.py").is_file(), name
+
+
+# resume=last continues the run that had early stopping, without it: Lightning says so.
+@pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path.:UserWarning")
+def test_commands_of_the_page_on_training(
+    inside: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = (*TINY, f"data_dir={inside / 'data'}")
+    command("train", *small, "run_dir=runs/street")
+    page = commands((DOCS / "training.md").read_text())
+    for name, *arguments in page:
+        command(name.removeprefix("vodet-"), *small, *arguments)
+    assert len(page) == 8
+    (resumed,) = OmegaConf.load("runs/street/resumes.yaml")
+    assert resumed.changes["trainer.max_epochs"] == 20
