@@ -51,7 +51,8 @@ def claimed(folder: Path) -> Iterator[None]:
         remove_partial(folder)
         yield
     finally:
-        lock.release()  # the file stays: another process may already wait for its lock
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def check_empty(folder: Path) -> None:
