@@ -51,9 +51,9 @@ def drawn_videos(checkpoint: Path, options: argparse.Namespace) -> Iterator[np.n
             height, width = index.sizes[row].tolist()
             image_id = int(index.image_ids[row])
             frames.append(read_frame(path, image_id, (height, width), exif=exif))
-        answers = stream.push(np.stack(frames)) + stream.flush()
-        for frame, answer in zip(frames, answers, strict=True):
-            yield drawn(frame, answer.detections, detector.class_names)
+        results = stream.push(np.stack(frames)) + stream.flush()
+        for frame, result in zip(frames, results, strict=True):
+            yield drawn(frame, result.detections, detector.class_names)
 
 
 def main() -> None:

@@ -20,10 +20,10 @@ all_detectors = pytest.mark.parametrize("build", DETECTORS.values(), ids=DETECTO
 
 
 def streamed(stream: VideoStream, frames: torch.Tensor, chunk: int) -> list[Detections]:
-    answers = [answer for part in frames.split(chunk) for answer in stream.push(part)]
-    answers += stream.flush()
-    assert [answer.frame_index for answer in answers] == list(range(len(frames)))
-    return [answer.detections for answer in answers]
+    results = [result for part in frames.split(chunk) for result in stream.push(part)]
+    results += stream.flush()
+    assert [result.frame_index for result in results] == list(range(len(frames)))
+    return [result.detections for result in results]
 
 
 def mirrored(detections: Detections, width: int) -> Detections:
@@ -89,13 +89,13 @@ def test_frames_are_mirrored_before_a_letterbox_pads_them() -> None:
     assert found.detections["boxes"][:, 2].max() <= 44
 
 
-def test_answers_come_with_the_lookahead_and_above_the_threshold() -> None:
+def test_results_come_with_the_lookahead_and_above_the_threshold() -> None:
     detector = tiny_two_stage({}, Window(future=2))
     stream = AugmentedStream(detector, flip=True)
     known = [[a.frame_index for a in stream.push(frame)] for frame in random_frames(4)]
     assert known == [[], [], [0], [1]]
     last = stream.flush()
-    assert [answer.frame_index for answer in last] == [2, 3]
+    assert [result.frame_index for result in last] == [2, 3]
     assert stream.flush() == []
 
     scores = last[0].detections["scores"]
@@ -112,8 +112,8 @@ def test_push_resized_takes_frames_of_original_size() -> None:
     padded = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
     padded[..., :50, :70] = frames
     stream = AugmentedStream(detector, flip=True)
-    answers = [answer.detections for answer in stream.push_resized(padded, (50, 70), (50, 70))]
-    assert_equal(answers, streamed(AugmentedStream(detector, flip=True), frames, 2))
+    results = [result.detections for result in stream.push_resized(padded, (50, 70), (50, 70))]
+    assert_equal(results, streamed(AugmentedStream(detector, flip=True), frames, 2))
     with pytest.raises(ConfigError, match=r"needs frames of original size, \(100, 140\), found"):
         stream.push_resized(frames, (100, 140), (50, 70))
 
@@ -130,10 +130,10 @@ def test_refused_frames_change_nothing() -> None:
     frames = random_frames(4)
     expected = streamed(AugmentedStream(detector, flip=True), frames, 2)
     stream = AugmentedStream(detector, flip=True)
-    answers = stream.push(frames[:2])
+    results = stream.push(frames[:2])
     with pytest.raises(ConfigError, match="must have one size"):
         stream.push(random_frames(1, size=(64, 96)))
     with pytest.raises(ConfigError, match="Expected uint8 RGB"):
         stream.push(np.zeros((8, 8), np.uint8))
-    answers += stream.push(frames[2:]) + stream.flush()
-    assert_equal([answer.detections for answer in answers], expected)
+    results += stream.push(frames[2:]) + stream.flush()
+    assert_equal([result.detections for result in results], expected)

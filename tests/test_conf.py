@@ -205,12 +205,12 @@ def test_the_window_of_an_evaluation_is_chosen_by_name(window: str) -> None:
 @pytest.mark.parametrize(
     ("choices", "protocols", "best_by"),
     [
-        (["experiment=imagenet_vid_stf"], "vid motion coco track_length steadiness", "vid/ap_50"),
-        (["data=imagenet_vid_det"], "vid motion coco track_length steadiness", "vid/ap_50"),
-        (["data=uavdt"], "uavdt coco motion track_length steadiness", "uavdt/ap_70"),
-        (["data=mot17"], "coco motion track_length steadiness", "map"),
+        (["experiment=imagenet_vid_stf"], "vid motion coco track_length stability", "vid/ap_50"),
+        (["data=imagenet_vid_det"], "vid motion coco track_length stability", "vid/ap_50"),
+        (["data=uavdt"], "uavdt coco motion track_length stability", "uavdt/ap_70"),
+        (["data=mot17"], "coco motion track_length stability", "map"),
         (["data=custom"], "coco", "map"),
-        (["data=uavdt", "evaluation=vid"], "vid motion coco track_length steadiness", "vid/ap_50"),
+        (["data=uavdt", "evaluation=vid"], "vid motion coco track_length stability", "vid/ap_50"),
         (["data=uavdt", "evaluation.protocols=[uavdt]"], "uavdt", "uavdt/ap_70"),
     ],
 )
@@ -227,11 +227,11 @@ def test_the_evaluation_of_a_checkpoint_is_chosen_by_name() -> None:
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         chosen = hydra.compose("eval", ["evaluation=uavdt"]).evaluation
         default = hydra.compose("eval").evaluation
-    assert chosen.protocols == ["uavdt", "coco", "motion", "track_length", "steadiness"]
+    assert chosen.protocols == ["uavdt", "coco", "motion", "track_length", "stability"]
     assert (default.protocols, default.tubelet_linking) == (None, None)
 
 
-def test_second_stages_freeze_their_first(compose) -> None:
+def test_second_phases_freeze_their_first(compose) -> None:
     for name in ("demo_sltnet", "imagenet_vid_sltnet"):
         config = compose(f"experiment={name}", "model.backbone.name=test_resnet")
         with pytest.raises(

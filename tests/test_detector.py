@@ -44,12 +44,12 @@ def test_step_predicts_for_the_reference_frame_and_returns_a_new_memory() -> Non
     frames = detector.encode(random_frames(4))
     windows = WindowBatch.of_clips(frames, length=2, reference=1)
 
-    predictions, after = detector.step(windows, detector.begin(2, frames))
+    outputs, after = detector.step(windows, detector.begin(2, frames))
 
     assert after == Memory({"fusion": {}, "head": {}})
-    assert {len(prediction) for prediction in predictions.values()} == {2}
+    assert {len(output) for output in outputs.values()} == {2}
     mean = windows.maps.map(lambda level: level.mean(dim=1))
-    torch.testing.assert_close(predictions, detector.head.predict(mean))
+    torch.testing.assert_close(outputs, detector.head.predict(mean))
 
 
 def clip_batch(original_size: tuple[int, int] = (64, 64)) -> ClipBatch:
@@ -178,9 +178,9 @@ def test_losses_on_all_are_the_mean_of_those_of_each_window_in_turn(unknown, cou
             for old, level in zip(before, maps.levels, strict=True)
         ]
         known = [clip for clip in range(2) if (clip, number) not in unknown]
-        predictions = detector.head.predict(FeatureMaps(tuple(level[known] for level in before)))
+        outputs = detector.head.predict(FeatureMaps(tuple(level[known] for level in before)))
         targets = [batch.targets[clip][number] for clip in known]
-        terms.append(detector.head.criterion(predictions, targets))
+        terms.append(detector.head.criterion(outputs, targets))
     torch.testing.assert_close(found, averaged(terms, counts))
     torch.stack(list(found.values())).sum().backward()
     assert detector.fusion.keep.grad != 0

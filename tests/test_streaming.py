@@ -84,21 +84,21 @@ def stepped(detector: VideoDetector, videos: Sequence[torch.Tensor]) -> list[lis
         frames = detector.encode(torch.cat(at_once))
         memory = memory or detector.begin(len(videos), frames)
         windows = WindowBatch.of_clips(frames, len(at_once[0]), detector.window.reference)
-        predictions, memory = detector.step(windows, memory)
+        outputs, memory = detector.step(windows, memory)
         sizes = [((64, 64), (64, 64))] * len(videos)
-        for own, detections in zip(found, detector.decode(predictions, sizes), strict=True):
+        for own, detections in zip(found, detector.decode(outputs, sizes), strict=True):
             own.append(detections)
     return found
 
 
 def streamed(detector: VideoDetector, frames: torch.Tensor, chunk: int) -> list[FrameDetections]:
     stream = StreamingDetector(detector)
-    answers = []
+    results = []
     for part in frames.split(chunk):
-        answers += stream.push(part)
-    answers += stream.flush()
-    assert [answer.frame_index for answer in answers] == list(range(len(frames)))
-    return answers
+        results += stream.push(part)
+    results += stream.flush()
+    assert [result.frame_index for result in results] == list(range(len(frames)))
+    return results
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)
@@ -119,15 +119,15 @@ def test_videos_side_by_side_do_not_see_each_other(build) -> None:
     detector = build(Window(past=1, future=1))
     videos = [random_frames(5, seed=1), random_frames(5, seed=2)]
     streams = [StreamingDetector(detector), StreamingDetector(detector)]
-    answers: list[list[FrameDetections]] = [[], []]
+    results: list[list[FrameDetections]] = [[], []]
     for pair in zip(*videos, strict=True):
-        for stream, frame, found in zip(streams, pair, answers, strict=True):
+        for stream, frame, found in zip(streams, pair, results, strict=True):
             found += stream.push(frame)
     together = stepped(detector, videos)
-    for stream, video, found, own in zip(streams, videos, answers, together, strict=True):
+    for stream, video, found, own in zip(streams, videos, results, together, strict=True):
         found += stream.flush()
-        alone = [answer.detections for answer in streamed(detector, video, 1)]
-        assert_same([answer.detections for answer in found], alone)
+        alone = [result.detections for result in streamed(detector, video, 1)]
+        assert_same([result.detections for result in found], alone)
         assert_same(own, alone)
 
 
@@ -138,9 +138,9 @@ def test_a_video_leaves_nothing_to_the_next(build) -> None:
     stream = StreamingDetector(detector)
     stream.push(first)
     stream.flush()
-    answers = stream.push(second) + stream.flush()
-    expected = [answer.detections for answer in streamed(detector, second, 2)]
-    assert_same([answer.detections for answer in answers], expected)
+    results = stream.push(second) + stream.flush()
+    expected = [result.detections for result in streamed(detector, second, 2)]
+    assert_same([result.detections for result in results], expected)
 
 
 @pytest.mark.parametrize("name", ["max", "adaptive", "sltnet"])
@@ -178,12 +178,12 @@ def test_any_number_of_key_frames_will_do(interval: int, most: int, kept: int) -
     )
     detector = tiny_two_stage(fusions, Window())
     stream = StreamingDetector(detector)
-    answers = stream.push(random_frames(5))
+    results = stream.push(random_frames(5))
     is_valid = stream._memory.states["head"]["attention.is_valid"]
     assert is_valid.shape[1] == most
     assert int(is_valid.any(dim=2).sum()) == kept
     (expected,) = stepped(detector, [random_frames(5)])
-    assert_same([answer.detections for answer in answers], expected)
+    assert_same([result.detections for result in results], expected)
 
 
 def test_memory_is_flat_over_a_long_video() -> None:
@@ -208,17 +208,17 @@ def test_memory_is_flat_over_a_long_video() -> None:
 def test_a_window_wider_than_the_video_repeats_its_borders(build) -> None:
     detector = build(Window(past=4, future=3))
     frames = random_frames(2)
-    answers = [answer.detections for answer in streamed(detector, frames, 2)]
+    results = [result.detections for result in streamed(detector, frames, 2)]
     rows = [[0, 0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]]
     memory: Memory | None = None
-    for row, answer in zip(rows, answers, strict=True):
+    for row, result in zip(rows, results, strict=True):
         with torch.inference_mode():
             encoded = detector.encode(frames[row])
             memory = memory or detector.begin(1, encoded)
             windows = WindowBatch.of_clips(encoded, 8, reference=4)
-            predictions, memory = detector.step(windows, memory)
-            found = detector.decode(predictions, [((64, 64), (64, 64))])
-        assert_same(found, [answer])
+            outputs, memory = detector.step(windows, memory)
+            found = detector.decode(outputs, [((64, 64), (64, 64))])
+        assert_same(found, [result])
 
 
 def test_flush_and_reset_begin_a_new_video() -> None:
@@ -232,18 +232,18 @@ def test_flush_and_reset_begin_a_new_video() -> None:
     stream.push(first[:1])
     stream.reset()
     once_more = stream.push(second)
-    expected = [answer.detections for answer in streamed(detector, second, 3)]
-    for answers in (again, once_more):
-        assert [answer.frame_index for answer in answers] == [0, 1, 2]
-        assert_same([answer.detections for answer in answers], expected)
+    expected = [result.detections for result in streamed(detector, second, 3)]
+    for results in (again, once_more):
+        assert [result.frame_index for result in results] == [0, 1, 2]
+        assert_same([result.detections for result in results], expected)
 
 
-def test_answers_come_when_the_lookahead_is_filled() -> None:
+def test_results_come_when_the_lookahead_is_filled() -> None:
     detector = tiny_detector(fusion_of("mean"), Window(past=1, future=2, frame_stride=2))
     stream = StreamingDetector(detector)
     known = [[a.frame_index for a in stream.push(frame)] for frame in random_frames(6)]
     assert known == [[], [], [], [], [0], [1]]
-    assert [answer.frame_index for answer in stream.flush()] == [2, 3, 4, 5]
+    assert [result.frame_index for result in stream.flush()] == [2, 3, 4, 5]
 
 
 def test_each_frame_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,17 +276,17 @@ def test_arrays_and_tensors_and_any_size_give_original_pixels() -> None:
     stream = StreamingDetector(detector)
     as_read_by_opencv = array[..., ::-1].copy()
     kinds = (frame, frame[0], array, array[None], as_read_by_opencv[..., ::-1])
-    answers = [stream.push(frames)[0].detections for frames in kinds]
-    for a, b in pairwise(answers):
+    results = [stream.push(frames)[0].detections for frames in kinds]
+    for a, b in pairwise(results):
         assert_same([a], [b])
-    boxes = answers[0]["boxes"]
+    boxes = results[0]["boxes"]
     assert boxes.min() >= 0
     assert boxes[:, 2].max() <= 70
     assert boxes[:, 3].max() <= 50
-    threshold = float(answers[0]["scores"].median())
+    threshold = float(results[0]["scores"].median())
     stream = StreamingDetector(detector, score_threshold=threshold)
-    (answer,) = stream.push(frame)
-    assert answer.detections["scores"].min() >= threshold
+    (result,) = stream.push(frame)
+    assert result.detections["scores"].min() >= threshold
 
 
 def test_frames_of_another_size_are_refused() -> None:
@@ -319,8 +319,8 @@ def test_an_empty_chunk_is_refused() -> None:
 def test_all_detections_asked_for_are_given() -> None:
     detector = tiny_detector(fusion_of("none"), Window())
     detector.head.max_detections = 120  # of 256 cells and 3 classes
-    (answer,) = StreamingDetector(detector).push(random_frames(1, size=(160, 160)))
-    assert 100 < len(answer.detections["scores"]) <= 120
+    (result,) = StreamingDetector(detector).push(random_frames(1, size=(160, 160)))
+    assert 100 < len(result.detections["scores"]) <= 120
 
 
 @pytest.mark.parametrize(

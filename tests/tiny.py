@@ -86,15 +86,15 @@ def tiny_two_stage(
     if isinstance(candidate_fusions, str):
         head = {"refine": head_config_of(candidate_fusions).refine} | head
         candidate_fusions = candidate_fusions_of(candidate_fusions)
-    limits = ProposalLimits(per_level=30, total=20)
+    limits = ProposalLimits(pre_nms_top_n=30, post_nms_top_n=20)
     settings = {
         "train_limits": limits,
         "test_limits": limits,
         "width": 16,
         "resolution": 3,
         "anchor_scale": 3.0,
-        "rpn_samples": 32,
-        "roi_samples": 16,
+        "rpn_batch_size_per_image": 32,
+        "box_batch_size_per_image": 16,
     }
     detector = VideoDetector(
         TimmBackbone("test_resnet", strides=(4, 8)),

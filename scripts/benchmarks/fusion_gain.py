@@ -4,7 +4,7 @@
     python scripts/benchmarks/fusion_gain.py --detector two-stage     candidate fusions, SLTnet
 
 Runs of one table differ in their fusion and seed alone. With CenterNet each is one training. With
-the two-stage detector the baseline of each seed is trained once, and each fusion is a second stage
+the two-stage detector the baseline of each seed is trained once, and each fusion is a second phase
 on it with everything of the baseline frozen, evaluated with several windows from one checkpoint.
 """
 
@@ -36,19 +36,19 @@ class Row:
         name: Its name in the table.
         overrides: Of its training.
         windows: With which it is evaluated, of conf/window.
-        is_second_stage: Whether it begins with the first row of its seed.
+        is_second_phase: Whether it begins with the first row of its seed.
     """
 
     name: str
     overrides: tuple[str, ...]
     windows: tuple[str, ...]
-    is_second_stage: bool = False
+    is_second_phase: bool = False
 
 
-def second_stage(name: str, candidate_fusion: str, *overrides: str) -> Row:
-    """Return a row of SLTnet's second stage with a candidate fusion, evaluated in two windows."""
+def second_phase(name: str, candidate_fusion: str, *overrides: str) -> Row:
+    """Return a row of SLTnet's second phase with a candidate fusion, evaluated in two windows."""
     chosen = ("experiment=demo_sltnet", f"model/head/fusion={candidate_fusion}", *overrides)
-    return Row(name, chosen, ("causal", "symmetric"), is_second_stage=True)
+    return Row(name, chosen, ("causal", "symmetric"), is_second_phase=True)
 
 
 OFTEN = "model.head.fusion.attention.key_frame_interval=4"  # videos have 16 frames
@@ -82,13 +82,13 @@ TABLES = {
     ],
     "two-stage": [
         Row("baseline", ("experiment=demo_baseline",), ("single",)),
-        second_stage("linking, max", "max", NO_HISTORY),
-        second_stage("linking, adaptive", "adaptive", NO_HISTORY),
-        second_stage("long-term attention", "long_term", OFTEN),
-        second_stage("SLTnet: max + long-term", "sltnet", OFTEN),
+        second_phase("linking, max", "max", NO_HISTORY),
+        second_phase("linking, adaptive", "adaptive", NO_HISTORY),
+        second_phase("long-term attention", "long_term", OFTEN),
+        second_phase("SLTnet: max + long-term", "sltnet", OFTEN),
         # Its layers replace those of the box head, so that they are trained from the start.
-        second_stage("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
-        second_stage("SELSA, double head", "selsa", NO_HISTORY, "model.head.refine=scores"),
+        second_phase("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
+        second_phase("SELSA, double head", "selsa", NO_HISTORY, "model.head.refine=scores"),
     ],
 }
 
@@ -104,7 +104,7 @@ def run(folder: Path, options: argparse.Namespace, *command: str) -> None:
 def train(row: Row, seed: int, base: Path | None, options: argparse.Namespace) -> Path:
     """Train once, from the checkpoint of ``base`` where there is one; return the folder."""
     folder: Path = options.output / f"{re.sub(r'[^A-Za-z]+', '_', row.name)}_{seed}"
-    epochs = options.stage_epochs if row.is_second_stage else options.epochs
+    epochs = options.phase_epochs if row.is_second_phase else options.epochs
     overrides = [
         *row.overrides,
         f"seed={seed}",
@@ -117,8 +117,8 @@ def train(row: Row, seed: int, base: Path | None, options: argparse.Namespace) -
         "callbacks.best=null",
         *options.override,
     ]
-    if row.is_second_stage:
-        overrides += [f"init_from={base}/last.ckpt", f"data.batch_size={options.stage_batch_size}"]
+    if row.is_second_phase:
+        overrides += [f"init_from={base}/last.ckpt", f"data.batch_size={options.phase_batch_size}"]
     if not (folder / "metrics.json").exists():
         run(folder, options, "vodet-train", *overrides)
     return folder
@@ -151,9 +151,9 @@ def run_all(rows: Sequence[Row], options: argparse.Namespace) -> dict[tuple[str,
 
     folders: dict[tuple[str, int], Future[Path]] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in rows:  # first stages come first, so that no job waits for one behind it
+        for row in rows:  # first phases come first, so that no job waits for one behind it
             for seed in options.seeds:
-                base = folders[rows[0].name, seed] if row.is_second_stage else None
+                base = folders[rows[0].name, seed] if row.is_second_phase else None
                 folders[row.name, seed] = pool.submit(one, row, seed, base)
     return {
         (row.name, window, seed): evaluate(folders[row.name, seed].result(), window, options)
@@ -202,8 +202,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--metric", choices=["AP", "AP50"], default="AP")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--stage-epochs", type=int, default=3, help="of a second stage")
-    parser.add_argument("--stage-batch-size", type=int, default=8, help="of a second stage")
+    parser.add_argument("--phase-epochs", type=int, default=3, help="of a second phase")
+    parser.add_argument("--phase-batch-size", type=int, default=8, help="of a second phase")
     parser.add_argument("--precision", default="32-true", help="or bf16-mixed")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")

@@ -31,9 +31,9 @@ from rich.table import Table
 from vodet.evaluation.measures import link_tubelets
 from vodet.inference.tubelet_linking import LINKINGS
 from vodet.metrics.coco import coco_average_precision
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.motion import motion_average_precision
-from vodet.metrics.predictions import Predictions
-from vodet.metrics.steadiness import steadiness
+from vodet.metrics.stability import stability
 from vodet.metrics.track_length import track_length_average_precision
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
@@ -131,7 +131,7 @@ def make_ground_truth(frames: int, classes: int) -> GroundTruth:
     )
 
 
-def make_predictions(truth: GroundTruth, number: int) -> Predictions:
+def make_predictions(truth: GroundTruth, number: int) -> DetectionTable:
     """A third of the detections near objects and of their class, the others anything."""
     rng = np.random.default_rng(1)
     frames = np.repeat(np.arange(len(truth.image_ids)), number)
@@ -145,10 +145,10 @@ def make_predictions(truth: GroundTruth, number: int) -> Predictions:
     scores = rng.random(len(frames), np.float32) ** np.where(is_near, 1, 4).astype(np.float32)
     order = np.lexsort((-scores, frames))
     labels = np.where(is_near, truth.labels[objects], anything)
-    return Predictions(truth.image_ids[frames], boxes[order], scores[order], labels[order])
+    return DetectionTable(truth.image_ids[frames], boxes[order], scores[order], labels[order])
 
 
-def pycocotools(truth: GroundTruth, predictions: Predictions) -> float:
+def pycocotools(truth: GroundTruth, predictions: DetectionTable) -> float:
     """Evaluate as a user of pycocotools would, from rows of numbers, class by class."""
     annotated = COCO()
     boxes = truth.boxes.astype(np.float64)
@@ -196,19 +196,19 @@ def pycocotools_class(annotated: COCO, results: COCO, category: int) -> float:
     return float("nan") if ap_50 < 0 else float(ap_50)
 
 
-def linked_vid(linking: str, truth: GroundTruth, predictions: Predictions) -> float:
+def linked_vid(linking: str, truth: GroundTruth, predictions: DetectionTable) -> float:
     """Tubelet linking, then VID AP50."""
     return vid_average_precision(truth, link_tubelets(truth, predictions, linking))["vid/ap_50"]
 
 
-MEASURES: dict[str, Callable[[GroundTruth, Predictions], float]] = {
+MEASURES: dict[str, Callable[[GroundTruth, DetectionTable], float]] = {
     "pycocotools": pycocotools,
     "coco": lambda *data: coco_average_precision(*data)["map_50"],
     "vid": lambda *data: vid_average_precision(*data)["vid/ap_50"],
     "motion": lambda *data: motion_average_precision(*data)["motion/ap_50_medium"],
     "track_length": lambda *data: track_length_average_precision(*data)["track_length/ap_50_long"],
     "uavdt": lambda *data: uavdt_average_precision(*data)["uavdt/ap_70"],
-    "steadiness": lambda *data: steadiness(*data)["steadiness/found"],
+    "stability": lambda *data: stability(*data)["stability/found"],
     **{f"{name} and vid": partial(linked_vid, name) for name in LINKINGS},
 }
 

@@ -71,12 +71,12 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
 
 
 def stream_run(detector: VideoDetector) -> Run:
-    """Return a new stream; all frames are answered with the last ones."""
+    """Return a new stream; all frames are processed with the last ones."""
     stream = StreamingDetector(detector)
 
     def run(frames: np.ndarray, is_last: bool) -> Any:
-        answers = stream.push(frames)
-        return answers + stream.flush() if is_last else answers
+        results = stream.push(frames)
+        return results + stream.flush() if is_last else results
 
     return run
 

@@ -1,4 +1,4 @@
-"""Training steps of SLTnet's second stage: frozen first stage, and gradient through everything.
+"""Training steps of SLTnet's second phase: frozen first phase, and gradient through everything.
 
     python scripts/benchmarks/train_step.py --backbone resnet50 --size 320 576 --clips 2
 
@@ -27,7 +27,7 @@ from vodet.cli.app import config_dir
 from vodet.structures import ClipBatch, ClipLayout, FrameInfo, Target
 
 STEPS = {
-    "frozen first stage": [],
+    "frozen first phase": [],
     "gradient through everything": ["model.frozen=[]"],
 }
 

@@ -41,7 +41,7 @@ class AugmentedStream:
         ::
 
             stream = AugmentedStream(vodet.load("best.ckpt"), flip=True, scales=(0.8, 1.0, 1.25))
-            answers = stream.push(frames) + stream.flush()
+            results = stream.push(frames) + stream.flush()
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class AugmentedStream:
         """
         arrays = frames_as_arrays(frames)
         # Frames are mirrored before resizing, so that letterbox padding stays on the right.
-        answers = [
+        results = [
             stream.push(arrays[:, :, ::-1] if is_mirrored else arrays)
             for stream, is_mirrored in self._views
         ]
         self._widths.extend([arrays.shape[2]] * len(arrays))
-        return self._fused(answers)
+        return self._fused(results)
 
     def push_resized(
         self, frames: Tensor, original_size: Size, size: Size
@@ -101,15 +101,15 @@ class AugmentedStream:
         """End the video: process the remaining frames, return their detections, then `reset`."""
         return self._fused([stream.flush() for stream, _ in self._views])
 
-    def _fused(self, answers: Sequence[Sequence[FrameDetections]]) -> list[FrameDetections]:
+    def _fused(self, results: Sequence[Sequence[FrameDetections]]) -> list[FrameDetections]:
         """Fuse the detections of all views, ``[views][frames]``."""
         fused = []
-        for of_views in zip(*answers, strict=True):
+        for of_views in zip(*results, strict=True):
             width = self._widths.popleft()
             found = fuse_views(
                 [
-                    _mirrored(answer.detections, width) if is_mirrored else answer.detections
-                    for answer, (_, is_mirrored) in zip(of_views, self._views, strict=True)
+                    _mirrored(result.detections, width) if is_mirrored else result.detections
+                    for result, (_, is_mirrored) in zip(of_views, self._views, strict=True)
                 ]
             )
             fused.append(replace(of_views[0], detections=above(found, self.score_threshold)))

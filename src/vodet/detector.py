@@ -156,28 +156,28 @@ class VideoDetector(nn.Module):
             memory: The memory of these videos, initially from `begin`.
 
         Returns:
-            The head's raw predictions, and the memory to use for the next frames.
+            The head's raw outputs, and the memory to use for the next frames.
         """
         windows, fusion_state = self._fuse(windows, memory)
-        predictions, head_state = self.head(windows.seen_by("head"), memory.states["head"])
-        return predictions, Memory({"fusion": fusion_state, "head": head_state})
+        outputs, head_state = self.head(windows.seen_by("head"), memory.states["head"])
+        return outputs, Memory({"fusion": fusion_state, "head": head_state})
 
     def _fuse(self, windows: WindowBatch, memory: Memory) -> tuple[WindowBatch, State]:
         return self.fusion.fuse(windows, memory.states["fusion"], self._encode_fused)
 
     def decode(
-        self, predictions: dict[str, Tensor], sizes: Sequence[tuple[Size, Size]]
+        self, outputs: dict[str, Tensor], sizes: Sequence[tuple[Size, Size]]
     ) -> list[Detections]:
-        """Turn raw predictions into detections in pixels of the original images.
+        """Turn raw outputs into detections in pixels of the original images.
 
         Args:
-            predictions: Raw predictions from `step`.
+            outputs: Raw outputs from `step`.
             sizes: For each reference frame, the size of the picture in the input and the size of
                 the original image.
         """
         return [
             to_original(found, *size)
-            for found, size in zip(self.head.decode(predictions), sizes, strict=True)
+            for found, size in zip(self.head.decode(outputs), sizes, strict=True)
         ]
 
     def forward(self, batch: ClipBatch) -> list[Detections]:
@@ -188,9 +188,9 @@ class VideoDetector(nn.Module):
         window = batch.layout.reference_window
         clips = self._encode_clips(batch, [window])
         windows = clips.windows([window])
-        predictions, _ = self.step(windows, self.begin(len(windows), clips.frames))
+        outputs, _ = self.step(windows, self.begin(len(windows), clips.frames))
         sizes = [(info.size, info.original_size) for info in batch.reference_infos]
-        return self.decode(predictions, sizes)
+        return self.decode(outputs, sizes)
 
     def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
         """Return the named loss terms of a batch of clips; their sum is the training loss.

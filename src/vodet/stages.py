@@ -246,7 +246,7 @@ class Head(Stage):
         return {}
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
-        """Return named raw predictions ``[B, ...]``, and the new state."""
+        """Return named raw outputs ``[B, ...]``, and the new state."""
         raise NotImplementedError
 
     def losses(
@@ -277,7 +277,7 @@ class Head(Stage):
             _, state = self(windows, state)
         return state
 
-    def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
+    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
         """Return the detections of each reference frame in input pixels, unclipped, best first."""
         raise NotImplementedError
 

@@ -56,9 +56,9 @@ class StreamingDetector:
 
             stream = StreamingDetector(vodet.load("runs/demo/best.ckpt"))
             for frame in frames:  # uint8 RGB [H, W, 3]
-                for answer in stream.push(frame):
-                    print(answer.frame_index, answer.detections["boxes"])
-            last_answers = stream.flush()
+                for result in stream.push(frame):
+                    print(result.frame_index, result.detections["boxes"])
+            last_results = stream.flush()
     """
 
     def __init__(
@@ -158,12 +158,12 @@ class StreamingDetector:
     def _step(self, numbers: range) -> list[FrameDetections]:
         ring, memory = cast("_Ring", self._ring), cast("Memory", self._memory)
         windows = ring.windows(numbers, self._arrived)
-        predictions, self._memory = self.detector.step(windows, memory)
+        outputs, self._memory = self.detector.step(windows, memory)
         sizes = [self._sizes.pop(number) for number in numbers]
         self._processed = numbers.stop
         return [
             FrameDetections(number, above(found, self.score_threshold))
-            for number, found in zip(numbers, self.detector.decode(predictions, sizes), strict=True)
+            for number, found in zip(numbers, self.detector.decode(outputs, sizes), strict=True)
         ]
 
 

@@ -105,7 +105,7 @@ def test_evaluation_is_the_same_on_any_number_of_processes(
     common += [
         f"evaluation.protocols=[{','.join(HEADLINES)}]",
         "evaluation.tubelet_linking=seq_nms",
-        "evaluation.steadiness.score_threshold=0",
+        "evaluation.stability.score_threshold=0",
     ]
 
     def arguments(number: int) -> list[str]:

@@ -42,7 +42,7 @@ def test_example_streams_and_trains(scope: dict[str, Any], name: str) -> None:
     frames = random_frames(5)
     at_once = StreamingDetector(detector).push(frames)
     stream = StreamingDetector(detector)
-    one_by_one = [answer for frame in frames for answer in stream.push(frame)]
+    one_by_one = [result for frame in frames for result in stream.push(frame)]
     for a, b in zip(at_once, one_by_one, strict=True):
         torch.testing.assert_close(
             a.detections["scores"], b.detections["scores"], rtol=1e-4, atol=1e-5

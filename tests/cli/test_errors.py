@@ -129,9 +129,9 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
             "Set one of its keys: data.annotations, data.images, ",
         ),
         (
-            "eval evaluation.steadiness=0.5",
-            "evaluation.steadiness=0.5 replaces a group of keys by one value. "
-            "Set one of its keys: evaluation.steadiness.score_threshold.",
+            "eval evaluation.stability=0.5",
+            "evaluation.stability=0.5 replaces a group of keys by one value. "
+            "Set one of its keys: evaluation.stability.score_threshold.",
         ),
         (
             "predict ckpt=a source=b test_time_augmentation=true",
@@ -199,12 +199,12 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         (
             "evaluation.best_by=vid/ap_70",
             "evaluation.best_by must be a number of evaluation.protocols, which are coco, vid, "
-            "motion, steadiness, and the higher the better; found 'vid/ap_70'. Such are map, ",
+            "motion, stability, and the higher the better; found 'vid/ap_70'. Such are map, ",
         ),
         ("evaluation.protocols=vid", "which are vid, and the higher the better; found 'map'."),
         (
-            "evaluation.best_by=steadiness/jitter",
-            "found 'steadiness/jitter'. Such are map, map_50, ",
+            "evaluation.best_by=stability/jitter",
+            "found 'stability/jitter'. Such are map, map_50, ",
         ),
         ("data.batch_size=0", "data.batch_size must be at least 1, found 0."),
         ("data.num_workers=-1", "data.num_workers must be at least 0, found -1."),

@@ -37,7 +37,7 @@ def test_equals_the_evaluation_during_training(
     expected = json.loads((trained / "metrics.json").read_text())["last"]
     for name, value in result.items():
         assert value == pytest.approx(expected[f"val/{name}"], abs=1e-6), name
-    assert {"map", "vid/ap_50", "motion/ap_50_fast", "steadiness/found"} <= result.keys()
+    assert {"map", "vid/ap_50", "motion/ap_50_fast", "stability/found"} <= result.keys()
     assert "Evaluation, percent" in capsys.readouterr().out
 
 
@@ -73,13 +73,13 @@ def test_another_window_and_other_data(trained: Path, inside: Path, command: Com
     assert (inside / "runs/other/eval.json").is_file()
 
 
-ALL = "evaluation.protocols=[coco,vid,motion,track_length,uavdt,steadiness]"
+ALL = "evaluation.protocols=[coco,vid,motion,track_length,uavdt,stability]"
 
 
 def test_protocols_side_by_side_with_and_without_the_model(
     trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = ["predictions=runs/all.json", ALL, "evaluation.steadiness.score_threshold=0.05"]
+    common = ["predictions=runs/all.json", ALL, "evaluation.stability.score_threshold=0.05"]
     common.append("evaluation.tubelet_linking=seq_nms")
     command(
         "eval", f"ckpt={trained}/best.ckpt", *common, CPU, "data.num_workers=0", "output=runs/a"
@@ -89,7 +89,7 @@ def test_protocols_side_by_side_with_and_without_the_model(
         assert title in output
     command("eval", *common, "data.annotations=data/demo/val.json", "output=runs/b")
     first, second = (json.loads((inside / f"runs/{run}/eval.json").read_text()) for run in "ab")
-    assert {"map", "vid/ap_50", "motion/ap_50_slow", "uavdt/ap_70", "steadiness/found"} <= {*first}
+    assert {"map", "vid/ap_50", "motion/ap_50_slow", "uavdt/ap_70", "stability/found"} <= {*first}
     assert second == first
 
 
@@ -124,8 +124,8 @@ def test_linked_and_plain_are_shown_side_by_side(
     linked = {name.removeprefix("seq_nms/"): both[name] for name in both if name not in plain}
     assert list(linked) == list(plain)
     assert plain["vid/ap_50"] == plain["vid/ap_50@night"] == pytest.approx(1)
-    assert linked["steadiness/score_change"] < 0.5 * plain["steadiness/score_change"]
-    assert linked["steadiness/score_change@night"] < 0.5 * plain["steadiness/score_change@night"]
+    assert linked["stability/score_change"] < 0.5 * plain["stability/score_change"]
+    assert linked["stability/score_change@night"] < 0.5 * plain["stability/score_change@night"]
 
 
 def test_the_table_of_coco_alone_shows_linked_numbers_and_attributes(
@@ -149,7 +149,7 @@ def test_protocols_are_those_of_the_data_it_was_trained_with(
     arguments = ["ckpt=runs/uavdt.ckpt", CPU, "data.num_workers=0", "output=runs/own"]
     for own, expected in (
         ([], {"vid", "uavdt"}),
-        (["evaluation.protocols=steadiness"], {"steadiness"}),
+        (["evaluation.protocols=stability"], {"stability"}),
     ):
         command("eval", *arguments, *own)
         result = json.loads((inside / "runs/own/eval.json").read_text())
@@ -164,7 +164,7 @@ def test_protocols_are_those_of_the_data_it_was_trained_with(
         (["evaluation=uavdt", "evaluation.protocols=vid"], {"protocols": []}, Measures(["vid"])),
         (
             ["evaluation.tubelet_linking=none"],
-            {"tubelet_linking": "rescore", "steadiness": {"score_threshold": 0.5}},
+            {"tubelet_linking": "rescore", "stability": {"score_threshold": 0.5}},
             Measures(["coco"], "none", 0.5),
         ),
     ],
@@ -230,7 +230,7 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
     [
         ("evaluation.protocols=[coco,voc]", "found ['coco', 'voc']"),
         ("evaluation.protocols=[]", "Expected protocols to be one or more of coco, vid,"),
-        ("evaluation.steadiness.score_threshold=low", "score_threshold to be a number, found low."),
+        ("evaluation.stability.score_threshold=low", "score_threshold to be a number, found low."),
         (
             "evaluation.tubelet_linking=seq",
             "tubelet_linking must be one of none, seq_nms, rescore, rescore_online; found 'seq'.",
@@ -275,15 +275,15 @@ def found_by(stream: VideoStream) -> dict[int, list[tuple[float, ...]]]:
     found = {}
     for video in range(index.num_videos):
         rows = index.frames_of(video)
-        answers = [
-            answer
+        results = [
+            result
             for row in rows
-            for answer in stream.push(
+            for result in stream.push(
                 cv2.imread(f"data/demo/{index.file_name(row)}")[None, ..., ::-1]
             )
         ]
-        for row, answer in zip(rows, answers + stream.flush(), strict=True):
-            found[int(index.image_ids[row])] = rows_of(answer.detections)
+        for row, result in zip(rows, results + stream.flush(), strict=True):
+            found[int(index.image_ids[row])] = rows_of(result.detections)
     return found
 
 
@@ -380,8 +380,8 @@ def test_a_video_is_linked_as_in_a_prediction(
 
 ODD_CONFIGS = [
     {"evaluation": 3},
-    {"evaluation": {"steadiness": 3}},
-    {"evaluation": {"steadiness": {"score_threshold": "high"}}},
+    {"evaluation": {"stability": 3}},
+    {"evaluation": {"stability": {"score_threshold": "high"}}},
     {"evaluation": {"protocols": {"coco": 1}}},
     {"evaluation": {"protocols": ["no_such"]}},
     {"evaluation": {"tubelet_linking": ["seq_nms"]}},

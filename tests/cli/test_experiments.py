@@ -46,18 +46,18 @@ SMALL_HEADS = {
     "faster_rcnn": (
         "model.pyramid.channels=16",
         "model.head.width=64",
-        "model.head.train_limits.per_level=60",
-        "model.head.train_limits.total=40",
-        "model.head.test_limits.per_level=30",
-        "model.head.test_limits.total=20",
+        "model.head.train_limits.pre_nms_top_n=60",
+        "model.head.train_limits.post_nms_top_n=40",
+        "model.head.test_limits.pre_nms_top_n=30",
+        "model.head.test_limits.post_nms_top_n=20",
     ),
 }
 HEADLINES = {
     "cityscapes": {"map"},
-    "imagenet_vid": {"vid/ap_50", "motion/ap_50_slow", "map", "steadiness/found"},
-    "kitti_mots": {"map", "motion/ap_50_slow", "steadiness/found"},
-    "mot17": {"map", "motion/ap_50_slow", "track_length/ap_50_short", "steadiness/found"},
-    "uavdt": {"uavdt/ap_70", "uavdt/ap_70@low-alt", "map", "steadiness/found"},
+    "imagenet_vid": {"vid/ap_50", "motion/ap_50_slow", "map", "stability/found"},
+    "kitti_mots": {"map", "motion/ap_50_slow", "stability/found"},
+    "mot17": {"map", "motion/ap_50_slow", "track_length/ap_50_short", "stability/found"},
+    "uavdt": {"uavdt/ap_70", "uavdt/ap_70@low-alt", "map", "stability/found"},
 }
 
 
@@ -102,7 +102,7 @@ def test_experiment(experiment: str, inside: Path, command: Command) -> None:
     small = (*SMALL, *SMALL_HEADS["centernet" if is_centernet else "faster_rcnn"])
     begin = []
     if method == "sltnet":
-        first = inside / "runs" / f"{name}_first_stage"
+        first = inside / "runs" / f"{name}_first_phase"
         if not (first / "best.ckpt").is_file():
             command("train", f"experiment={name}_faster_rcnn", *small, f"run_dir={first}")
         begin = [f"init_from={first}/best.ckpt"]

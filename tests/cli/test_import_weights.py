@@ -53,7 +53,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     return capsys.readouterr().err
 
 
-def answers(path: Path) -> list[dict[str, Tensor]]:
+def results(path: Path) -> list[dict[str, Tensor]]:
     detector = vodet.load(path, overrides=SMALL)
     stream = vodet.StreamingDetector(detector)
     generator = torch.Generator().manual_seed(3)
@@ -62,7 +62,7 @@ def answers(path: Path) -> list[dict[str, Tensor]]:
 
 
 def assert_detects(path: Path) -> None:
-    found = answers(path)
+    found = results(path)
     assert len(found) == 2
     for frame in found:
         assert len(frame["boxes"]) > 0
@@ -77,7 +77,7 @@ def test_sltnet(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "SLTnet, resnet50, 3 classes, width=64, stages=2, advanced_share=0.0, geometry=True, "
+        "SLTnet, resnet50, 3 classes, width=64, layers=2, advanced_share=0.0, geometry=True, "
         "group_width=16",
         f"Loaded from {source}: 317 weights: backbone (265), pyramid (16), head.rpn (6), "
         "head.box_head (8), head.fusion (20), head.st_head (2)",

@@ -97,13 +97,13 @@ def test_works_from_a_notebook(own: Path) -> None:
     for fusion in (PowerMean, partial(PowerMean, initial=0.5), Latest):
         detector = tiny_detector(fusion, Window(past=1, future=1))
         stream = vodet.StreamingDetector(detector)
-        answers = stream.push(frames) + stream.flush()
-        assert [answer.frame_index for answer in answers] == [0, 1, 2, 3]
+        results = stream.push(frames) + stream.flush()
+        assert [result.frame_index for result in results] == [0, 1, 2, 3]
     baseline = vodet.StreamingDetector(tiny_detector(Latest, Window()))
     later = baseline.push(frames)  # frame i + 1 is the last of the window of frame i
-    for answer, expected in zip(answers[:3], later[1:], strict=True):
+    for result, expected in zip(results[:3], later[1:], strict=True):
         torch.testing.assert_close(
-            answer.detections["scores"], expected.detections["scores"], rtol=1e-4, atol=1e-5
+            result.detections["scores"], expected.detections["scores"], rtol=1e-4, atol=1e-5
         )
 
 
@@ -141,9 +141,9 @@ def test_a_candidate_fusion_works_from_a_notebook(own: Path) -> None:
         tiny_two_stage({"mean": partial(TubeletMean, scale=scale)}, Window(past=1))
         for scale in (1.0, 0.5)
     ]
-    answers = [vodet.StreamingDetector(detector).push(frames) for detector in detectors]
-    assert [[a.frame_index for a in stream] for stream in answers] == [[0, 1, 2, 3]] * 2
-    scores = [stream[2].detections["scores"][:10] for stream in answers]
+    results = [vodet.StreamingDetector(detector).push(frames) for detector in detectors]
+    assert [[a.frame_index for a in stream] for stream in results] == [[0, 1, 2, 3]] * 2
+    scores = [stream[2].detections["scores"][:10] for stream in results]
     assert (scores[0] - scores[1]).abs().max() > 1e-3
 
 
@@ -230,4 +230,4 @@ def test_methods_of_three_families_work_in_a_package_of_a_user(
     assert f"vodet.fusion.{name}" not in names
     frames = random_frames(3)
     stream = vodet.StreamingDetector(detector)
-    assert len([answer for frame in frames for answer in stream.push(frame)]) == 3
+    assert len([result for frame in frames for result in stream.push(frame)]) == 3

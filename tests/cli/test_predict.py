@@ -34,8 +34,8 @@ def test_writes_video_and_detections(
     assert [record["frame"] for record in records] == [0, 1, 2, 3]
     stream = vodet.StreamingDetector(vodet.load(trained / "best.ckpt"), score_threshold=0.001)
     frames = [frame.pixels for frame in open_source(source)]
-    answers = stream.push(np.stack(frames)) + stream.flush()
-    expected = [answer.detections["scores"] for answer in answers]
+    results = stream.push(np.stack(frames)) + stream.flush()
+    expected = [result.detections["scores"] for result in results]
     for record, scores in zip(records, expected, strict=True):
         found = [detection["score"] for detection in record["detections"]]
         assert found == pytest.approx(scores.tolist(), abs=1e-4)
@@ -56,13 +56,13 @@ def test_views_and_linking_together(lively: Path, inside: Path, command: Command
         "test_time_augmentation.scales=[1.25]",
     )
     stream = RescoringStream(AugmentedStream(vodet.load(lively), flip=True, scales=(1.25,)))
-    answers = (
+    results = (
         stream.push(np.stack([frame.pixels for frame in open_source(source)])) + stream.flush()
     )
     lines = (inside / "runs/views/val_000_detections.jsonl").read_text().splitlines()
-    for line, answer in zip(lines, answers, strict=True):
+    for line, result in zip(lines, results, strict=True):
         found = json.loads(line)["detections"]
-        expected = answer.detections["scores"]
+        expected = result.detections["scores"]
         assert len(found) > 0
         assert [detection["score"] for detection in found] == pytest.approx(
             expected[expected >= 0.1].tolist(), abs=1e-4

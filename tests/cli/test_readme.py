@@ -104,8 +104,8 @@ def test_notebook_example(trained: Path, newcomer: Path) -> None:
     example = blocks("python")[0].replace("runs/demo/best.ckpt", str(trained / "best.ckpt"))
     scope: dict[str, object] = {"frames": frames}
     exec(compile(example, "README.md", "exec"), scope)
-    assert scope["last_answers"] == []
-    assert isinstance(scope["answer"].frame_index, int)
+    assert scope["last_results"] == []
+    assert isinstance(scope["result"].frame_index, int)
 
 
 def test_fusion_example() -> None:

@@ -1,4 +1,4 @@
-"""SLTnet as a user trains it: a baseline, a second stage on it, two windows at evaluation."""
+"""SLTnet as a user trains it: a baseline, a second phase on it, two windows at evaluation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tiny import random_frames
 TINY_TWO_STAGE = (
     *(setting for setting in TINY[1:] if not setting.startswith("model.head")),
     "model.head.width=32",
-    "model.head.roi_samples=16",
-    "model.head.test_limits.total=20",
+    "model.head.box_batch_size_per_image=16",
+    "model.head.test_limits.post_nms_top_n=20",
     "trainer.max_epochs=1",
 )
 # Attention whose memory fills within a few frames.
@@ -32,8 +32,8 @@ def baseline(workspace: Path, command: Command) -> Path:
     """The checkpoint of a trained baseline."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(workspace)
-        command("train", "experiment=demo_baseline", *TINY_TWO_STAGE, "run_dir=runs/first_stage")
-    return workspace / "runs" / "first_stage" / "last.ckpt"
+        command("train", "experiment=demo_baseline", *TINY_TWO_STAGE, "run_dir=runs/first_phase")
+    return workspace / "runs" / "first_phase" / "last.ckpt"
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -41,7 +41,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def second_stage(baseline: Path, run_dir: str) -> list[str]:
+def second_phase(baseline: Path, run_dir: str) -> list[str]:
     return [
         "experiment=demo_sltnet",
         f"init_from={baseline}",
@@ -54,25 +54,25 @@ def second_stage(baseline: Path, run_dir: str) -> list[str]:
 def test_two_stages_and_two_windows(
     baseline: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command("train", *second_stage(baseline, "runs/second_stage"))
+    command("train", *second_phase(baseline, "runs/second_phase"))
     printed = capsys.readouterr().out
     assert f"Loaded from {baseline}: " in printed
     assert "New, with initial values: 22 weights: head.fusion (20), head.st_head (2)" in printed
-    first, second = weights(baseline), weights(inside / "runs/second_stage/last.ckpt")
+    first, second = weights(baseline), weights(inside / "runs/second_phase/last.ckpt")
     assert all(torch.equal(second[name], value) for name, value in first.items())
     assert len(second) == len(first) + 22
 
-    settings = [a for a in second_stage(baseline, "runs/second_stage") if "init_from=" not in a]
-    command("train", *settings, "resume=runs/second_stage/last.ckpt", "trainer.max_epochs=2")
+    settings = [a for a in second_phase(baseline, "runs/second_phase") if "init_from=" not in a]
+    command("train", *settings, "resume=runs/second_phase/last.ckpt", "trainer.max_epochs=2")
     assert "Loaded from" not in capsys.readouterr().out  # but from where it stopped
 
     found = {}
     for window in ("causal", "symmetric"):
         output = f"output=runs/{window}"
-        chosen = ["ckpt=runs/second_stage/last.ckpt", f"window={window}", output, "trainer=cpu"]
+        chosen = ["ckpt=runs/second_phase/last.ckpt", f"window={window}", output, "trainer=cpu"]
         command("eval", *chosen, "data.num_workers=0", f"predictions=runs/{window}.json")
         assert json.loads((inside / f"runs/{window}/eval.json").read_text())["map"] is not None
-        detector = vodet.load(inside / "runs/second_stage/last.ckpt")
+        detector = vodet.load(inside / "runs/second_phase/last.ckpt")
         found[window] = Path(f"runs/{window}.json").read_bytes()
     assert found["causal"] != found["symmetric"]
     assert detector.window.lookahead == 3
@@ -81,17 +81,17 @@ def test_two_stages_and_two_windows(
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_evaluate_a_second_stage(
+def test_two_processes_train_and_evaluate_a_second_phase(
     baseline: Path, inside: Path, command: Command
 ) -> None:
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
-    arguments = second_stage(baseline, "runs/second_stage_ddp")
+    arguments = second_phase(baseline, "runs/second_phase_ddp")
     run(script("vodet-train"), *arguments, *two, "data.batch_size=1", folder=inside)
     results = []
     for number, processes in ((1, ["trainer=cpu"]), (2, two)):
         ended = run(
             script("vodet-eval"),
-            "ckpt=runs/second_stage_ddp/last.ckpt",
+            "ckpt=runs/second_phase_ddp/last.ckpt",
             f"output=runs/eval_{number}",
             f"predictions=runs/eval_{number}/found.json",
             "data.num_workers=0",
@@ -104,7 +104,7 @@ def test_two_processes_train_and_evaluate_a_second_stage(
     assert len(json.loads(results[0])) > 10
 
 
-def test_a_second_stage_needs_a_first(
+def test_a_second_phase_needs_a_first(
     inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -118,7 +118,7 @@ def test_a_checkpoint_of_another_detector_says_what_is_missing(
     trained: Path, inside: Path, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):  # CenterNet has no region proposal network
-        command("train", *second_stage(trained / "last.ckpt", "runs/none"))
+        command("train", *second_phase(trained / "last.ckpt", "runs/none"))
     printed = capsys.readouterr().err
     assert "parts that model.frozen keeps from learning" in printed
     assert "head.rpn.net.conv.0.0.weight" in printed

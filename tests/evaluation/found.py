@@ -29,12 +29,12 @@ def found_in(dataset: VideoChunkDataset) -> dict[int, Detections]:
     """What a stream finds, by image id."""
     found = {}
     for chunks in dataset.chunks_of_video:
-        stream, infos, answers = StreamingDetector(detector()), [], []
+        stream, infos, results = StreamingDetector(detector()), [], []
         for chunk in map(dataset.__getitem__, chunks):
             infos += chunk.infos
-            answers += stream.push_resized(chunk.frames, (64, 64), (64, 64))
-        for info, answer in zip(infos, answers + stream.flush(), strict=True):
-            found[info.image_id] = answer.detections
+            results += stream.push_resized(chunk.frames, (64, 64), (64, 64))
+        for info, result in zip(infos, results + stream.flush(), strict=True):
+            found[info.image_id] = result.detections
     return found
 
 

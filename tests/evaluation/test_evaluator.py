@@ -24,7 +24,7 @@ from vodet.errors import ConfigError, DataError
 from vodet.evaluation.evaluator import Evaluator
 from vodet.evaluation.measures import Measures
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.streaming import StreamingDetector
 from vodet.structures import FrameDetections, GroundTruth, VideoChunk
 
@@ -42,7 +42,7 @@ def test_numbers_are_those_of_the_streamed_detections(source: Source) -> None:
     found = found_in(chunks_of(source))
     truth = read_st_coco(source.annotations).ground_truth()
     expected = coco_average_precision(
-        truth, Predictions.of_frames(list(found), list(found.values())).by_image()
+        truth, DetectionTable.of_frames(list(found), list(found.values())).by_image()
     )
     evaluator = Evaluator(detector(), data_of(source))
     result = evaluator.run()
@@ -66,7 +66,7 @@ def test_measures_what_it_is_told(source: Source) -> None:
     assert list(result) == measures.names(chunks_of(source).ground_truth)
     assert result["rescore/map"] != result["map"]
 
-    def number(truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
+    def number(truth: GroundTruth, predictions: DetectionTable) -> dict[str, float]:
         return {
             "frames": float(len(truth.image_ids)),
             "found": float(len(predictions)),
@@ -187,10 +187,10 @@ class Damaged(StreamingDetector):
     """Detects boxes that are not finite."""
 
     def flush(self) -> list[FrameDetections]:
-        answers = super().flush()
-        for answer in answers:
-            answer.detections["boxes"] = answer.detections["boxes"] * math.nan
-        return answers
+        results = super().flush()
+        for result in results:
+            result.detections["boxes"] = result.detections["boxes"] * math.nan
+        return results
 
 
 def test_detections_that_are_not_finite(source: Source) -> None:

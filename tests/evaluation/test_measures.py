@@ -11,7 +11,7 @@ from vodet.errors import ConfigError
 from vodet.evaluation.measures import Measures, link_tubelets
 from vodet.inference.streams import RescoringStream
 from vodet.inference.tubelet_linking import LINKINGS, link_video
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.protocols import HEADLINES
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import Detections, FrameDetections, GroundTruth
@@ -91,16 +91,16 @@ def test_rescoring_online_is_rescoring_frame_by_frame(chunk: int) -> None:
     stream = RescoringStream(FoundBefore(truth, predictions))  # one for all videos
     for video in range(2):
         frames = np.flatnonzero(truth.videos == video)
-        answers = [
-            answer
+        results = [
+            result
             for part in np.split(frames, range(chunk, len(frames), chunk))
-            for answer in stream.push(part)
+            for result in stream.push(part)
         ]
-        answers += stream.flush()
-        assert [answer.frame_index for answer in answers] == list(range(len(frames)))
+        results += stream.flush()
+        assert [result.frame_index for result in results] == list(range(len(frames)))
         expected = detections_of(linked, truth.image_ids[frames].tolist())
-        for answer, frame in zip(answers, expected, strict=True):
-            torch.testing.assert_close(dict(answer.detections), dict(frame), rtol=1e-6, atol=0)
+        for result, frame in zip(results, expected, strict=True):
+            torch.testing.assert_close(dict(result.detections), dict(frame), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("linking", ["none", "seq_nms"])
@@ -121,7 +121,7 @@ def test_choices_that_are_not_there() -> None:
         Measures(tubelet_linking="nms")
 
 
-def detections_of(predictions: Predictions, image_ids: list[int]) -> list[Detections]:
+def detections_of(predictions: DetectionTable, image_ids: list[int]) -> list[Detections]:
     """The detections of frames, one by one."""
     rows = [predictions[predictions.image_ids == image_id] for image_id in image_ids]
     return [
@@ -137,7 +137,7 @@ def detections_of(predictions: Predictions, image_ids: list[int]) -> list[Detect
 class FoundBefore:
     """Answers a frame, given by its number in the data set, one frame late."""
 
-    def __init__(self, truth: GroundTruth, predictions: Predictions) -> None:
+    def __init__(self, truth: GroundTruth, predictions: DetectionTable) -> None:
         self.found = detections_of(predictions, truth.image_ids.tolist())
         self.waiting: list[FrameDetections] = []
         self.arrived = 0

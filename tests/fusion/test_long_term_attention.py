@@ -76,7 +76,7 @@ def state_of(
             features[item, place, : len(own)] = own
             boxes[item, place, : len(own)] = own_boxes
             is_valid[item, place, : len(own)] = True
-    attentions = [module._attention(stage) for stage in range(module.stages)]
+    attentions = [module._attention(layer) for layer in range(module.layers)]
     return {
         "features": features,
         "projected": torch.cat([attention.project(features) for attention in attentions], dim=3),
@@ -230,7 +230,7 @@ def test_what_is_remembered_is_projected_once():
     module, candidates = lively(key_frame_interval=1), random_candidates()
     _, after = module(candidates, module.begin(1, FRAMES))
     first = after["features"][0, 0]
-    expected = [module.attentions[stage].project(first) for stage in range(2)]
+    expected = [module.attentions[layer].project(first) for layer in range(2)]
     torch.testing.assert_close(after["projected"][0, 0], torch.cat(expected, dim=1))
 
 
@@ -257,10 +257,10 @@ def test_beside_recalled_key_frames_nothing_is_remembered_and_own_candidates_are
     for name in state.keys() - {"processed"}:
         assert torch.equal(after[name], state[name]), name
     assert after["processed"].tolist() == [2]
-    answer = attended(module, candidates, state_of(module, frames))[0]
-    assert not torch.allclose(answer, found.features[0][0, :, :, 0, 0])
+    result = attended(module, candidates, state_of(module, frames))[0]
+    assert not torch.allclose(result, found.features[0][0, :, :, 0, 0])
     with_own = state_of(module, [*frames, own_frame(module, candidates)], recalled=True)
-    torch.testing.assert_close(answer, attended(module, candidates, with_own)[0])
+    torch.testing.assert_close(result, attended(module, candidates, with_own)[0])
 
 
 def test_without_a_recalled_state_training_is_as_evaluation():
@@ -419,17 +419,17 @@ def added(module, number: int, x: Tensor, boxes: Tensor, keys: Tensor, key_boxes
     return attention(x[None], attention.project(keys[None]), bias)[0][0]
 
 
-@pytest.mark.parametrize("stages", [1, 3])
-def test_stages_and_the_advanced_stage_agree_with_their_formulas(stages):
-    module = lively(stages=stages, advanced_share=0.4, keys_per_frame=5).train()
+@pytest.mark.parametrize("layers", [1, 3])
+def test_layers_and_the_advanced_stage_agree_with_their_formulas(layers):
+    module = lively(layers=layers, advanced_share=0.4, keys_per_frame=5).train()
     candidates, frames = random_candidates(), random_frames(5, 4, 1)
     boxes = candidates.boxes[0, 0]
     keys = torch.cat([features for features, _ in frames])
     key_boxes = torch.cat([own for _, own in frames])
     x = candidates.features[0][0].flatten(1)
-    for stage in range(stages):
-        x = module.fcs[stage](x).relu()
-        x = x + added(module, stage, x, boxes, keys, key_boxes)
+    for layer in range(layers):
+        x = module.fcs[layer](x).relu()
+        x = x + added(module, layer, x, boxes, keys, key_boxes)
     rows = [0, 1, 5, 6, 9]  # two of five, two of four, one of one
     best, best_boxes = keys[rows], key_boxes[rows]
     best = best + added(module, -2, best, best_boxes, keys, key_boxes)
@@ -437,8 +437,8 @@ def test_stages_and_the_advanced_stage_agree_with_their_formulas(stages):
     expected = x + added(module, -1, x, boxes, best, best_boxes)
     state = state_of(module, frames, recalled=True)
     torch.testing.assert_close(attended(module, candidates, state)[0], expected)
-    assert len(module.fcs) == stages + 1
-    assert len(module.attentions) == stages + 2
+    assert len(module.fcs) == layers + 1
+    assert len(module.attentions) == layers + 2
 
 
 def test_without_geometry_it_does_not_matter_where_boxes_lie():
@@ -500,7 +500,7 @@ def test_the_recalled_key_frames_are_the_best_candidates_of_the_history(lengths)
         ({"group_width": 12}, "group_width must be a multiple of 8; found 12"),
         ({"advanced_share": 1.5}, "advanced_share must be a share, 0 to 1; found 1.5"),
         ({"advanced_share": -0.5}, "advanced_share must be a share, 0 to 1; found -0.5"),
-        ({"stages": 0}, "stages must be at least 1; found 0"),
+        ({"layers": 0}, "layers must be at least 1; found 0"),
         ({"keys_per_frame": 0}, "keys_per_frame must be at least 1; found 0"),
         ({"num_key_frames": 0}, "num_key_frames must be at least 1; found 0"),
         ({"key_frame_interval": 0}, "key_frame_interval must be at least 1; found 0"),

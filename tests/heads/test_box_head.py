@@ -65,7 +65,7 @@ def test_the_head_is_two_layers_with_relu_and_two_outputs():
     assert logits.shape == (2, 5, 4)
 
 
-def test_the_head_answers_in_float32_under_autocast():
+def test_the_head_results_in_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits, deltas = BoxHead(SPEC, 3, width=8)(torch.randn(5, 2, 3, 3))
     assert logits.dtype == deltas.dtype == torch.float32

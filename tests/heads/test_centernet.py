@@ -52,7 +52,7 @@ def reference_targets(reference) -> list[Target]:
 
 
 @pytest.fixture
-def predictions(reference) -> dict[str, Tensor]:
+def outputs(reference) -> dict[str, Tensor]:
     leaves = {
         "heatmap": reference["pred_heatmap"].logit(),
         "size": reference["pred_wh"],
@@ -74,8 +74,8 @@ def test_targets_agree_with_the_reference(reference, reference_targets):
         torch.testing.assert_close(dense.view(2, 2, 16, 24), reference[f"target_{name}_target"])
 
 
-def test_losses_and_gradients_agree_with_the_reference(reference, reference_targets, predictions):
-    losses = make_head(3).criterion(predictions, reference_targets)
+def test_losses_and_gradients_agree_with_the_reference(reference, reference_targets, outputs):
+    losses = make_head(3).criterion(outputs, reference_targets)
     for name, their_name in (("heatmap", "center_heatmap"), ("size", "wh"), ("offset", "offset")):
         torch.testing.assert_close(losses[name], reference[f"loss_{their_name}"], rtol=1e-5, atol=0)
     sum(losses.values()).backward()
@@ -84,11 +84,11 @@ def test_losses_and_gradients_agree_with_the_reference(reference, reference_targ
     for name, their_name in (("heatmap", "heatmap"), ("size", "wh"), ("offset", "offset")):
         expected = reference[f"grad_{their_name}"] * to_logits[name]
         atol = 1e-5 * expected.abs().max().item()
-        torch.testing.assert_close(predictions[name].grad, expected, rtol=1e-5, atol=atol)
+        torch.testing.assert_close(outputs[name].grad, expected, rtol=1e-5, atol=atol)
 
 
-def test_decoding_agrees_with_the_reference(reference, predictions):
-    for image, found in enumerate(make_head(3, max_detections=20).decode(predictions)):
+def test_decoding_agrees_with_the_reference(reference, outputs):
+    for image, found in enumerate(make_head(3, max_detections=20).decode(outputs)):
         expected = reference["decoded_boxes_scores"][image]
         is_peak = expected[:, 4] > 0
         assert len(found["scores"]) == is_peak.sum()
@@ -144,19 +144,19 @@ def test_frames_without_objects_have_finite_losses_and_gradients():
 def test_heatmap_is_not_judged_inside_ignore_regions():
     head = make_head(2)
     objects = target([[0.0, 0, 8, 8], [13.0, 12, 24, 21]], [0, 1], [False, True])
-    predictions = {
+    outputs = {
         name: torch.zeros(1, c, 8, 8)
         for name, c in zip(("heatmap", "size", "offset"), (2, 2, 2), strict=True)
     }
-    predictions["heatmap"].requires_grad_()
-    losses = head.criterion(predictions, [objects])
+    outputs["heatmap"].requires_grad_()
+    losses = head.criterion(outputs, [objects])
     losses["heatmap"].backward()
-    judged = predictions["heatmap"].grad[0] != 0
+    judged = outputs["heatmap"].grad[0] != 0
     expected = torch.ones(8, 8, dtype=torch.bool)
     expected[3:6, 3:6] = False  # rows 12 to 21 and columns 13 to 24 in cells of four pixels
     assert torch.equal(judged[0], expected)
     assert torch.equal(judged[1], expected)
-    without = head.criterion(predictions, [target([[0.0, 0, 8, 8]], [0])])
+    without = head.criterion(outputs, [target([[0.0, 0, 8, 8]], [0])])
     assert losses["size"] == without["size"]
 
 
@@ -196,9 +196,9 @@ def test_reference_frames_that_are_not_annotated_give_no_loss():
     assert all(not p.grad.any() for p in head.parameters())
 
 
-def test_predictions_have_the_shapes_and_the_initial_score_promised():
-    predictions = make_head(5).predict(maps())
-    assert {name: tuple(p.shape) for name, p in predictions.items()} == {
+def test_outputs_have_the_shapes_and_the_initial_score_promised():
+    outputs = make_head(5).predict(maps())
+    assert {name: tuple(p.shape) for name, p in outputs.items()} == {
         "heatmap": (2, 5, 8, 6),
         "size": (2, 2, 8, 6),
         "offset": (2, 2, 8, 6),
@@ -210,10 +210,10 @@ def test_predictions_have_the_shapes_and_the_initial_score_promised():
     )
 
 
-def test_predictions_are_float32_under_autocast():
+def test_outputs_are_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        predictions = make_head(3).predict(maps())
-    assert {p.dtype for p in predictions.values()} == {torch.float32}
+        outputs = make_head(3).predict(maps())
+    assert {p.dtype for p in outputs.values()} == {torch.float32}
 
 
 def test_decoded_targets_are_the_objects():
@@ -222,9 +222,9 @@ def test_decoded_targets_are_the_objects():
     dense = {name: torch.zeros(1, 2, 256) for name in ("size", "offset")}
     dense["size"][truth.images, :, truth.cells] = truth.sizes
     dense["offset"][truth.images, :, truth.cells] = truth.offsets
-    predictions = {name: value.view(1, 2, 16, 16) for name, value in dense.items()}
-    predictions["heatmap"] = truth.heatmap.logit(eps=1e-6)
-    (found,) = make_head(2, max_detections=2).decode(predictions)
+    outputs = {name: value.view(1, 2, 16, 16) for name, value in dense.items()}
+    outputs["heatmap"] = truth.heatmap.logit(eps=1e-6)
+    (found,) = make_head(2, max_detections=2).decode(outputs)
     order = found["labels"].argsort(descending=True)
     torch.testing.assert_close(found["boxes"][order], boxes)
     assert found["labels"].dtype == torch.int64

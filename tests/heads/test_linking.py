@@ -16,7 +16,7 @@ SIZE = torch.tensor([40, 100])  # height, width
 
 def link_window(boxes, logits, counts, size, reference, limits):
     """Which anchors of a single window are kept, and their boxes ``[T, K, 4]``."""
-    anchors, levels = top_anchors(logits[None], counts, limits.per_level)
+    anchors, levels = top_anchors(logits[None], counts, limits.pre_nms_top_n)
     chosen, own = boxes[None, :, anchors[0]], logits[None].gather(1, anchors)
     found, columns = link_anchors(chosen, own, levels, size[None], reference, limits)
     (is_valid,) = found.is_valid
@@ -28,7 +28,7 @@ def link_window(boxes, logits, counts, size, reference, limits):
 
 
 def link(boxes, logits, counts=None, reference=0, **limits):
-    limits = ProposalLimits(**({"per_level": 100, "total": 100} | limits))
+    limits = ProposalLimits(**({"pre_nms_top_n": 100, "post_nms_top_n": 100} | limits))
     counts = counts or [len(logits)]
     return link_window(boxes, torch.tensor(logits), counts, SIZE, reference, limits)
 
@@ -72,7 +72,7 @@ def test_linking_agrees_with_the_reference(name):
 
 @pytest.mark.parametrize("bad", [NAN, INF])
 def test_a_logit_that_is_not_finite_uses_up_a_place(bad):
-    kept, _ = link(row_of_boxes(2, 4), [1.0, bad, 3.0, 2.0], per_level=2)
+    kept, _ = link(row_of_boxes(2, 4), [1.0, bad, 3.0, 2.0], pre_nms_top_n=2)
     assert kept.tolist() == [2]
 
 
@@ -146,20 +146,22 @@ def test_an_iou_of_the_limit_is_not_suppressed():
 
 
 def test_the_best_of_all_levels_are_kept_best_first():
-    kept, found = link(row_of_boxes(2, 5), [1.0, 5.0, 3.0, 2.0, 4.0], counts=[2, 3], total=3)
+    kept, found = link(
+        row_of_boxes(2, 5), [1.0, 5.0, 3.0, 2.0, 4.0], counts=[2, 3], post_nms_top_n=3
+    )
     assert kept.tolist() == [1, 4, 2]
     assert torch.equal(found, row_of_boxes(2, 5)[:, kept])
 
 
 def test_each_level_has_its_own_places_before_suppression():
     logits = [9.0, 8.0, 7.0, 2.0, 1.0]
-    assert link(row_of_boxes(1, 5), logits, counts=[3, 2], per_level=1)[0].tolist() == [0, 3]
+    assert link(row_of_boxes(1, 5), logits, counts=[3, 2], pre_nms_top_n=1)[0].tolist() == [0, 3]
 
 
 def test_places_are_not_filled_up_after_suppression():
     boxes = row_of_boxes(1, 3)
     boxes[0, 1] = boxes[0, 0]
-    assert link(boxes, [3.0, 2.0, 1.0], per_level=2)[0].tolist() == [0]
+    assert link(boxes, [3.0, 2.0, 1.0], pre_nms_top_n=2)[0].tolist() == [0]
 
 
 def test_no_proposal_may_be_left():
@@ -182,7 +184,7 @@ def slowly_linked(boxes, logits, counts, reference, limits) -> list[int]:
         rows = sorted(range(start, start + count), key=lambda row: -logits[row])
         start += count
         chosen = []
-        for row in rows[: limits.per_level]:
+        for row in rows[: limits.pre_nms_top_n]:
             tubelet = [
                 [min(max(value, 0), side) for value, side in zip(box, sides, strict=True)]
                 for box in boxes[:, row].tolist()
@@ -192,7 +194,7 @@ def slowly_linked(boxes, logits, counts, reference, limits) -> list[int]:
             if has_extent and all(iou(own, other) <= limits.nms_iou for _, other in chosen):
                 chosen.append((row, own))
         best += [row for row, _ in chosen]
-    return sorted(best, key=lambda row: -logits[row])[: limits.total]
+    return sorted(best, key=lambda row: -logits[row])[: limits.post_nms_top_n]
 
 
 @pytest.mark.parametrize("frames", [1, 3])
@@ -203,7 +205,7 @@ def test_linking_agrees_with_a_slow_implementation(frames, seed):
     corner = corner + torch.randn(frames, 90, 2, generator=generator)
     side = 25 * torch.rand(1, 90, 2, generator=generator) + 5
     boxes, logits = torch.cat((corner, corner + side), 2), torch.randn(90, generator=generator)
-    counts, limits = [60, 20, 10], ProposalLimits(per_level=40, total=25, nms_iou=0.3)
+    counts, limits = [60, 20, 10], ProposalLimits(pre_nms_top_n=40, post_nms_top_n=25, nms_iou=0.3)
     reference = frames // 2
     kept, _ = link_window(boxes, logits, counts, SIZE, reference, limits)
     assert kept.tolist() == slowly_linked(boxes, logits.tolist(), counts, reference, limits)
@@ -216,8 +218,8 @@ def test_windows_of_a_batch_are_linked_each_in_its_own_picture():
     boxes = torch.cat((corner, corner + 5 + 25 * torch.rand(3, 2, 30, 2, generator=generator)), -1)
     logits = torch.randn(3, 30, generator=generator)
     sizes = torch.tensor([[40, 100], [20, 50], [60, 30]])
-    limits, counts = ProposalLimits(per_level=9, total=12, nms_iou=0.3), [20, 10]
-    anchors, levels = top_anchors(logits, counts, limits.per_level)
+    limits, counts = ProposalLimits(pre_nms_top_n=9, post_nms_top_n=12, nms_iou=0.3), [20, 10]
+    anchors, levels = top_anchors(logits, counts, limits.pre_nms_top_n)
     assert levels.tolist() == [0] * 9 + [1] * 9
     chosen = torch.stack([own[:, rows] for own, rows in zip(boxes, anchors, strict=True)])
     found, columns = link_anchors(chosen, logits.gather(1, anchors), levels, sizes, 1, limits)

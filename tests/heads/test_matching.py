@@ -6,8 +6,10 @@ import torch
 from vodet.heads.matching import BACKGROUND, IGNORED, Assigner
 from vodet.structures import Target
 
-RPN = Assigner(0.7, 0.3, samples=256, positive_share=0.5, low_quality=True)
-ROI = Assigner(0.5, 0.5, samples=512, positive_share=0.25)
+RPN = Assigner(
+    0.7, 0.3, batch_size_per_image=256, positive_fraction=0.5, allow_low_quality_matches=True
+)
+ROI = Assigner(0.5, 0.5, batch_size_per_image=512, positive_fraction=0.25)
 
 
 def target(boxes, iscrowd=None) -> Target:

@@ -9,7 +9,7 @@ from vodet.heads.matching import Assigner
 from vodet.heads.proposals import Tubelets, complete_tubelets, draw_sample, key_proposals, padded
 from vodet.structures import Target
 
-ROI = Assigner(0.5, 0.5, samples=512, positive_share=0.25)
+ROI = Assigner(0.5, 0.5, batch_size_per_image=512, positive_fraction=0.25)
 INF, BACKGROUND = math.inf, 9  # of nine classes
 OBJECTS = {1: [0.0, 0, 10, 10], 2: [50.0, 0, 60, 10], 3: [80.0, 0, 90, 10]}
 FAR = [200.0, 200, 220, 220]

@@ -35,28 +35,28 @@ def target(boxes, iscrowd=None) -> Target:
     )
 
 
-class Answers(nn.Module):
+class FixedOutputs(nn.Module):
     """Convolutions that say what they are told to."""
 
     def __init__(self, logits, deltas) -> None:
         super().__init__()
-        self.answers = (logits, deltas)
+        self.outputs = (logits, deltas)
 
     def forward(self, _levels):
-        return self.answers
+        return self.outputs
 
 
 @pytest.mark.parametrize(
     ("level", "ratio", "y", "x"), [(0, 0, 0, 0), (0, 2, 3, 5), (0, 1, 4, 2), (1, 0, 2, 1)]
 )
-def test_a_peak_in_a_cell_is_the_answer_for_the_anchor_there(level, ratio, y, x):
+def test_a_peak_in_a_cell_belongs_to_the_anchor_there(level, ratio, y, x):
     rpn, inputs = RPN(SPEC, ratios=RATIOS), maps()
     logits = [torch.zeros(2, 3, *m.shape[2:]) for m in inputs.levels]
     deltas = [torch.zeros(2, 12, *m.shape[2:]) for m in inputs.levels]
     logits[level][1, ratio, y, x] = 1
     shift = torch.tensor([0.5, -0.25, math.log(2), math.log(3)])
     deltas[level][1, 4 * ratio : 4 * ratio + 4, y, x] = shift
-    rpn.net = Answers(logits, deltas)
+    rpn.net = FixedOutputs(logits, deltas)
     found = rpn(inputs)
     ((frame, row),) = found["anchor_logits"].nonzero().tolist()
     assert frame == 1
@@ -92,7 +92,7 @@ def test_every_level_passes_the_same_convolutions():
     torch.testing.assert_close(found["anchor_deltas"], torch.cat(deltas, dim=1))
 
 
-def test_answers_are_float32_under_autocast_and_boxes_need_no_gradient():
+def test_outputs_are_float32_under_autocast_and_boxes_need_no_gradient():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = RPN(SPEC)(maps())
     assert {name: tensor.dtype for name, tensor in found.items()} == {
@@ -146,8 +146,8 @@ def center_and_sides(box):
     return (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
 
 
-def predictions(frames: int) -> tuple[RPN, torch.Tensor, torch.Tensor, torch.Tensor]:
-    rpn = RPN(SPEC, anchor_scale=2.0, samples=1000)  # there are 117 anchors
+def outputs(frames: int) -> tuple[RPN, torch.Tensor, torch.Tensor, torch.Tensor]:
+    rpn = RPN(SPEC, anchor_scale=2.0, batch_size_per_image=1000)  # there are 117 anchors
     anchors = torch.cat(rpn.anchors(maps()))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(frames, len(anchors), generator=generator)
@@ -156,7 +156,7 @@ def predictions(frames: int) -> tuple[RPN, torch.Tensor, torch.Tensor, torch.Ten
 
 
 def test_losses_agree_with_a_slow_computation_per_nominal_sample():
-    rpn, logits, deltas, anchors = predictions(3)
+    rpn, logits, deltas, anchors = outputs(3)
     objects = [[1.0, 2, 9, 11], [8.5, 7.2, 20, 18], [5.2, 9, 16.9, 10.3]]  # no best anchors tie
     targets = [target(objects), target([]), target(objects[1:2])]
     losses = rpn.losses(logits, deltas, anchors, targets)
@@ -166,7 +166,7 @@ def test_losses_agree_with_a_slow_computation_per_nominal_sample():
 
 
 def test_without_objects_every_anchor_is_background():
-    rpn, logits, deltas, anchors = predictions(2)
+    rpn, logits, deltas, anchors = outputs(2)
     losses = rpn.losses(logits, deltas, anchors, [target([]), target([])])
     assert losses["rpn_box"] == 0
     torch.testing.assert_close(losses["rpn_class"], F.softplus(logits).sum() / 2000)
@@ -176,7 +176,7 @@ def test_without_objects_every_anchor_is_background():
 
 
 def test_anchors_in_a_crowd_are_not_trained_on():
-    rpn, logits, deltas, anchors = predictions(1)
+    rpn, logits, deltas, anchors = outputs(1)
     losses = rpn.losses(logits, deltas, anchors, [target([[0, 0, 24, 8]], [True])])
     losses["rpn_class"].backward()
     is_in_crowd = torch.tensor(
@@ -191,15 +191,15 @@ def test_anchors_in_a_crowd_are_not_trained_on():
 
 
 def test_half_of_the_samples_are_objects_at_most():
-    rpn, logits, deltas, anchors = predictions(1)
-    rpn = RPN(SPEC, anchor_scale=2.0, samples=20)
+    rpn, logits, deltas, anchors = outputs(1)
+    rpn = RPN(SPEC, anchor_scale=2.0, batch_size_per_image=20)
     losses = rpn.losses(logits, deltas, anchors, [target(anchors[30:50].tolist())])
     losses["rpn_class"].backward()
     assert int((logits.grad < 0).sum()) == int((logits.grad > 0).sum()) == 10
 
 
 def test_no_frame_has_losses_of_zero_with_gradients():
-    rpn, logits, deltas, anchors = predictions(0)
+    rpn, logits, deltas, anchors = outputs(0)
     losses = rpn.losses(logits, deltas, anchors, [])
     assert losses == {"rpn_class": 0, "rpn_box": 0}
     sum(losses.values()).backward()
@@ -207,7 +207,7 @@ def test_no_frame_has_losses_of_zero_with_gradients():
 
 
 def test_each_known_frame_of_the_windows_counts_once_and_a_reference_frame_as_fused():
-    rpn, logits, deltas, anchors = predictions(6)
+    rpn, logits, deltas, anchors = outputs(6)
     objects = [target([[1.0, 2, 9, 11]]), target([[8.5, 7.2, 20, 18]]), target([])]
     extras = {"anchor_logits": logits[:4], "anchor_deltas": deltas[:4]}
     frames = EncodedFrames(maps(4), torch.full((4, 2), 20), extras)

@@ -111,7 +111,9 @@ def _no_propagation(name: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("name", ["none", "max", "sltnet"])
 def test_clips_without_any_proposal_train_and_evaluate(name: str) -> None:
-    nobody = ProposalLimits(per_level=30, total=20, min_size=1000.0)  # no proposal is that large
+    nobody = ProposalLimits(
+        pre_nms_top_n=30, post_nms_top_n=20, min_size=1000.0
+    )  # no proposal is that large
     detector = tiny_two_stage(
         candidate_fusions_of(name, *_no_propagation(name)),
         CAUSAL,
@@ -287,12 +289,12 @@ def test_with_a_map_fusion_alone_only_fused_frames_get_proposals() -> None:
     calls = []
     detector.head.rpn.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
     stream = StreamingDetector(detector)
-    answers = []
+    results = []
     for frame in random_frames(5):
-        answers += stream.push(frame)
-        assert calls == [1] * len(answers)
-    answers += stream.flush()
-    assert len(answers) == 5
+        results += stream.push(frame)
+        assert calls == [1] * len(results)
+    results += stream.flush()
+    assert len(results) == 5
     assert calls == [1] * 5
 
 

@@ -17,7 +17,7 @@ from vodet.errors import ConfigError, FrameError, OutputError
 from vodet.inference.prediction import predict_video
 from vodet.inference.reading import FrameSource
 from vodet.inference.sources import open_source
-from vodet.inference.streams import answered_frames
+from vodet.inference.streams import processed_frames
 from vodet.screen import Screen
 from vodet.structures import Detections, FrameDetections
 
@@ -31,19 +31,19 @@ class LateStream:
 
     def __init__(self, scale: float = 1.0) -> None:
         self.greys: list[int] = []
-        self.answered = 0
+        self.processed = 0
         self.scale = scale
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
         self.greys += frames[:, 0, 0, 0].tolist()
-        return self.answer(len(self.greys) - self.lookahead)
+        return self.result(len(self.greys) - self.lookahead)
 
     def flush(self) -> list[FrameDetections]:
-        return self.answer(len(self.greys))
+        return self.result(len(self.greys))
 
-    def answer(self, end: int) -> list[FrameDetections]:
-        ready = range(self.answered, max(end, self.answered))
-        self.answered = ready.stop
+    def result(self, end: int) -> list[FrameDetections]:
+        ready = range(self.processed, max(end, self.processed))
+        self.processed = ready.stop
         return [FrameDetections(index, self.detect(self.greys[index])) for index in ready]
 
     def detect(self, grey: int) -> Detections:
@@ -63,9 +63,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clip"
 
 
-def test_answers_meet_their_frames_and_no_more_are_held(folder: Path) -> None:
+def test_results_meet_their_frames_and_no_more_are_held(folder: Path) -> None:
     stream = LateStream()
-    for number, (frame, detections) in enumerate(answered_frames(stream, open_source(folder))):
+    for number, (frame, detections) in enumerate(processed_frames(stream, open_source(folder))):
         assert frame.name == f"{number}.png"
         assert detections["boxes"][0, 0] == frame.pixels[0, 0, 0] == 10 * number
         assert len(stream.greys) - number <= stream.lookahead + 1

@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 
 from data.annotations.random_document import random_document
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.structures import Detections, GroundTruth
 
 # In the order of COCOeval.stats.
@@ -64,7 +64,7 @@ def random_detections(
     )
 
 
-def pycocotools_stats(truth: GroundTruth, predictions: Predictions) -> np.ndarray:
+def pycocotools_stats(truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
     frames = np.repeat(truth.image_ids, np.diff(truth.box_starts))
     annotated, detected = COCO(), COCO()
     for number, (coco, image_ids, boxes, labels) in enumerate(
@@ -101,7 +101,7 @@ def pycocotools_stats(truth: GroundTruth, predictions: Predictions) -> np.ndarra
     return np.append(stats, [per_class.mean(axis=(0, 1)), per_class[0].mean(axis=0)])
 
 
-def assert_equal_to_pycocotools(truth: GroundTruth, predictions: Predictions) -> None:
+def assert_equal_to_pycocotools(truth: GroundTruth, predictions: DetectionTable) -> None:
     result = coco_average_precision(truth, predictions)
     keys = OVERALL + [f"{kind}/{name}" for kind in ("map", "map_50") for name in truth.class_names]
     assert list(result)[:12] == OVERALL
@@ -114,10 +114,10 @@ def assert_equal_to_pycocotools(truth: GroundTruth, predictions: Predictions) ->
 def test_is_equal_to_pycocotools(seed: int) -> None:
     rng = np.random.default_rng(seed)
     truth = random_ground_truth(rng)
-    answered = [frame for frame in range(12) if rng.random() < 0.8]
-    predictions = Predictions.of_frames(
-        truth.image_ids[answered].tolist(),
-        [random_detections(rng, truth, frame) for frame in answered],
+    processed = [frame for frame in range(12) if rng.random() < 0.8]
+    predictions = DetectionTable.of_frames(
+        truth.image_ids[processed].tolist(),
+        [random_detections(rng, truth, frame) for frame in processed],
     )
     assert_equal_to_pycocotools(truth, predictions)
 
@@ -126,14 +126,14 @@ def test_hundreds_of_frames() -> None:
     rng = np.random.default_rng(9)
     truth = random_ground_truth(rng, frames=300, classes=6)
     found = [random_detections(rng, truth, frame) for frame in range(300)]
-    assert_equal_to_pycocotools(truth, Predictions.of_frames(truth.image_ids.tolist(), found))
+    assert_equal_to_pycocotools(truth, DetectionTable.of_frames(truth.image_ids.tolist(), found))
 
 
 def test_more_than_a_hundred_detections_in_a_frame() -> None:
     rng = np.random.default_rng(0)
     truth = random_ground_truth(rng, frames=3, classes=2)
     found = [random_detections(rng, truth, frame, extra=250) for frame in range(3)]
-    assert_equal_to_pycocotools(truth, Predictions.of_frames(truth.image_ids.tolist(), found))
+    assert_equal_to_pycocotools(truth, DetectionTable.of_frames(truth.image_ids.tolist(), found))
 
 
 def ground_truth_of(content: dict[str, Any]) -> GroundTruth:
@@ -172,6 +172,6 @@ def test_annotations_at_real_sizes_with_perturbed_boxes(seed: int, crowded: bool
     assert truth.iscrowd.any()
     rng = np.random.default_rng(0)
     found = [random_detections(rng, truth, frame, extra=2) for frame in range(len(truth.image_ids))]
-    predictions = Predictions.of_frames(truth.image_ids.tolist(), found)
+    predictions = DetectionTable.of_frames(truth.image_ids.tolist(), found)
     assert 0.05 < coco_average_precision(truth, predictions)["map"] < 0.9
     assert_equal_to_pycocotools(truth, predictions)

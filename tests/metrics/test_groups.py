@@ -14,8 +14,8 @@ from metrics.test_vid import slow_area, slow_matches
 from metrics.tracked import found, moving_objects, noisy_detections, one_video
 from vodet.metrics import motion, track_length
 from vodet.metrics.coco import coco_average_precision
+from vodet.metrics.detection_table import DetectionTable, Measure
 from vodet.metrics.groups import grouped_average_precision
-from vodet.metrics.predictions import Measure, Predictions
 from vodet.structures import GroundTruth
 
 
@@ -34,7 +34,7 @@ def grouping(request: pytest.FixtureRequest) -> Grouping:
     return Grouping(request.param, module.GROUPS, getattr(module, groups), getattr(module, measure))
 
 
-def objects_of_all_groups(seed: int, crowds: float = 0.0) -> tuple[GroundTruth, Predictions]:
+def objects_of_all_groups(seed: int, crowds: float = 0.0) -> tuple[GroundTruth, DetectionTable]:
     rng = np.random.default_rng(seed)
     shares = (0.1, 0.4, 0.97)
     truth = moving_objects(rng, videos=2, frames=170, tracks=9, presence=shares, crowds=crowds)
@@ -90,7 +90,7 @@ def rows_of(
     ]
 
 
-def pycocotools_ap50(truth: GroundTruth, predictions: Predictions, ignored: np.ndarray) -> float:
+def pycocotools_ap50(truth: GroundTruth, predictions: DetectionTable, ignored: np.ndarray) -> float:
     annotated, detected = COCO(), COCO()
     order = {image_id: frame for frame, image_id in enumerate(truth.image_ids.tolist())}
     frames = np.array([order[image_id] for image_id in predictions.image_ids.tolist()])

@@ -8,14 +8,14 @@ import pytest
 
 from metrics.tracked import moving_objects, noisy_detections
 from vodet.errors import ConfigError
-from vodet.keys import positions_in
+from vodet.id_lookup import positions_in
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.protocols import HEADLINES, choose_protocols, measure_all
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
 
-ALL = ["coco", "vid", "motion", "track_length", "uavdt", "steadiness"]
+ALL = ["coco", "vid", "motion", "track_length", "uavdt", "stability"]
 
 
 @pytest.fixture(scope="module")
@@ -24,11 +24,11 @@ def truth() -> GroundTruth:
 
 
 @pytest.fixture(scope="module")
-def predictions(truth: GroundTruth) -> Predictions:
+def predictions(truth: GroundTruth) -> DetectionTable:
     return noisy_detections(np.random.default_rng(1), truth)
 
 
-def test_names_say_the_protocol(truth: GroundTruth, predictions: Predictions) -> None:
+def test_names_say_the_protocol(truth: GroundTruth, predictions: DetectionTable) -> None:
     result = measure_all(choose_protocols(ALL, 0.6), truth, predictions)
     prefixes = {name.split("/")[0] for name in result if not name.startswith(("map", "mar"))}
     assert prefixes == {*ALL} - {"coco"}
@@ -36,13 +36,13 @@ def test_names_say_the_protocol(truth: GroundTruth, predictions: Predictions) ->
     for own in (coco_average_precision, vid_average_precision):
         expected = own(truth, predictions)
         assert {name: result[name] for name in expected} == pytest.approx(expected, nan_ok=True)
-    assert result["steadiness/score_threshold"] == 0.6
+    assert result["stability/score_threshold"] == 0.6
 
 
 @pytest.mark.parametrize("names", [["coco", "voc"], []])
 def test_other_names_are_refused(names: list[str]) -> None:
     with pytest.raises(
-        ConfigError, match="of coco, vid, motion, track_length, uavdt, steadiness, f"
+        ConfigError, match="of coco, vid, motion, track_length, uavdt, stability, f"
     ):
         choose_protocols(names)
 
@@ -75,7 +75,7 @@ def test_headlines_by_attribute_are_those_of_the_videos_with_it() -> None:
 
 
 def test_frames_in_any_order_and_frames_that_are_not_annotated(
-    truth: GroundTruth, predictions: Predictions
+    truth: GroundTruth, predictions: DetectionTable
 ) -> None:
     expected = measure_all(choose_protocols(ALL), truth, predictions)
     assert len(np.unique(predictions.scores)) < 0.2 * len(predictions)  # many are equal
@@ -89,7 +89,7 @@ def test_frames_in_any_order_and_frames_that_are_not_annotated(
     mixed = predictions[np.argsort(places, kind="stable")]
     assert measure_all(choose_protocols(ALL), truth, mixed) == pytest.approx(expected, nan_ok=True)
     elsewhere = replace(mixed, image_ids=mixed.image_ids + int(truth.image_ids.max()) + 1)
-    more = Predictions.cat([elsewhere, mixed])
+    more = DetectionTable.cat([elsewhere, mixed])
     assert measure_all(choose_protocols(ALL), truth, more) == pytest.approx(expected, nan_ok=True)
 
 

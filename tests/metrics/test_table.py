@@ -84,7 +84,7 @@ def test_protocols_side_by_side_with_their_linked_numbers_below() -> None:
     for position, suffix in ((0, ""), (6, "@night"), (8, "@[fog]")):
         for row, prefix in ((position, ""), (position + 1, "max/")):
             values = [result[prefix + key + suffix] for key in keys]
-            scales = [1 if key == "steadiness/drop_outs" else 100 for key in keys]
+            scales = [1 if key == "stability/drop_outs" else 100 for key in keys]
             assert rows[row][1:] == [
                 "-" if math.isnan(value) else f"{scale * value:.1f}"
                 for value, scale in zip(values, scales, strict=True)
@@ -92,12 +92,12 @@ def test_protocols_side_by_side_with_their_linked_numbers_below() -> None:
     by_class = dict(zip(keys, rows[4][1:], strict=True))
     assert by_class["vid/ap_50"] == f"{100 * result['vid/ap_50/class 1']:.1f}"
     assert by_class["uavdt/map_70"] == f"{100 * result['uavdt/ap_70/class 1']:.1f}"
-    assert by_class["uavdt/ap_70"] == by_class["map_75"] == by_class["steadiness/found"] == ""
+    assert by_class["uavdt/ap_70"] == by_class["map_75"] == by_class["stability/found"] == ""
     unknown = next(row for row in rows_of(table) if row[0] == "class 2")  # has no objects
     assert unknown[1] == "-"
 
 
-@pytest.mark.parametrize("protocol", [name for name in HEADLINES if name != "steadiness"])
+@pytest.mark.parametrize("protocol", [name for name in HEADLINES if name != "stability"])
 def test_in_80_columns_long_names_wrap_and_numbers_stay_whole(protocol: str) -> None:
     name = "a_class_of_vehicles_with_a_name_that_is_long"
     by_class = ("map", "map_50", "vid/ap_50", "motion/ap_50_slow", "uavdt/ap_70")

@@ -8,12 +8,12 @@ import pytest
 from metrics.test_motion import slow_iou
 from metrics.test_vid import slow_area
 from metrics.tracked import found, moving_objects, noisy_detections, one_video
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.uavdt import in_ignored, uavdt_average_precision
 from vodet.structures import GroundTruth
 
 
-def slow_ap_70(truth: GroundTruth, predictions: Predictions, label: int | None) -> float:
+def slow_ap_70(truth: GroundTruth, predictions: DetectionTable, label: int | None) -> float:
     outcomes, number = [], 0
     for frame, image_id in enumerate(truth.image_ids):
         rows = np.arange(truth.box_starts[frame], truth.box_starts[frame + 1])

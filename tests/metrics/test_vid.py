@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from metrics.tracked import found, moving_objects, noisy_detections, one_video
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.vid import vid_average_precision, vid_threshold
 from vodet.structures import GroundTruth
 
@@ -30,7 +30,7 @@ def half_in_one(box: list[float], regions: list[list[float]]) -> bool:
     return False
 
 
-def slow_matches(truth: GroundTruth, predictions: Predictions) -> list[tuple[int, int]]:
+def slow_matches(truth: GroundTruth, predictions: DetectionTable) -> list[tuple[int, int]]:
     """Label and object (-1 for none) of each detection that counts, best first."""
     matches = []
     for frame, image_id in enumerate(truth.image_ids):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.structures import GroundTruth
 
 
@@ -62,7 +62,7 @@ def moving_objects(
 
 def noisy_detections(
     rng: np.random.Generator, truth: GroundTruth, per_object: int = 2, extra: int = 4
-) -> Predictions:
+) -> DetectionTable:
     """Find most objects, some of them twice and badly; add false detections; equal scores occur."""
     rows = np.repeat(np.arange(len(truth.boxes)), per_object)
     rows = rows[rng.random(len(rows)) < 0.7]
@@ -75,7 +75,7 @@ def noisy_detections(
     labels = np.append(truth.labels[rows], rng.integers(0, len(truth.class_names), len(false)))
     scores = np.round(rng.random(len(boxes)), 2)
     order = np.lexsort((-scores, frames))
-    return Predictions(
+    return DetectionTable(
         truth.image_ids[frames][order],
         boxes[order].astype(np.float32),
         scores[order].astype(np.float32),
@@ -116,9 +116,9 @@ def one_video(
     )
 
 
-def found(rows: list[tuple[int, list[float], float]], label: int = 0) -> Predictions:
+def found(rows: list[tuple[int, list[float], float]], label: int = 0) -> DetectionTable:
     """Write out detections by hand: frame of `one_video`, box, score."""
-    return Predictions(
+    return DetectionTable(
         np.array([frame + 100 for frame, _, _ in rows], np.int64),
         np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4),
         np.array([score for _, _, score in rows], np.float32),

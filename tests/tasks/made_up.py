@@ -66,13 +66,13 @@ def attention_shapes(
     width: int = 64,
     classes: int = 3,
     groups: int = 4,
-    stages: int = 2,
+    layers: int = 2,
     advanced: int = 0,
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
     head = "roi_heads.st_box_head"
-    for number in range(stages + advanced):
+    for number in range(layers + advanced):
         yield from with_bias(f"{head}.fcs.{number}", width, width if number else channels * 49)
-    for number in range(stages + 2 * advanced):
+    for number in range(layers + 2 * advanced):
         yield from with_bias(f"{head}.Wgs.{number}", groups, width // groups, 1, 1)
         yield from with_bias(f"{head}.Wqs.{number}", width, width)
         yield from with_bias(f"{head}.Wks.{number}", width, width)

@@ -55,10 +55,10 @@ def test_a_loaded_detector_detects_the_same(write: Callable[[Any], Path]) -> Non
         [*stream.push(frames), *stream.flush()]
         for stream in map(vodet.StreamingDetector, (loaded, detector()))
     )
-    assert sum(len(answer.detections["scores"]) for answer in expected) > 0
+    assert sum(len(result.detections["scores"]) for result in expected) > 0
     torch.testing.assert_close(
-        [dict(answer.detections) for answer in found],
-        [dict(answer.detections) for answer in expected],
+        [dict(result.detections) for result in found],
+        [dict(result.detections) for result in expected],
         rtol=0,
         atol=0,
     )

@@ -266,15 +266,15 @@ def test_the_config(baseline: Weights, sltnet: Weights) -> None:
     assert list(model["head"]["fusion"]) == ["aggregation", "attention"]
 
 
-@pytest.mark.parametrize("stages", [1, 2, 3])
+@pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("advanced", [0, 1])
-def test_stages_of_the_attention(stages: int, advanced: int) -> None:
+def test_layers_of_the_attention(layers: int, advanced: int) -> None:
     shapes = {**dict(body_shapes()), **dict(head_shapes())}
-    shapes |= dict(attention_shapes(stages=stages, advanced=advanced))
+    shapes |= dict(attention_shapes(layers=layers, advanced=advanced))
 
     assert architecture(**shapes).attention == {
         "width": 64,
-        "stages": stages,
+        "layers": layers,
         "advanced_share": 0.2 * advanced,
         "geometry": True,
         "group_width": 16,
@@ -282,7 +282,7 @@ def test_stages_of_the_attention(stages: int, advanced: int) -> None:
 
 
 def test_an_advanced_stage(baseline: Weights) -> None:
-    extra = attention_weights(stages=1, advanced=1)
+    extra = attention_weights(layers=1, advanced=1)
     state = state_of(baseline | extra)
     for theirs, ours in ((f"{ST}.fcs.1", "fcs.1"), (f"{ST}.Wqs.2", "attentions.2.query")):
         own = state[f"{ATTENTION}.{ours}.weight"]

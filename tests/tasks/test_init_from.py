@@ -28,7 +28,7 @@ def saved(detector: VideoDetector, folder: Path) -> Path:
     return path
 
 
-def test_a_second_stage_takes_the_first_and_says_what_is_new(tmp_path: Path) -> None:
+def test_a_second_phase_takes_the_first_and_says_what_is_new(tmp_path: Path) -> None:
     first = tiny_two_stage({}, Window(), seed=1)
     second = tiny_two_stage(candidate_fusions_of("sltnet"), Window(past=1), seed=2)
     new = {n: v.clone() for n, v in second.state_dict().items() if n not in first.state_dict()}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from vodet.data.annotations.index import VideoIndex
-    from vodet.metrics.predictions import Predictions
+    from vodet.metrics.detection_table import DetectionTable
 
 EPILOG = """\
 RESULTS is what vodet-eval writes with predictions=FILE. DST is one file for vid-devkit and coco, a
@@ -105,11 +105,11 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _write_lines(
-    arguments: argparse.Namespace, index: VideoIndex, predictions: Predictions
+    arguments: argparse.Namespace, index: VideoIndex, predictions: DetectionTable
 ) -> None:
     from vodet.data.formats.export import SEQUENCE_TOOLKITS, DetectionRows, write_sequences
     from vodet.data.formats.export_vid import write_vid_devkit
-    from vodet.keys import positions_in
+    from vodet.id_lookup import positions_in
     from vodet.metrics.results_file import shortest_decimals
 
     rows = DetectionRows(
@@ -125,7 +125,9 @@ def _write_lines(
         write_sequences(toolkit, index, rows, arguments.target)
 
 
-def _write_coco(arguments: argparse.Namespace, index: VideoIndex, predictions: Predictions) -> None:
+def _write_coco(
+    arguments: argparse.Namespace, index: VideoIndex, predictions: DetectionTable
+) -> None:
     from dataclasses import replace
 
     from vodet.metrics.results_file import write_predictions
@@ -139,13 +141,13 @@ def _write_coco(arguments: argparse.Namespace, index: VideoIndex, predictions: P
 
 
 def _original_ids(
-    original: Path, index: VideoIndex, predictions: Predictions
+    original: Path, index: VideoIndex, predictions: DetectionTable
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the image id of each detection and the category id of each class in the original."""
     import numpy as np
 
     from vodet.data.formats.coco import read_coco_ids
-    from vodet.keys import positions_in
+    from vodet.id_lookup import positions_in
 
     images, categories = read_coco_ids(original)
     used, places = np.unique(
@@ -167,7 +169,7 @@ def _original_ids(
 
 
 def _print(
-    arguments: argparse.Namespace, index: VideoIndex, kept: Predictions, num_skipped: int
+    arguments: argparse.Namespace, index: VideoIndex, kept: DetectionTable, num_skipped: int
 ) -> None:
     import numpy as np
     from rich.table import Table

@@ -146,9 +146,9 @@ def measures_of(evaluation: Mapping[str, Any]) -> Measures:
     Raises:
         ConfigError: If a protocol or linking does not exist, or the threshold is not a number.
     """
-    threshold = evaluation["steadiness"]["score_threshold"]
+    threshold = evaluation["stability"]["score_threshold"]
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-        msg = f"Expected evaluation.steadiness.score_threshold to be a number, found {threshold}."
+        msg = f"Expected evaluation.stability.score_threshold to be a number, found {threshold}."
         raise ConfigError(msg)
     names = evaluation["protocols"]
     protocols = names if isinstance(names, list | ListConfig) else [names]

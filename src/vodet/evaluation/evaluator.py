@@ -21,14 +21,14 @@ from vodet.detector import VideoDetector
 from vodet.errors import ConfigError, DataError
 from vodet.evaluation.measures import Measures
 from vodet.evaluation.processes import copy_from_first, gather_to_first, on_first
-from vodet.keys import positions_in
-from vodet.metrics.predictions import Measure, Predictions
+from vodet.id_lookup import positions_in
+from vodet.metrics.detection_table import DetectionTable, Measure
 from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import FrameDetections, FrameInfo, GroundTruth, VideoChunk
 
 _log = logging.getLogger(__name__)
 
-Processed = tuple[np.ndarray, Predictions]  # image ids of the processed frames, their detections
+Processed = tuple[np.ndarray, DetectionTable]  # image ids of the processed frames, their detections
 
 
 class Evaluator:
@@ -78,7 +78,7 @@ class Evaluator:
         self.ground_truth = match_classes(ground_truth_of(self.loader), detector.class_names)
         self._stream = stream(detector)
         self._processed: list[np.ndarray] = []
-        self._found: list[Predictions] = []
+        self._found: list[DetectionTable] = []
         self._infos: list[FrameInfo] = []  # of the frames of the current video
         if self.ground_truth.iscrowd.all() and process_of()[0] == 0:
             _log.warning("%s has no objects: AP is not a number.", self.ground_truth.source)
@@ -114,33 +114,33 @@ class Evaluator:
             _check_goes_on(self._infos, chunk.infos)
         self._infos += chunk.infos
         with _evaluation_mode(self.detector):
-            answers = self._push(chunk)
+            results = self._push(chunk)
             if chunk.is_last:
-                answers += self._stream.flush()
-        self._keep(answers)
+                results += self._stream.flush()
+        self._keep(results)
 
     def _push(self, chunk: VideoChunk) -> list[FrameDetections]:
-        answers: list[FrameDetections] = []
+        results: list[FrameDetections] = []
         start = 0
         for (original_size, size), run in groupby(
             chunk.infos, key=lambda info: (info.original_size, info.size)
         ):
             end = start + len(list(run))
-            answers += self._stream.push_resized(chunk.frames[start:end], original_size, size)
+            results += self._stream.push_resized(chunk.frames[start:end], original_size, size)
             start = end
-        return answers
+        return results
 
-    def _keep(self, answers: list[FrameDetections]) -> None:
+    def _keep(self, results: list[FrameDetections]) -> None:
         """Store which frames were processed, and the detections of annotated frames."""
-        infos = [self._infos[answer.frame_index] for answer in answers]
+        infos = [self._infos[result.frame_index] for result in results]
         self._processed.append(np.array([info.image_id for info in infos], np.int64))
         annotated = [
-            (info.image_id, answer.detections)
-            for info, answer in zip(infos, answers, strict=True)
+            (info.image_id, result.detections)
+            for info, result in zip(infos, results, strict=True)
             if info.is_annotated
         ]
         image_ids, detections = zip(*annotated, strict=True) if annotated else ((), ())
-        self._found.append(Predictions.of_frames(image_ids, detections))
+        self._found.append(DetectionTable.of_frames(image_ids, detections))
 
     def gather(self) -> Processed | None:
         """Return the image ids and detections of all processes on the first; None elsewhere.
@@ -148,14 +148,14 @@ class Evaluator:
         Raises:
             DataError: If a frame was processed twice; raised on all processes.
         """
-        nothing = Predictions.of_frames([], [])
+        nothing = DetectionTable.of_frames([], [])
         own = np.concatenate([nothing.image_ids, *self._processed])
-        parts = gather_to_first((own, Predictions.cat([nothing, *self._found])))
+        parts = gather_to_first((own, DetectionTable.cat([nothing, *self._found])))
         on_first(_check_processed_once, parts)
         if parts is None:
             return None
         image_ids, found = zip(*parts, strict=True)
-        return np.concatenate(image_ids), Predictions.cat(found).by_image()
+        return np.concatenate(image_ids), DetectionTable.cat(found).by_image()
 
     def compute(self, *, only_processed: bool = False) -> dict[str, float]:
         """Compute the metrics of the detections of all processes and return them on each.

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vodet.errors import DataError
+from vodet.id_lookup import positions_in
 from vodet.inference.tubelet_linking import LINKINGS, check_linking
-from vodet.keys import positions_in
-from vodet.metrics.predictions import Measure, Predictions
+from vodet.metrics.detection_table import DetectionTable, Measure
 from vodet.metrics.protocols import choose_protocols, measure_all
 from vodet.structures import GroundTruth
 
@@ -21,11 +21,11 @@ class Measures:
 
     Args:
         protocols: One or more of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and
-            ``steadiness``.
+            ``stability``.
         tubelet_linking: ``seq_nms``, ``rescore`` or ``rescore_online`` evaluates the detections
             twice: unchanged, and after this linking, as ``seq_nms/map`` and so on. ``none``
             evaluates only the unchanged detections.
-        score_threshold: Minimum score of the detections used for ``steadiness``.
+        score_threshold: Minimum score of the detections used for ``stability``.
 
     Raises:
         ConfigError: If a protocol or the linking does not exist.
@@ -45,7 +45,7 @@ class Measures:
         names = [self.protocols] if isinstance(self.protocols, str) else self.protocols
         return choose_protocols(names, self.score_threshold)
 
-    def __call__(self, ground_truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
+    def __call__(self, ground_truth: GroundTruth, predictions: DetectionTable) -> dict[str, float]:
         """Compute the metrics of the detections of a data set.
 
         Raises:
@@ -62,10 +62,10 @@ class Measures:
     def names(self, ground_truth: GroundTruth) -> list[str]:
         """Return the names of the metrics for these data, without computing them."""
         no_frames = ground_truth.select(np.zeros(len(ground_truth.image_ids), bool))
-        return list(self(no_frames, Predictions.of_frames([], [])))
+        return list(self(no_frames, DetectionTable.of_frames([], [])))
 
 
-def _check_scores(predictions: Predictions, linking: str) -> None:
+def _check_scores(predictions: DetectionTable, linking: str) -> None:
     below = np.flatnonzero(predictions.scores < 0)
     if below.size:
         msg = (
@@ -75,7 +75,9 @@ def _check_scores(predictions: Predictions, linking: str) -> None:
         raise DataError(msg)
 
 
-def link_tubelets(ground_truth: GroundTruth, predictions: Predictions, linking: str) -> Predictions:
+def link_tubelets(
+    ground_truth: GroundTruth, predictions: DetectionTable, linking: str
+) -> DetectionTable:
     """Link the detections of whole videos.
 
     Frames are neighbours if no annotated frame of the video lies between them.

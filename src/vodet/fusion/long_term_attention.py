@@ -33,15 +33,15 @@ _BOXES_AT_ONCE = 32
 
 
 class LongTermAttention(CandidateFusion):
-    """Stages of a fully connected layer and attention to the candidates of key frames.
+    """Layers, each a fully connected layer and attention to the candidates of key frames.
 
-    ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each stage i. The keys have passed
-    through ``fc_0`` only and are the same in all stages. In evaluation, the keys are the candidates
+    ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each layer i. The keys have passed
+    through ``fc_0`` only and are the same in all layers. In evaluation, the keys are the candidates
     in the state and the frame's own best candidates; in training, they come from the history of the
     clip.
 
     State of ``B`` videos, with ``K`` key frames of ``M`` candidates: ``features`` ``[B, K, M, D]``
-    before attention; ``projected`` ``[B, K, M, P]``, the cached keys and values of all stages;
+    before attention; ``projected`` ``[B, K, M, P]``, the cached keys and values of all layers;
     ``boxes`` ``[B, K, M, 4]``; ``is_valid`` ``[B, K, M]``; ``processed`` ``[B]``, the number of
     frames so far; and ``is_recalled`` ``[B]``, whether the key frames come from the history of a
     training clip. If so, the clip's own candidates are not keys.
@@ -50,10 +50,10 @@ class LongTermAttention(CandidateFusion):
         spec: Shape of a candidate's features.
         width: Number of output features.
         group_width: Features per attention head: 64 gives 16 heads for a width of 1024.
-        stages: Number of stages.
+        layers: Number of layers.
         advanced_share: Share of best candidates of each key frame used in the advanced stage (as in
             Relation Distillation Networks): they attend to all keys, then the current candidates
-            attend to them. 0 disables this stage; the paper's code uses 0.2.
+            attend to them. 0 disables the advanced stage; the paper's code uses 0.2.
         geometry: Whether the attention uses the relative geometry of the boxes.
         keys_per_frame: Number of best candidates kept per key frame.
         num_key_frames: Maximum number of key frames in the state; a new one replaces the oldest.
@@ -75,7 +75,7 @@ class LongTermAttention(CandidateFusion):
         *,
         width: int = 1024,
         group_width: int = 64,
-        stages: int = 2,
+        layers: int = 2,
         advanced_share: float = 0.0,
         geometry: bool = True,
         keys_per_frame: int = 75,
@@ -93,7 +93,7 @@ class LongTermAttention(CandidateFusion):
         _require("width", width, is_right, f"a multiple of {group_width=}")
         _require("advanced_share", advanced_share, 0 <= advanced_share <= 1, "a share, 0 to 1")
         numbers = {
-            "stages": stages,
+            "layers": layers,
             "keys_per_frame": keys_per_frame,
             "num_key_frames": num_key_frames,
             "key_frame_interval": key_frame_interval,
@@ -101,18 +101,18 @@ class LongTermAttention(CandidateFusion):
         for name, number in numbers.items():
             _require(name, number, number >= 1, "at least 1")
         self.spec = CandidateSpec(width)
-        self.stages = stages
+        self.layers = layers
         self.advanced_share = advanced_share
         self.keys_per_frame = keys_per_frame
         self.num_key_frames = num_key_frames
         self.key_frame_interval = key_frame_interval
         self.propagate = propagate
         advanced = int(advanced_share > 0)
-        widths = [spec.width, *[width] * (stages + advanced)]
+        widths = [spec.width, *[width] * (layers + advanced)]
         self.fcs = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
         self.attentions = nn.ModuleList(
             RelationAttention(width, width // group_width, geometry=geometry)
-            for _ in range(stages + 2 * advanced)
+            for _ in range(layers + 2 * advanced)
         )
         for name, weight in self.fcs.named_parameters():
             if name.endswith("bias"):
@@ -125,7 +125,7 @@ class LongTermAttention(CandidateFusion):
         shape, device = (videos, self.num_key_frames, self.keys_per_frame), frames.sizes.device
         return {
             "features": torch.zeros(*shape, self.spec.width, device=device),
-            "projected": torch.zeros(*shape, 2 * self.stages * self.spec.width, device=device),
+            "projected": torch.zeros(*shape, 2 * self.layers * self.spec.width, device=device),
             "boxes": torch.zeros(*shape, 4, device=device),
             "is_valid": torch.zeros(*shape, dtype=torch.bool, device=device),
             "processed": torch.zeros(videos, dtype=torch.int64, device=device),
@@ -196,10 +196,10 @@ class LongTermAttention(CandidateFusion):
         count = self.keys_per_frame
         missing = max(count - x.shape[1], 0)
         best = F.pad(x[:, :count], (0, 0, 0, missing))
-        stages = [self._attention(stage) for stage in range(self.stages)]
+        layers = [self._attention(layer) for layer in range(self.layers)]
         return {
             "features": best.float(),
-            "projected": torch.cat([stage.project(best) for stage in stages], dim=2).float(),
+            "projected": torch.cat([layer.project(best) for layer in layers], dim=2).float(),
             "boxes": F.pad(current.boxes[:, 0, :count], (0, 0, 0, missing)),
             "is_valid": F.pad(current.is_valid[:, 0, :count], (0, missing)),
         }
@@ -221,17 +221,17 @@ class LongTermAttention(CandidateFusion):
     def _attend(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n KM"]]:
-        """Return the attended candidates, and the last stage's weights of the best ones."""
-        biases = self._biases(boxes, keys, range(self.stages))
+        """Return the attended candidates, and the last layer's weights of the best ones."""
+        biases = self._biases(boxes, keys, range(self.layers))
         weights = x.new_zeros(len(x), 0, keys.features.shape[1])
-        projected = keys.projected.to(x.dtype).chunk(self.stages, dim=2)
-        for stage, bias in enumerate(biases):
-            if stage > 0:
-                x = F.relu(self.fcs[stage](x))
-            attention = self._attention(stage)
-            is_last = stage == self.stages - 1
+        projected = keys.projected.to(x.dtype).chunk(self.layers, dim=2)
+        for layer, bias in enumerate(biases):
+            if layer > 0:
+                x = F.relu(self.fcs[layer](x))
+            attention = self._attention(layer)
+            is_last = layer == self.layers - 1
             count = PROPAGATED_FROM if is_last and self.propagate != "none" else 0
-            gathered, weights = attention(x, projected[stage], bias, count)
+            gathered, weights = attention(x, projected[layer], bias, count)
             x = x + keys.is_there * gathered
         if self.advanced_share > 0:
             x = self._attend_to_advanced(x, boxes, keys)
@@ -280,7 +280,7 @@ class _Keys:
     Args:
         features: ``[B, K * M, D]``.
         boxes: ``[B, K * M, 4]``.
-        projected: Keys and values of all stages, ``[B, K * M, P]``.
+        projected: Keys and values of all layers, ``[B, K * M, P]``.
         is_valid: Which rows hold a key, ``[B, K, M]``.
     """
 

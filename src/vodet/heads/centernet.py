@@ -41,7 +41,7 @@ class Branch(nn.Module):
     Args:
         in_channels: Channels of the map.
         channels: Channels between the two convolutions.
-        out_channels: Channels of the prediction.
+        out_channels: Channels of the output.
     """
 
     def __init__(self, in_channels: int, channels: int, out_channels: int) -> None:
@@ -50,17 +50,17 @@ class Branch(nn.Module):
         self.out = nn.Conv2d(channels, out_channels, kernel_size=1)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        """Return the predictions of each cell."""
+        """Return the outputs of each cell."""
         x = F.relu(self.conv(x))
         with torch.autocast(x.device.type, enabled=False):
-            prediction: Tensor = self.out(x.to(self.out.weight.dtype))
-        return prediction
+            output: Tensor = self.out(x.to(self.out.weight.dtype))
+        return output
 
 
 class CenterNetHead(Head):
     """A neck that merges all levels, and three branches: class heatmap, size and offset.
 
-    The predictions are float32, even under autocast, on the ``h x w`` grid of the neck's map:
+    The outputs are float32, even under autocast, on the ``h x w`` grid of the neck's map:
     ``heatmap`` logits ``[B, num_classes, h, w]``; ``size`` ``[B, 2, h, w]``, the width and height
     of the object in cells; ``offset`` ``[B, 2, h, w]``, ``(x, y)`` of the centre in its cell.
 
@@ -111,7 +111,7 @@ class CenterNetHead(Head):
         nn.init.constant_(self.heatmap.out.get_parameter("bias"), -math.log(1 / INITIAL_SCORE - 1))
 
     def predict(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Return the three predictions for maps ``[B, C, h, w]``."""
+        """Return the three outputs for maps ``[B, C, h, w]``."""
         (x,) = self.neck(maps).levels
         return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
 
@@ -122,20 +122,18 @@ class CenterNetHead(Head):
     def losses(
         self, windows: WindowBatch, targets: Targets, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """Return `criterion` of the predictions for the annotated reference frames."""
+        """Return `criterion` of the outputs for the annotated reference frames."""
         wanted = [clip[windows.reference] for clip in targets]
         known = [target for target in wanted if target is not None]
-        predictions = self.predict(windows.reference_maps)
+        outputs = self.predict(windows.reference_maps)
         if not known:  # a loss of 0 that still gives every weight a gradient
-            return {name: 0 * prediction.sum() for name, prediction in predictions.items()}, state
+            return {name: 0 * output.sum() for name, output in outputs.items()}, state
         if len(known) < len(wanted):
             rows = [row for row, target in enumerate(wanted) if target is not None]
-            predictions = {name: prediction[rows] for name, prediction in predictions.items()}
-        return self.criterion(predictions, known), state
+            outputs = {name: output[rows] for name, output in outputs.items()}
+        return self.criterion(outputs, known), state
 
-    def criterion(
-        self, predictions: dict[str, Tensor], targets: Sequence[Target]
-    ) -> dict[str, Tensor]:
+    def criterion(self, outputs: dict[str, Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the weighted losses ``heatmap``, ``size`` and ``offset``.
 
         Each is a sum over the batch, divided by the number of positives (heatmap targets of exactly
@@ -143,34 +141,33 @@ class CenterNetHead(Head):
         that number.
 
         Args:
-            predictions: Output of `predict` for ``B`` frames.
+            outputs: Output of `predict` for ``B`` frames.
             targets: Objects of the ``B`` frames, in input pixels.
         """
-        predictions = {name: prediction.float() for name, prediction in predictions.items()}
-        shape = predictions["heatmap"].shape[1:]
+        outputs = {name: output.float() for name, output in outputs.items()}
+        shape = outputs["heatmap"].shape[1:]
         truth = center_targets(targets, shape, self.stride, self.min_overlap)
         positives = truth.heatmap.eq(1).sum().clamp(min=1)
         size, offset = (
-            predictions[name].flatten(2)[truth.images, :, truth.cells]
-            for name in ("size", "offset")
+            outputs[name].flatten(2)[truth.images, :, truth.cells] for name in ("size", "offset")
         )
         losses = {
-            "heatmap": focal_loss(predictions["heatmap"], truth) / positives,
+            "heatmap": focal_loss(outputs["heatmap"], truth) / positives,
             "size": (size - truth.sizes).abs().sum() / (2 * positives),
             "offset": (offset - truth.offsets).abs().sum() / (2 * positives),
         }
         return {name: self.weights[name] * loss for name, loss in losses.items()}
 
-    def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
+    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
         """Return the highest peaks of each frame as detections in input pixels, best first."""
-        scores = predictions["heatmap"].float().sigmoid()
+        scores = outputs["heatmap"].float().sigmoid()
         is_peak = scores == F.max_pool2d(scores, kernel_size=3, stride=1, padding=1)
         peaks = (scores * is_peak).flatten(1)
         scores, index = peaks.topk(min(self.max_detections, peaks.shape[1]))
-        height, width = predictions["heatmap"].shape[-2:]
+        height, width = outputs["heatmap"].shape[-2:]
         labels, cells = index // (height * width), index % (height * width)
         size, offset = (
-            predictions[name].float().flatten(2).gather(2, cells.unsqueeze(1).expand(-1, 2, -1))
+            outputs[name].float().flatten(2).gather(2, cells.unsqueeze(1).expand(-1, 2, -1))
             for name in ("size", "offset")
         )
         center = torch.stack((cells % width, cells // width), dim=1) + offset

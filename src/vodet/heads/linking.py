@@ -23,14 +23,14 @@ class ProposalLimits:
     """Limits on proposals.
 
     Args:
-        per_level: Maximum number of anchors per level before suppression.
-        total: Maximum number of proposals of all levels after suppression.
+        pre_nms_top_n: Maximum number of anchors per level before suppression.
+        post_nms_top_n: Maximum number of proposals of all levels after suppression.
         nms_iou: IoU threshold of non-maximum suppression within a level.
         min_size: Minimum length of the sides of a proposal (exclusive), in pixels.
     """
 
-    per_level: int
-    total: int
+    pre_nms_top_n: int
+    post_nms_top_n: int
     nms_iou: float = 0.7
     min_size: float = 0.0
 
@@ -61,21 +61,21 @@ class Proposals:
 
 
 def top_anchors(
-    logits: Float[Tensor, "B A"], counts: Sequence[int], per_level: int
+    logits: Float[Tensor, "B A"], counts: Sequence[int], pre_nms_top_n: int
 ) -> tuple[Int[Tensor, "B P"], Int[Tensor, " P"]]:
     """Choose the anchors with the highest logits in each level.
 
     Args:
         logits: Objectness logits of all anchors, level by level.
         counts: Number of anchors of each level.
-        per_level: Number of anchors to choose per level.
+        pre_nms_top_n: Number of anchors to choose per level.
 
     Returns:
         The indices of the chosen anchors of each frame, and the level of each column.
     """
     starts = [sum(counts[:level]) for level in range(len(counts))]
     best = [
-        part.topk(min(per_level, part.shape[1])).indices + start
+        part.topk(min(pre_nms_top_n, part.shape[1])).indices + start
         for part, start in zip(torch.split(logits, list(counts), dim=1), starts, strict=True)
     ]
     levels = [torch.full_like(part[0], level) for level, part in enumerate(best)]
@@ -117,7 +117,7 @@ def link_anchors(
         levels.expand_as(logits),
         is_good,
         limits.nms_iou,
-        min(limits.total, len(levels)),
+        min(limits.post_nms_top_n, len(levels)),
     )
     items = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
     kept = boxes.transpose(1, 2)[items, columns].transpose(1, 2)

@@ -25,21 +25,22 @@ class Assigner:
     """Matches boxes to the objects of a frame and samples boxes for training.
 
     Args:
-        positive_iou: Minimum IoU of a box with the object that it is matched to (inclusive).
-        negative_iou: Boxes with a lower IoU with every object are background; boxes between the two
-            thresholds are ignored.
-        samples: Maximum number of boxes sampled per frame.
-        positive_share: Maximum share of positive boxes among the samples.
-        low_quality: Whether the best boxes of an object are matched to it whatever their IoU.
+        fg_iou_thresh: Minimum IoU of a box with the object that it is matched to (inclusive).
+        bg_iou_thresh: Boxes with a lower IoU with every object are background; boxes between the
+            two thresholds are ignored.
+        batch_size_per_image: Maximum number of boxes sampled per frame.
+        positive_fraction: Maximum share of positive boxes among the samples.
+        allow_low_quality_matches: Whether the best boxes of an object are matched to it whatever
+            their IoU.
         ignored_share: Background boxes are ignored if a single crowd region covers at least this
             share of the box, since its content is unknown.
     """
 
-    positive_iou: float
-    negative_iou: float
-    samples: int
-    positive_share: float
-    low_quality: bool = False
+    fg_iou_thresh: float
+    bg_iou_thresh: float
+    batch_size_per_image: int
+    positive_fraction: float
+    allow_low_quality_matches: bool = False
     ignored_share: float = 0.5
 
     def assign(self, boxes: Float[Tensor, "n 4"], target: Target) -> Int[Tensor, " n"]:
@@ -49,7 +50,9 @@ class Assigner:
         iou = box_iou(target["boxes"][objects], boxes)
         met = (iou > 0).any(dim=1)  # without overlap, every box would be the best
         if met.any():
-            matcher = Matcher(self.positive_iou, self.negative_iou, self.low_quality)
+            matcher = Matcher(
+                self.fg_iou_thresh, self.bg_iou_thresh, self.allow_low_quality_matches
+            )
             found = matcher(iou[met])
             matched = torch.where(found >= 0, objects[met][found.clamp(min=0)], found)
         in_crowd = _covered(boxes, target["boxes"][target["iscrowd"]]) >= self.ignored_share
@@ -58,7 +61,7 @@ class Assigner:
     def draw(self, matched: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
         """Sample boxes for training; return masks of the positives and of the background."""
         labels = torch.where(matched >= 0, 1, torch.where(matched == BACKGROUND, 0, -1))
-        sampler = BalancedPositiveNegativeSampler(self.samples, self.positive_share)
+        sampler = BalancedPositiveNegativeSampler(self.batch_size_per_image, self.positive_fraction)
         (positive,), (negative,) = sampler([labels])
         return positive.bool(), negative.bool()
 

@@ -30,8 +30,8 @@ class RPN(nn.Module):
         spec: Levels of the maps, all with the same number of channels.
         anchor_scale: Square root of the area of an anchor, in strides of its level.
         ratios: Heights of the anchors divided by their widths.
-        samples: Maximum number of anchors per frame sampled for the losses, at most half of them
-            positive.
+        batch_size_per_image: Maximum number of anchors per frame sampled for the losses, at most
+            half of them positive.
 
     Raises:
         ConfigError: If the levels differ in their number of channels.
@@ -42,7 +42,7 @@ class RPN(nn.Module):
         spec: FeatureSpec,
         anchor_scale: float = 8.0,
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
-        samples: int = 256,
+        batch_size_per_image: int = 256,
     ) -> None:
         super().__init__()
         if len(set(spec.channels)) > 1:
@@ -55,11 +55,11 @@ class RPN(nn.Module):
         self.anchor_scale = anchor_scale
         self.ratios = tuple(ratios)
         self.assigner = Assigner(
-            positive_iou=0.7,
-            negative_iou=0.3,
-            samples=samples,
-            positive_share=0.5,
-            low_quality=True,
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=batch_size_per_image,
+            positive_fraction=0.5,
+            allow_low_quality_matches=True,
         )
         self.net = RPNHead(spec.channels[0], len(self.ratios))
 
@@ -105,7 +105,7 @@ class RPN(nn.Module):
         logits = own.extra("anchor_logits")
         maps = own.frames.maps.levels
         counts = [len(self.ratios) * level.shape[-2] * level.shape[-1] for level in maps]
-        anchors, levels = top_anchors(logits, counts, limits.per_level)
+        anchors, levels = top_anchors(logits, counts, limits.pre_nms_top_n)
         boxes = [
             place.frames.extras["anchor_boxes"][place.rows.unsqueeze(1), anchors]
             for place in places
@@ -154,7 +154,8 @@ class RPN(nn.Module):
     ) -> dict[str, Tensor]:
         """Return ``rpn_class`` (binary cross-entropy) and ``rpn_box`` (L1).
 
-        Both are sums divided by ``samples * frames``, even if fewer anchors were sampled.
+        Both are sums divided by ``batch_size_per_image * frames``, even if fewer anchors were
+        sampled.
         """
         class_loss, box_loss = logits.sum() * 0, deltas.sum() * 0
         for frame_logits, frame_deltas, target in zip(logits, deltas, targets, strict=True):
@@ -167,5 +168,5 @@ class RPN(nn.Module):
             objects = target["boxes"][matched[positive]]
             wanted = encode_boxes(objects, anchors[positive], DELTA_WEIGHTS)
             box_loss = box_loss + (frame_deltas[positive] - wanted).abs().sum()
-        nominal = self.assigner.samples * max(len(targets), 1)
+        nominal = self.assigner.batch_size_per_image * max(len(targets), 1)
         return {"rpn_class": class_loss / nominal, "rpn_box": box_loss / nominal}

@@ -46,8 +46,8 @@ from vodet.structures import Detections
 
 SCORES = ("both", "spatial", "spatio_temporal")
 REFINES = ("scores", "boxes")
-TRAIN_LIMITS = ProposalLimits(per_level=2000, total=1000)
-TEST_LIMITS = ProposalLimits(per_level=1000, total=1000)
+TRAIN_LIMITS = ProposalLimits(pre_nms_top_n=2000, post_nms_top_n=1000)
+TEST_LIMITS = ProposalLimits(pre_nms_top_n=1000, post_nms_top_n=1000)
 
 
 class TwoStageHead(Head):
@@ -74,8 +74,8 @@ class TwoStageHead(Head):
         anchor_scale: Square root of the area of an anchor, in strides of its level.
         train_limits: Limits on proposals in training mode.
         test_limits: Limits on proposals in evaluation mode.
-        rpn_samples: Maximum number of anchors per frame sampled for the losses.
-        roi_samples: Maximum number of RoIs per window sampled for the losses.
+        rpn_batch_size_per_image: Maximum number of anchors per frame sampled for the losses.
+        box_batch_size_per_image: Maximum number of RoIs per window sampled for the losses.
         score_threshold: Minimum score of a detection (exclusive).
         nms_iou: IoU threshold of non-maximum suppression within a class.
         max_detections: Maximum number of detections per frame.
@@ -98,8 +98,8 @@ class TwoStageHead(Head):
         anchor_scale: float = 8.0,
         train_limits: ProposalLimits = TRAIN_LIMITS,
         test_limits: ProposalLimits = TEST_LIMITS,
-        rpn_samples: int = 256,
-        roi_samples: int = 512,
+        rpn_batch_size_per_image: int = 256,
+        box_batch_size_per_image: int = 512,
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
@@ -112,8 +112,10 @@ class TwoStageHead(Head):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.max_detections = max_detections
-        self.rpn = RPN(spec, anchor_scale, samples=rpn_samples)
-        self.assigner = Assigner(0.5, 0.5, samples=roi_samples, positive_share=0.25)
+        self.rpn = RPN(spec, anchor_scale, batch_size_per_image=rpn_batch_size_per_image)
+        self.assigner = Assigner(
+            0.5, 0.5, batch_size_per_image=box_batch_size_per_image, positive_fraction=0.25
+        )
         self.pooler = RoIPooler(spec.strides, resolution)
         roi_spec = CandidateSpec(spec.channels[0], resolution)
         self.fusion = FusionChain(roi_spec, fusion or {})
@@ -180,12 +182,12 @@ class TwoStageHead(Head):
         boxed = fused if self.st_head is None else candidates.current
         logits, deltas = self.box_head(boxed.features[0])
         boxes = class_boxes(deltas, boxed.boxes[:, 0])
-        predictions = {
+        outputs = {
             "scores": self._scores(logits, fused)[..., :-1],
             "boxes": clip_boxes(boxes, boxed.sizes[:, None, None]),
             "is_valid": boxed.is_valid[:, 0],
         }
-        return predictions, state
+        return outputs, state
 
     def _scores(self, logits: Tensor, fused: Candidates) -> Tensor:
         if self.st_head is None or self.scores == "spatial":
@@ -195,12 +197,12 @@ class TwoStageHead(Head):
             return st_logits.softmax(dim=-1)
         return joined_scores(logits, st_logits)
 
-    def decode(self, predictions: dict[str, Tensor]) -> list[Detections]:
+    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
         """Return the detections of each frame after suppression, in input pixels, best first."""
         return detections_of(
-            predictions["scores"],
-            predictions["boxes"],
-            predictions["is_valid"],
+            outputs["scores"],
+            outputs["boxes"],
+            outputs["is_valid"],
             self.score_threshold,
             self.nms_iou,
             self.max_detections,

@@ -20,7 +20,7 @@ from vodet.errors import FrameError
 from vodet.files import replacing
 from vodet.inference.drawing import draw_detections
 from vodet.inference.reading import FrameSource, NamedFrame
-from vodet.inference.streams import FrameStream, RescoringStream, answered_frames
+from vodet.inference.streams import FrameStream, RescoringStream, processed_frames
 from vodet.inference.tubelet_linking import check_linking, link_video
 from vodet.inference.writing import VideoWriter
 from vodet.names import visible
@@ -124,15 +124,15 @@ def _detected(
     if linking == "rescore_online":
         stream, linking = RescoringStream(stream), "none"
     name = visible(source.name)
-    answered = progress.track(
-        answered_frames(stream, source, chunk_size),
+    processed = progress.track(
+        processed_frames(stream, source, chunk_size),
         source.length,
         description=name if linking == "none" else f"{name}: detecting",
     )
     if linking == "none":
-        return answered
+        return processed
     # The first pass keeps only detections, which need far less memory than frames.
-    linked = link_video([detections for _, detections in answered], linking)
+    linked = link_video([detections for _, detections in processed], linking)
     return progress.track(_again(source, linked), len(linked), description=f"{name}: drawing")
 
 

@@ -21,10 +21,10 @@ class FrameStream(Protocol):
     """Takes frames and returns their detections in order, some after later frames."""
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the answers that are ready."""
+        """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the results that are ready."""
 
     def flush(self) -> list[FrameDetections]:
-        """End the video and return the remaining answers."""
+        """End the video and return the remaining results."""
 
 
 class RescoringStream:
@@ -39,17 +39,17 @@ class RescoringStream:
         self._tubelets = OpenTubelets.none()
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames; return the answers that are ready."""
+        """Take the next frames; return the results that are ready."""
         return self._rescored(self._stream.push(frames))
 
     def flush(self) -> list[FrameDetections]:
-        """End the video and return the remaining answers; the next frame begins another video."""
-        answers = self._rescored(self._stream.flush())
+        """End the video and return the remaining results; the next frame begins another video."""
+        results = self._rescored(self._stream.flush())
         self._tubelets = OpenTubelets.none()
-        return answers
+        return results
 
-    def _rescored(self, answers: Sequence[FrameDetections]) -> list[FrameDetections]:
-        return [replace(a, detections=self._rescored_frame(a.detections)) for a in answers]
+    def _rescored(self, results: Sequence[FrameDetections]) -> list[FrameDetections]:
+        return [replace(a, detections=self._rescored_frame(a.detections)) for a in results]
 
     def _rescored_frame(self, found: Detections) -> Detections:
         scores, self._tubelets = rescore_frame(
@@ -65,17 +65,17 @@ class RescoringStream:
         )
 
 
-def answered_frames(
+def processed_frames(
     stream: FrameStream, frames: Iterable[NamedFrame], chunk_size: int = 1
 ) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Pair frames with their detections; hold a frame only until its answer comes."""
+    """Pair frames with their detections; hold a frame only until its result comes."""
     waiting: deque[NamedFrame] = deque()
     for chunk in _chunks(frames, chunk_size):
         waiting.extend(chunk)
-        for answer in stream.push(np.stack([frame.pixels for frame in chunk])):
-            yield waiting.popleft(), answer.detections
-    for answer in stream.flush():
-        yield waiting.popleft(), answer.detections
+        for result in stream.push(np.stack([frame.pixels for frame in chunk])):
+            yield waiting.popleft(), result.detections
+    for result in stream.flush():
+        yield waiting.popleft(), result.detections
 
 
 def _chunks(frames: Iterable[NamedFrame], size: int) -> Iterator[list[NamedFrame]]:

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from vodet.box_pairs import ious
-from vodet.keys import pairs_of_equal_keys
+from vodet.id_lookup import pairs_of_equal_ids
 
 _LINK_IOU = 0.5
 _WEIGHT = 0.5
@@ -149,7 +149,7 @@ def _candidates(
     classes = labels.max(initial=0) + 1
     candidates = [(frames[:0], frames[:0], np.empty(0))]
     keys = (frames - 1) * classes + labels, frames * classes + labels
-    for rows, earlier in pairs_of_equal_keys(*keys):
+    for rows, earlier in pairs_of_equal_ids(*keys):
         overlaps = ious(boxes[rows], boxes[earlier])
         is_link = overlaps >= _LINK_IOU
         candidates.append((rows[is_link], earlier[is_link], overlaps[is_link]))

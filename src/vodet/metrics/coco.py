@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.matching import (
     Candidates,
     by_score,
@@ -20,7 +21,6 @@ from vodet.metrics.matching import (
     ranks_in_frames,
 )
 from vodet.metrics.precision_recall import mean_at_recall_points, mean_of_known, with_mean
-from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
 _IOUS = np.linspace(0.5, 0.95, 10)
@@ -33,7 +33,9 @@ _SIZES = {  # square pixels, both ends included
 }
 
 
-def coco_average_precision(ground_truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
+def coco_average_precision(
+    ground_truth: GroundTruth, predictions: DetectionTable
+) -> dict[str, float]:
     """Evaluate predictions by the COCO protocol.
 
     In each frame and class, at each IoU, detections choose in order of their scores: the free
@@ -42,7 +44,7 @@ def coco_average_precision(ground_truth: GroundTruth, predictions: Predictions) 
     share of the detection that it covers, and any number may have it.
 
     Frames and predictions may come in any order; among equal scores the order is that of image ids,
-    then of ``predictions``. Predictions of frames that are not annotated are dropped.
+    then of ``predictions``. Detections in frames that are not annotated are dropped.
 
     Returns:
         ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``, ``mar_1``,
@@ -94,7 +96,7 @@ class _Curve(NamedTuple):
 
 def _curves(
     ground_truth: GroundTruth,
-    predictions: Predictions,
+    predictions: DetectionTable,
     candidates: Candidates,
     ranks: np.ndarray,
     limits: tuple[float, float],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.matching import (
     by_score,
     find_candidates,
@@ -17,7 +18,6 @@ from vodet.metrics.precision_recall import (
     mean_of_known,
     with_mean,
 )
-from vodet.metrics.predictions import Predictions
 from vodet.metrics.vid import vid_matches
 from vodet.structures import GroundTruth
 
@@ -33,7 +33,7 @@ def group_headlines(protocol: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def grouped_average_precision(
     ground_truth: GroundTruth,
-    predictions: Predictions,
+    predictions: DetectionTable,
     protocol: str,
     names: tuple[str, ...],
     groups: np.ndarray,
@@ -80,7 +80,7 @@ def grouped_average_precision(
 
 
 def _by_vid(
-    ground_truth: GroundTruth, predictions: Predictions, groups: np.ndarray, number: int
+    ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, number: int
 ) -> list[list[float]]:
     """Return the AP of each group and class."""
     matched, dropped = vid_matches(ground_truth, predictions)
@@ -94,7 +94,7 @@ def _by_vid(
 
 
 def _by_coco(
-    ground_truth: GroundTruth, predictions: Predictions, groups: np.ndarray, number: int
+    ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, number: int
 ) -> list[list[float]]:
     """Return the AP of each group and class."""
     ranks = ranks_in_frames(ground_truth, predictions)

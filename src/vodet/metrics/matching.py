@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vodet.box_pairs import covered_shares, ious
-from vodet.keys import pairs_of_equal_keys, positions_in
-from vodet.metrics.predictions import Predictions
+from vodet.id_lookup import pairs_of_equal_ids, positions_in
+from vodet.metrics.detection_table import DetectionTable
 from vodet.structures import GroundTruth
 
 Threshold = float | Callable[[np.ndarray], np.ndarray]
@@ -46,7 +46,7 @@ class Candidates:
         return self[np.lexsort((~preferred[self.objects], self.detections))]
 
 
-def by_score(ground_truth: GroundTruth, predictions: Predictions) -> Predictions:
+def by_score(ground_truth: GroundTruth, predictions: DetectionTable) -> DetectionTable:
     """Order predictions best first; among equals by image id, then as they came.
 
     Those of frames that are not annotated are dropped, as no protocol knows them.
@@ -57,7 +57,7 @@ def by_score(ground_truth: GroundTruth, predictions: Predictions) -> Predictions
 
 def find_candidates(
     ground_truth: GroundTruth,
-    predictions: Predictions,
+    predictions: DetectionTable,
     threshold: Threshold,
     *,
     pixel: float = 0.0,
@@ -77,7 +77,7 @@ def find_candidates(
     limits = threshold(ground_truth.boxes) if callable(threshold) else threshold
     limits = np.broadcast_to(limits, len(ground_truth.boxes))
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for rows, partners in pairs_of_equal_keys(detection_keys, keys[objects]):
+    for rows, partners in pairs_of_equal_ids(detection_keys, keys[objects]):
         found = objects[partners]
         boxes, others = predictions.boxes[rows], ground_truth.boxes[found]
         overlaps = ious(boxes, others, pixel)
@@ -88,7 +88,7 @@ def find_candidates(
     return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True))).in_order()
 
 
-def _keys(ground_truth: GroundTruth, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+def _keys(ground_truth: GroundTruth, predictions: DetectionTable) -> tuple[np.ndarray, np.ndarray]:
     """Number frame and class of each detection and of each annotated box."""
     classes = len(ground_truth.class_names)
     frames = positions_in(ground_truth.image_ids, predictions.image_ids)
@@ -142,7 +142,7 @@ def match(
 
 
 def in_crowds(
-    ground_truth: GroundTruth, predictions: Predictions, *, pixel: float = 0.0
+    ground_truth: GroundTruth, predictions: DetectionTable, *, pixel: float = 0.0
 ) -> np.ndarray:
     """Say of which detections at least half lies in a crowd region of their class, ``[N]`` bool."""
     crowds = np.flatnonzero(ground_truth.iscrowd)
@@ -150,7 +150,7 @@ def in_crowds(
     if not crowds.size:
         return inside
     detection_keys, keys = _keys(ground_truth, predictions)
-    for rows, partners in pairs_of_equal_keys(detection_keys, keys[crowds]):
+    for rows, partners in pairs_of_equal_ids(detection_keys, keys[crowds]):
         region = ground_truth.boxes[crowds[partners]]
         shares = covered_shares(predictions.boxes[rows], region, pixel)
         inside[rows[shares >= _CROWD_SHARE]] = True
@@ -159,7 +159,7 @@ def in_crowds(
 
 def outcomes(
     ground_truth: GroundTruth,
-    predictions: Predictions,
+    predictions: DetectionTable,
     matched: np.ndarray,
     dropped: np.ndarray,
     wanted: np.ndarray,
@@ -189,7 +189,7 @@ def outcomes(
     return list(zip(parts, numbers.tolist(), strict=True))
 
 
-def ranks_in_frames(ground_truth: GroundTruth, predictions: Predictions) -> np.ndarray:
+def ranks_in_frames(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
     """Number the detections of each class in each frame from 0, as they come, ``[N]`` int64."""
     keys, _ = _keys(ground_truth, predictions)
     order = np.argsort(keys, kind="stable")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from vodet.box_pairs import ious
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.groups import UNKNOWN_GROUP, grouped_average_precision
-from vodet.metrics.predictions import Predictions
 from vodet.metrics.tracks import tracks_of
 from vodet.structures import GroundTruth
 
@@ -63,7 +63,7 @@ def motion_groups(ground_truth: GroundTruth) -> np.ndarray:
 
 
 def motion_average_precision(
-    ground_truth: GroundTruth, predictions: Predictions
+    ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
     """Evaluate predictions for slow, medium and fast objects.
 

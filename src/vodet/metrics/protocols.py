@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from vodet.errors import ConfigError
-from vodet.keys import positions_in
+from vodet.id_lookup import positions_in
 from vodet.metrics import motion, track_length
 from vodet.metrics.coco import coco_average_precision
+from vodet.metrics.detection_table import DetectionTable, Measure
 from vodet.metrics.groups import group_headlines
-from vodet.metrics.predictions import Measure, Predictions
-from vodet.metrics.steadiness import steadiness
+from vodet.metrics.stability import stability
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
@@ -23,24 +23,24 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "motion": group_headlines("motion", motion.GROUPS),
     "track_length": group_headlines("track_length", track_length.GROUPS),
     "uavdt": ("uavdt/ap_70", "uavdt/map_70"),
-    "steadiness": (
-        "steadiness/found",
-        "steadiness/drop_outs",
-        "steadiness/jitter",
-        "steadiness/score_change",
+    "stability": (
+        "stability/found",
+        "stability/drop_outs",
+        "stability/jitter",
+        "stability/score_change",
     ),
 }
 
-LOWER_IS_BETTER = HEADLINES["steadiness"][1:]
+LOWER_IS_BETTER = HEADLINES["stability"][1:]
 
 
 def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict[str, Measure]:
     """Return the protocols of these names, in their order.
 
     Args:
-        names: Of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and ``steadiness``, at
+        names: Of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and ``stability``, at
             least one.
-        score_threshold: The lowest score that counts as found for ``steadiness``.
+        score_threshold: The lowest score that counts as found for ``stability``.
 
     Raises:
         ConfigError: If a name is none of these, or there is none.
@@ -51,7 +51,7 @@ def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict
         "motion": motion.motion_average_precision,
         "track_length": track_length.track_length_average_precision,
         "uavdt": uavdt_average_precision,
-        "steadiness": partial(steadiness, score_threshold=score_threshold),
+        "stability": partial(stability, score_threshold=score_threshold),
     }
     wanted = list(dict.fromkeys(names))
     if not wanted or any(name not in known for name in wanted):
@@ -61,7 +61,7 @@ def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict
 
 
 def measure_all(
-    protocols: Mapping[str, Measure], ground_truth: GroundTruth, predictions: Predictions
+    protocols: Mapping[str, Measure], ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
     """Evaluate predictions by several protocols.
 
@@ -89,7 +89,7 @@ def measure_all(
 
 
 def _measure_each(
-    protocols: Mapping[str, Measure], ground_truth: GroundTruth, predictions: Predictions
+    protocols: Mapping[str, Measure], ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
     return {
         name: value

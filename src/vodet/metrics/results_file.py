@@ -1,4 +1,4 @@
-"""Predictions as a COCO results file, to be evaluated again without the model.
+"""Detections as a COCO results file, to be evaluated again without the model.
 
 A list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, plain or gzipped
 (``.json``, ``.json.gz``). What is read is, bit by bit, what was written: x, y and score as the
@@ -19,9 +19,9 @@ import numpy as np
 
 from vodet.errors import DataError
 from vodet.files import replacing
+from vodet.id_lookup import positions_in
 from vodet.json_files import UNDECODABLE, parse_json, read_json, shown
-from vodet.keys import positions_in
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.structures import NO_CATEGORY, GroundTruth
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class _Entry(msgspec.Struct, gc=False):
 
 
 def write_predictions(
-    path: str | Path, ground_truth: GroundTruth, predictions: Predictions
+    path: str | Path, ground_truth: GroundTruth, predictions: DetectionTable
 ) -> None:
     """Write predictions; the file appears when it is complete, or not at all.
 
@@ -63,8 +63,8 @@ def write_predictions(
 
 
 def _of_known_classes(
-    path: str | Path, ground_truth: GroundTruth, predictions: Predictions
-) -> Predictions:
+    path: str | Path, ground_truth: GroundTruth, predictions: DetectionTable
+) -> DetectionTable:
     is_known = ground_truth.category_ids[predictions.labels] != NO_CATEGORY
     if not is_known.all():
         lacking = np.flatnonzero(ground_truth.category_ids == NO_CATEGORY)
@@ -74,7 +74,7 @@ def _of_known_classes(
     return predictions[is_known]
 
 
-def _entries(predictions: Predictions, category_ids: np.ndarray) -> list[_Entry]:
+def _entries(predictions: DetectionTable, category_ids: np.ndarray) -> list[_Entry]:
     corners = predictions.boxes.astype(np.float64)
     origins = shortest_decimals(predictions.boxes[:, :2])
     bboxes = np.concatenate([origins, corners[:, 2:] - corners[:, :2]], axis=1)
@@ -108,7 +108,7 @@ def _open(path: Path, is_packed: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
             yield file
 
 
-def read_predictions(path: str | Path, ground_truth: GroundTruth) -> Predictions:
+def read_predictions(path: str | Path, ground_truth: GroundTruth) -> DetectionTable:
     """Read predictions for the frames and classes of a data set.
 
     Raises:
@@ -127,7 +127,7 @@ def read_predictions(path: str | Path, ground_truth: GroundTruth) -> Predictions
     labels = positions_in(
         ground_truth.category_ids, np.array([entry.category_id for entry in entries], np.int64)
     )
-    predictions = Predictions(image_ids, boxes, scores, labels)
+    predictions = DetectionTable(image_ids, boxes, scores, labels)
     _raise_faults(
         Path(path),
         entries,

@@ -53,10 +53,10 @@ _COLUMNS = {
     **_group_columns("track_length", track_length.GROUPS, "track"),
     "uavdt/ap_70": _Column("UAVDT\nAP70\nvehicle"),
     "uavdt/map_70": _Column("UAVDT\nAP70\nclasses", "uavdt/ap_70"),
-    "steadiness/found": _Column("steadiness\nfound"),
-    "steadiness/drop_outs": _Column("drop-outs\n/ 100\nframes", scale=1.0),
-    "steadiness/jitter": _Column("steadiness\njitter"),
-    "steadiness/score_change": _Column("score\nchange"),
+    "stability/found": _Column("stability\nfound"),
+    "stability/drop_outs": _Column("drop-outs\n/ 100\nframes", scale=1.0),
+    "stability/jitter": _Column("stability\njitter"),
+    "stability/score_change": _Column("score\nchange"),
 }
 
 
@@ -111,9 +111,9 @@ def protocols_table(
 
 
 def _caption(protocols: Sequence[str], result: Mapping[str, float]) -> str | None:
-    if "steadiness" not in protocols:
+    if "stability" not in protocols:
         return None
-    return f"steadiness: scores from {result['steadiness/score_threshold']:g}"
+    return f"stability: scores from {result['stability/score_threshold']:g}"
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.groups import UNKNOWN_GROUP, grouped_average_precision
-from vodet.metrics.predictions import Predictions
 from vodet.metrics.tracks import tracks_of
 from vodet.structures import GroundTruth
 
@@ -31,7 +31,7 @@ def track_length_groups(ground_truth: GroundTruth) -> np.ndarray:
 
 
 def track_length_average_precision(
-    ground_truth: GroundTruth, predictions: Predictions
+    ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
     """Evaluate predictions for objects of short, medium and long tracks.
 

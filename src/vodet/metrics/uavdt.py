@@ -10,17 +10,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from vodet.keys import pairs_of_equal_keys, positions_in
+from vodet.id_lookup import pairs_of_equal_ids, positions_in
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.matching import by_score, find_candidates, match, outcomes
 from vodet.metrics.precision_recall import area_under_curve, mean_of_known, with_mean
-from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
 _LEAST_IOU = 0.7
 
 
 def uavdt_average_precision(
-    ground_truth: GroundTruth, predictions: Predictions
+    ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
     """Evaluate predictions by the protocol of UAVDT.
 
@@ -47,19 +47,19 @@ def uavdt_average_precision(
     return by_class | {"uavdt/ap_70": vehicle, "uavdt/map_70": mean_of_known(precisions)}
 
 
-def in_ignored(ground_truth: GroundTruth, predictions: Predictions) -> np.ndarray:
+def in_ignored(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
     """Say which detections lie strictly inside an ignore rectangle of their frame, ``[N]`` bool."""
     regions = np.flatnonzero(ground_truth.iscrowd)
     inside = np.zeros(len(predictions), bool)
     frames = positions_in(ground_truth.image_ids, predictions.image_ids)
-    for rows, partners in pairs_of_equal_keys(frames, ground_truth.frames[regions]):
+    for rows, partners in pairs_of_equal_ids(frames, ground_truth.frames[regions]):
         boxes, around = predictions.boxes[rows], ground_truth.boxes[regions[partners]]
         strictly = (boxes[:, :2] > around[:, :2]) & (boxes[:, 2:] < around[:, 2:])
         inside[rows[strictly.all(axis=1)]] = True
     return inside
 
 
-def _precisions(ground_truth: GroundTruth, predictions: Predictions) -> list[float]:
+def _precisions(ground_truth: GroundTruth, predictions: DetectionTable) -> list[float]:
     candidates = find_candidates(ground_truth, predictions, _LEAST_IOU)
     matched = match(candidates, len(predictions), len(ground_truth.boxes))
     none = np.zeros(len(predictions), bool)

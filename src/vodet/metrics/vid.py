@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from vodet.box_pairs import areas
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.matching import by_score, find_candidates, in_crowds, match, outcomes
 from vodet.metrics.precision_recall import area_under_curve, with_mean
-from vodet.metrics.predictions import Predictions
 from vodet.structures import GroundTruth
 
 _PIXEL = 1.0  # a box from pixel 3 to pixel 3 is one pixel wide
@@ -35,7 +35,9 @@ def vid_threshold(boxes: np.ndarray) -> np.ndarray:
     return least
 
 
-def vid_average_precision(ground_truth: GroundTruth, predictions: Predictions) -> dict[str, float]:
+def vid_average_precision(
+    ground_truth: GroundTruth, predictions: DetectionTable
+) -> dict[str, float]:
     """Evaluate predictions by the protocol of ImageNet VID.
 
     In each frame and class, detections choose in order of their scores. A detection takes, of the
@@ -58,7 +60,7 @@ def vid_average_precision(ground_truth: GroundTruth, predictions: Predictions) -
 
 
 def vid_matches(
-    ground_truth: GroundTruth, predictions: Predictions
+    ground_truth: GroundTruth, predictions: DetectionTable
 ) -> tuple[np.ndarray, np.ndarray]:
     """Match detections, best first, by the rule of `vid_average_precision`.
 

@@ -16,7 +16,7 @@ from vodet.data.clips.mixture import MixedClips
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError, ConfigError, TrainingError
 from vodet.evaluation.evaluator import Evaluator, check_sharding
-from vodet.metrics.predictions import Measure
+from vodet.metrics.detection_table import Measure
 from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import ClipBatch, VideoChunk
 from vodet.tasks.checkpoint import (

@@ -294,7 +294,7 @@ def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[
     is_used = any(bool(weights[name].any()) for name in geometry if name.endswith("bias"))
     options = {
         "width": len(weights["roi_heads.st_box_head.fcs.0.weight"]),
-        "stages": fcs - advanced,
+        "layers": fcs - advanced,
         "advanced_share": _ADVANCED_SHARE * advanced,
         "geometry": is_used,
     }

@@ -7,7 +7,7 @@ import pytest
 from torch import distributed
 
 from vodet.data.annotations.st_coco import read_st_coco
-from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler, deal_videos
+from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler, shard_videos
 from vodet.data.clips.video_chunks import VideoChunkDataset
 from vodet.errors import DataError
 
@@ -18,13 +18,13 @@ def test_each_process_gets_as_many_clips_and_none_twice(world_size):
     for epoch in range(3):
         for sampler in samplers:
             sampler.set_epoch(epoch)
-        hands = [list(sampler) for sampler in samplers]
-        dealt = [item for hand in hands for item in hand]
+        shards = [list(sampler) for sampler in samplers]
+        sharded = [item for shard in shards for item in shard]
 
-        assert {len(hand) for hand in hands} == {10 // world_size} == {len(samplers[0])}
-        assert len(set(dealt)) == len(dealt)
-        assert {draw.epoch for draw in dealt} == {epoch}
-        assert {draw.clip for draw in dealt} <= set(range(10))
+        assert {len(shard) for shard in shards} == {10 // world_size} == {len(samplers[0])}
+        assert len(set(sharded)) == len(sharded)
+        assert {draw.epoch for draw in sharded} == {epoch}
+        assert {draw.clip for draw in sharded} <= set(range(10))
 
 
 def test_the_order_depends_on_seed_and_epoch():
@@ -41,12 +41,12 @@ def test_the_order_depends_on_seed_and_epoch():
 def test_the_rest_is_another_one_in_each_epoch():
     left_out = set()
     for epoch in range(20):
-        dealt = set()
+        sharded = set()
         for rank in range(3):
             sampler = ClipSampler(11, rank=rank, world_size=3)
             sampler.set_epoch(epoch)
-            dealt |= {draw.clip for draw in sampler}
-        left_out |= set(range(11)) - dealt
+            sharded |= {draw.clip for draw in sampler}
+        left_out |= set(range(11)) - sharded
 
     assert len(left_out) > 5
 
@@ -58,18 +58,18 @@ def test_fewer_clips_than_processes():
             ask(sampler)
 
 
-def test_videos_are_dealt_longest_first_to_the_least_loaded():
-    assert deal_videos([3, 9, 4, 4, 2], 2) == [[1, 4], [0, 2, 3]]
-    assert deal_videos([5, 5, 5], 1) == [[0, 1, 2]]
-    assert deal_videos([5, 7], 4) == [[1], [0], [], []]
-    assert deal_videos([], 2) == [[], []]
+def test_videos_are_sharded_longest_first_to_the_least_loaded():
+    assert shard_videos([3, 9, 4, 4, 2], 2) == [[1, 4], [0, 2, 3]]
+    assert shard_videos([5, 5, 5], 1) == [[0, 1, 2]]
+    assert shard_videos([5, 7], 4) == [[1], [0], [], []]
+    assert shard_videos([], 2) == [[], []]
 
 
-def test_videos_are_dealt_whole_once_and_nearly_evenly():
+def test_videos_are_sharded_whole_once_and_nearly_evenly():
     generator = np.random.default_rng(0)
     for world_size in (2, 3, 4):
         lengths = generator.integers(1, 40, 7).tolist()
-        hands = deal_videos(lengths, world_size)
+        shards = shard_videos(lengths, world_size)
         best = min(
             max(
                 sum(length for length, r in zip(lengths, ranks, strict=True) if r == rank)
@@ -78,8 +78,8 @@ def test_videos_are_dealt_whole_once_and_nearly_evenly():
             for ranks in itertools.product(range(world_size), repeat=len(lengths))
         )
 
-        assert sorted(video for hand in hands for video in hand) == list(range(7))
-        assert max(sum(lengths[v] for v in hand) for hand in hands) <= 4 / 3 * best
+        assert sorted(video for shard in shards for video in shard) == list(range(7))
+        assert max(sum(lengths[v] for v in shard) for shard in shards) <= 4 / 3 * best
 
 
 def test_chunks_of_a_process_are_those_of_its_videos_in_order(source):

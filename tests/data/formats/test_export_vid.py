@@ -11,7 +11,7 @@ from vodet.data.formats.export_vid import write_vid_devkit
 from vodet.data.formats.imagenet import CLASSES, read_imagenet_vid
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.errors import DataError
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.vid import vid_average_precision
 
 FIRST, SECOND = "ILSVRC2015_val_00000000", "ILSVRC2015_val_00000001"
@@ -122,7 +122,7 @@ def test_the_file_has_the_ap_of_the_predictions(index, tmp_path):
     table = np.loadtxt(tmp_path / "vid.txt")
     image_ids = np.array([index.image_ids[row] for row in (1, 2, 0)])  # of numbers 1, 2, 3
     names = [[*CLASSES.values()][int(number) - 1] for number in table[:, 1]]
-    read = Predictions(
+    read = DetectionTable(
         image_ids[table[:, 0].astype(int) - 1],
         table[:, 3:].astype(np.float32),
         table[:, 2].astype(np.float32),
@@ -130,7 +130,7 @@ def test_the_file_has_the_ap_of_the_predictions(index, tmp_path):
     )
 
     expected = vid_average_precision(
-        truth, Predictions(index.image_ids[frames], boxes, scores, labels)
+        truth, DetectionTable(index.image_ids[frames], boxes, scores, labels)
     )
     assert vid_average_precision(truth, read) == expected
     assert 0.05 < expected["vid/ap_50"] < 1

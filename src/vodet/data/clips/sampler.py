@@ -91,7 +91,7 @@ class ClipSampler(Sampler[ClipDraw]):
         return (ClipDraw(self.epoch, clip, repeat) for clip, repeat in pairs)
 
 
-def deal_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
+def shard_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
     """Distribute whole videos among processes with about equal numbers of frames.
 
     The longest remaining video goes to the process with the fewest frames so far, so no process
@@ -105,13 +105,13 @@ def deal_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
         Ascending indices of the videos of each process; empty if there are more processes than
         videos.
     """
-    hands: list[list[int]] = [[] for _ in range(world_size)]
+    shards: list[list[int]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
     for video in sorted(range(len(lengths)), key=lambda video: -lengths[video]):
         lightest = loads.index(min(loads))
-        hands[lightest].append(video)
+        shards[lightest].append(video)
         loads[lightest] += lengths[video]
-    return [sorted(hand) for hand in hands]
+    return [sorted(shard) for shard in shards]
 
 
 class WholeVideoSampler(Sampler[int]):
@@ -145,7 +145,7 @@ class WholeVideoSampler(Sampler[int]):
     def chunks(self) -> list[int]:
         """Indices of the chunks of the process."""
         rank, world_size = process_of(self.rank, self.world_size)
-        videos = deal_videos(self.dataset.video_lengths, world_size)[rank]
+        videos = shard_videos(self.dataset.video_lengths, world_size)[rank]
         own = [chunk for video in videos for chunk in self.dataset.chunks_of_video[video]]
         return own or [NO_VIDEO]
 

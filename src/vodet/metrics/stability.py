@@ -1,4 +1,4 @@
-"""Steadiness: whether the detections of an object come, stay in place and go without reason.
+"""Stability: whether the detections of an object come, stay in place and go without reason.
 
 Not a published protocol: what users of videos see and average precision does not say.
 """
@@ -8,16 +8,16 @@ from __future__ import annotations
 import numpy as np
 
 from vodet.box_pairs import ious
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.matching import by_score, find_candidates, match
-from vodet.metrics.predictions import Predictions
 from vodet.metrics.tracks import Tracks, tracks_of
 from vodet.structures import GroundTruth
 
 _LEAST_IOU = 0.5
 
 
-def steadiness(
-    ground_truth: GroundTruth, predictions: Predictions, score_threshold: float = 0.3
+def stability(
+    ground_truth: GroundTruth, predictions: DetectionTable, score_threshold: float = 0.3
 ) -> dict[str, float]:
     """Follow the detections of annotated objects through their videos.
 
@@ -35,15 +35,15 @@ def steadiness(
         score_threshold: The lowest score that counts as found.
 
     Returns:
-        ``steadiness/found``: the share of the frames of a track in which it is found, mean over
+        ``stability/found``: the share of the frames of a track in which it is found, mean over
         the tracks, from 0 to 1.
-        ``steadiness/drop_outs``: how often a track that was found is lost and later found again,
+        ``stability/drop_outs``: how often a track that was found is lost and later found again,
         for each 100 frames of tracks. The length of the loss does not matter.
-        ``steadiness/jitter``: mean of ``IoU(object, object) - IoU(detection, detection)`` over
+        ``stability/jitter``: mean of ``IoU(object, object) - IoU(detection, detection)`` over
         tracks found in two neighbouring frames, each IoU between the two frames: 0 where boxes
         move as annotated, below 0 where they move less, at most 1.
-        ``steadiness/score_change``: mean absolute difference of the scores in the same pairs.
-        ``steadiness/score_threshold``, as given: the others are comparable only at the same one.
+        ``stability/score_change``: mean absolute difference of the scores in the same pairs.
+        ``stability/score_threshold``, as given: the others are comparable only at the same one.
         NaN where there is nothing to count.
     """
     predictions = by_score(
@@ -61,13 +61,13 @@ def steadiness(
     detections = [predictions[finders[rows]] for rows in pairs]
     jitter = ious(*objects) - ious(detections[0].boxes, detections[1].boxes)
     return {
-        "steadiness/score_threshold": score_threshold,
-        "steadiness/found": _mean(_shares(tracks, is_found)),
-        "steadiness/drop_outs": 100 * _drop_outs(tracks, is_found) / len(tracks)
+        "stability/score_threshold": score_threshold,
+        "stability/found": _mean(_shares(tracks, is_found)),
+        "stability/drop_outs": 100 * _drop_outs(tracks, is_found) / len(tracks)
         if len(tracks)
         else float("nan"),
-        "steadiness/jitter": _mean(jitter),
-        "steadiness/score_change": _mean(
+        "stability/jitter": _mean(jitter),
+        "stability/score_change": _mean(
             np.abs(detections[1].scores.astype(np.float64) - detections[0].scores)
         ),
     }

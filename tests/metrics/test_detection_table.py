@@ -12,7 +12,7 @@ import torch
 
 from vodet.errors import DataError
 from vodet.metrics.coco import coco_average_precision
-from vodet.metrics.predictions import Predictions
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.results_file import read_predictions, write_predictions
 from vodet.structures import NO_CATEGORY, Detections, GroundTruth
 
@@ -34,13 +34,13 @@ def ground_truth(frames: int = 30) -> GroundTruth:
     )
 
 
-def predictions(number: int = 45_000) -> Predictions:
+def predictions(number: int = 45_000) -> DetectionTable:
     """Coordinates of all magnitudes, boxes close to the annotated one among them."""
     rng = np.random.default_rng(0)
     origins = 10 ** rng.uniform(-8, 3.5, (number, 2))
     boxes = np.hstack([origins, origins + 10 ** rng.uniform(-8, 3.5, (number, 2))])
     boxes[::50] = rng.normal([10, 10, 60, 80], 3, (len(boxes[::50]), 4))
-    return Predictions(
+    return DetectionTable(
         image_ids=rng.integers(100, 130, number),
         boxes=boxes.astype(np.float32),
         scores=rng.random(number, np.float32),
@@ -68,7 +68,7 @@ def test_format_is_that_of_coco_results(tmp_path: Path) -> None:
         scores=torch.tensor([0.7]),
         labels=torch.tensor([1]),
     )
-    write_predictions(tmp_path / "a.json", ground_truth(), Predictions.of_frames([105], [found]))
+    write_predictions(tmp_path / "a.json", ground_truth(), DetectionTable.of_frames([105], [found]))
     (entry,) = json.loads((tmp_path / "a.json").read_text())
     assert entry.pop("bbox") == pytest.approx([0.1, 2, 10, 2])
     assert entry == {"image_id": 105, "category_id": 8, "score": 0.7}
@@ -81,7 +81,7 @@ def test_detections_of_classes_that_the_annotations_lack_are_left_out(
     truth = replace(
         of_file, class_names=("zebra", "car", "dog"), category_ids=np.array([NO_CATEGORY, 3, 8])
     )
-    found = Predictions(
+    found = DetectionTable(
         image_ids=np.array([100, 101, 102]),
         boxes=np.array([[1, 2, 3, 4]] * 3, np.float32),
         scores=np.array([0.5, 0.25, 0.75], np.float32),
@@ -99,7 +99,7 @@ def test_detections_of_classes_that_the_annotations_lack_are_left_out(
 
 
 def test_no_predictions(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "a.json", ground_truth(), Predictions.of_frames([], []))
+    write_predictions(tmp_path / "a.json", ground_truth(), DetectionTable.of_frames([], []))
     assert (tmp_path / "a.json").read_text() == "[]"
     assert len(read_predictions(tmp_path / "a.json", ground_truth())) == 0
 
@@ -122,7 +122,7 @@ def test_failed_writing_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) ->
 ENTRY = {"image_id": 105, "category_id": 8, "bbox": [1, 2, 3, 4], "score": 0.5}
 
 
-def read_text(tmp_path: Path, text: str) -> Predictions:
+def read_text(tmp_path: Path, text: str) -> DetectionTable:
     (tmp_path / "a.json").write_text(text)
     return read_predictions(tmp_path / "a.json", ground_truth())
 

@@ -14,7 +14,7 @@ from vodet.structures import Detections, GroundTruth
 
 
 @dataclass(frozen=True)
-class Predictions:
+class DetectionTable:
     """Detections of many frames, one row each; within a frame best first.
 
     Args:
@@ -30,7 +30,9 @@ class Predictions:
     labels: np.ndarray
 
     @classmethod
-    def of_frames(cls, image_ids: Sequence[int], detections: Sequence[Detections]) -> Predictions:
+    def of_frames(
+        cls, image_ids: Sequence[int], detections: Sequence[Detections]
+    ) -> DetectionTable:
         """Join the detections of frames, in original pixels.
 
         Raises:
@@ -55,7 +57,7 @@ class Predictions:
         return predictions
 
     @classmethod
-    def cat(cls, parts: Sequence[Predictions]) -> Predictions:
+    def cat(cls, parts: Sequence[DetectionTable]) -> DetectionTable:
         """Join predictions, one after the other; at least one."""
         return cls(
             np.concatenate([part.image_ids for part in parts]),
@@ -67,13 +69,13 @@ class Predictions:
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __getitem__(self, rows: np.ndarray) -> Predictions:
+    def __getitem__(self, rows: np.ndarray) -> DetectionTable:
         """Select rows by their numbers or by a mask."""
-        return Predictions(
+        return DetectionTable(
             self.image_ids[rows], self.boxes[rows], self.scores[rows], self.labels[rows]
         )
 
-    def by_image(self) -> Predictions:
+    def by_image(self) -> DetectionTable:
         """Order by image id; the order within a frame stays."""
         return self[np.argsort(self.image_ids, kind="stable")]
 
@@ -84,7 +86,7 @@ class Predictions:
         return finite
 
 
-Measure = Callable[[GroundTruth, Predictions], dict[str, float]]  # an evaluation protocol
+Measure = Callable[[GroundTruth, DetectionTable], dict[str, float]]  # an evaluation protocol
 
 
 def _column(

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vodet import keys
-from vodet.keys import pairs_of_equal_keys, positions_in
+from vodet import id_lookup
+from vodet.id_lookup import pairs_of_equal_ids, positions_in
 
 
 @pytest.mark.parametrize("scale", [1, 10**12])  # looked up; searched
@@ -18,14 +18,14 @@ def test_positions_in(scale: int) -> None:
 
 @pytest.mark.parametrize("scale", [1, 10**12])
 @pytest.mark.parametrize("at_once", [3, 10**6])
-def test_pairs_of_equal_keys(monkeypatch: pytest.MonkeyPatch, scale: int, at_once: int) -> None:
-    monkeypatch.setattr(keys, "_PAIRS", at_once)
+def test_pairs_of_equal_ids(monkeypatch: pytest.MonkeyPatch, scale: int, at_once: int) -> None:
+    monkeypatch.setattr(id_lookup, "_PAIRS", at_once)
     rng = np.random.default_rng(0)
     own, others = rng.integers(0, 9, 30) * scale, rng.integers(3, 12, 20) * scale
 
-    parts = list(pairs_of_equal_keys(own, others))
+    parts = list(pairs_of_equal_ids(own, others))
 
     found = [pair for rows, partners in parts for pair in zip(rows, partners, strict=True)]
     assert found == [(i, j) for i in range(30) for j in range(20) if own[i] == others[j]]
     assert len(parts) > 5 if at_once == 3 else len(parts) == 1
-    assert not [pair for part in pairs_of_equal_keys(own, others[:0]) for pair in part[0]]
+    assert not [pair for part in pairs_of_equal_ids(own, others[:0]) for pair in part[0]]

@@ -1,4 +1,4 @@
-"""Rows of tables found by integer keys."""
+"""Finds rows of tables by integer ids."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 _PAIRS = 1_000_000  # made at a time: bounds the memory of crowded frames
-_SPAN = 20_000_000  # of keys that are looked up in an array of all between them
+_SPAN = 20_000_000  # of ids that are looked up in an array of all between them
 
 
 def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the position of each value in a table of distinct keys, -1 where it is not there.
+    """Return the position of each value in a table of distinct ids, -1 where it is not there.
 
     Args:
         table: ``[M]`` int64.
@@ -30,22 +30,22 @@ def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
     return positions[np.where(is_between, values - first, -1)]
 
 
-def pairs_of_equal_keys(
-    keys: np.ndarray, other_keys: np.ndarray
+def pairs_of_equal_ids(
+    ids: np.ndarray, other_ids: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Find all pairs of rows of two tables with equal keys, by and by.
+    """Find all pairs of rows of two tables with equal ids, a part at a time.
 
     Args:
-        keys: ``[N]`` int64.
-        other_keys: ``[M]`` int64.
+        ids: ``[N]`` int64.
+        other_ids: ``[M]`` int64.
 
     Yields:
         Rows ``[P]`` of the first table, ascending over all that is yielded, and rows ``[P]`` of
         the second, ascending for each row of the first.
     """
-    order = np.argsort(other_keys, kind="stable")
-    distinct, starts, lengths = np.unique(other_keys[order], return_index=True, return_counts=True)
-    found = positions_in(distinct, keys)
+    order = np.argsort(other_ids, kind="stable")
+    distinct, starts, lengths = np.unique(other_ids[order], return_index=True, return_counts=True)
+    found = positions_in(distinct, ids)
     rows = np.flatnonzero(found >= 0)
     found = found[rows]
     counts = lengths[found]
