@@ -53,6 +53,14 @@ def second_phase(name: str, candidate_fusion: str, *overrides: str) -> Row:
 
 OFTEN = "model.head.fusion.attention.key_frame_interval=4"  # videos have 16 frames
 NO_HISTORY = "data.history.windows=0"
+# Clips of three frames, as for the second phases: the RPN learns from all of them.
+THREE_FRAMES = (
+    "experiment=demo_baseline",
+    "window=symmetric",
+    "+data.temporal_dropout._target_=vodet.data.clips.sampling.TemporalDropout",
+    "+data.temporal_dropout.past=1",
+    "+data.temporal_dropout.future=1",
+)
 # Clips of six frames, all with a loss, at every second frame: as many steps as the other rows have,
 # each of 48 frames, where the others have 32 for their 16 losses.
 RECURRENT = (
@@ -82,6 +90,12 @@ TABLES = {
     ],
     "two-stage": [
         Row("baseline", ("experiment=demo_baseline",), ("single",)),
+        Row("baseline, three frames", THREE_FRAMES, ("single",)),
+        Row(
+            "SELSA, one phase",
+            (*THREE_FRAMES, "model/head/fusion=selsa"),
+            ("single", "causal", "symmetric"),
+        ),
         second_phase("linking, max", "max", NO_HISTORY),
         second_phase("linking, adaptive", "adaptive", NO_HISTORY),
         second_phase("long-term attention", "long_term", OFTEN),
