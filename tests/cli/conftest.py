@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,14 @@ TINY = (
     "trainer.enable_progress_bar=false",
     "logger.tensorboard=null",
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_only() -> Iterator[None]:
+    """Let no test use the data sets of the person who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("VODET_DATA", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -94,5 +102,4 @@ def lively(trained: Path) -> Path:
 def inside(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The workspace as the working directory."""
     monkeypatch.chdir(workspace)
-    monkeypatch.delenv("VODET_DATA", raising=False)
     return workspace
