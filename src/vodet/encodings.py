@@ -21,7 +21,8 @@ class FeatureSpec:
     """Channels and strides of the levels of a feature pyramid, finest first.
 
     Raises:
-        ConfigError: If there are no levels, the lengths differ or the strides do not increase.
+        ConfigError: If there are no levels, ``channels`` and ``strides`` differ in length, or the
+            strides do not increase.
     """
 
     channels: tuple[int, ...]
@@ -186,7 +187,7 @@ class WindowBatch:
         shape = tuple(self.index.shape)
         rows = self.index.flatten()
         return self.frames.maps.map(
-            lambda level: level.index_select(0, rows).unflatten(0, shape)  # type: ignore[no-untyped-call]  # torch gives it no types
+            lambda level: level.index_select(0, rows).unflatten(0, shape)  # type: ignore[no-untyped-call]  # untyped in torch
         )
 
     @property
