@@ -65,8 +65,8 @@ def read_size(data: bytes) -> Size | None:
     """Read the stored size of a picture of any format from its header; None if that fails.
 
     Raises:
-        ValueError: If the file has another format and Pillow refuses its size (more than 179
-            million pixels).
+        ValueError: If the picture is neither JPEG nor PNG, and Pillow refuses its size (more than
+            179 million pixels).
     """
     if header := read_header(data):
         return header.stored_size

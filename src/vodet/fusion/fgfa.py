@@ -1,10 +1,10 @@
 """Flow-guided feature aggregation: maps of support frames, warped by optical flow.
 
 Source: X. Zhu et al., "Flow-Guided Feature Aggregation for Video Object Detection" (arXiv
-1703.10025). The flow network is Z. Teed, J. Deng, "RAFT: Recurrent All-Pairs Field Transforms for
-Optical Flow" (arXiv 2003.12039), in torchvision's small version; the paper uses FlowNet.
-Two changes are ours: maps and embeddings are warped together, also in training, and the reference
-frame is always part of the sum.
+1703.10025). The flow network is torchvision's small RAFT: Z. Teed, J. Deng, "RAFT: Recurrent
+All-Pairs Field Transforms for Optical Flow" (arXiv 2003.12039); the paper uses FlowNet. Two changes
+are ours: maps and embeddings are warped together, also in training, and the reference frame is
+always part of the sum.
 """
 
 from __future__ import annotations

@@ -205,7 +205,7 @@ class LongTermAttention(CandidateFusion):
         }
 
     def _push(self, state: State, own: State) -> State:
-        """Store the current frame if it is a key frame, in place of the oldest one."""
+        """Store the current frame if it is a key frame, replacing the oldest key frame."""
         processed = state["processed"]
         frames = state["is_valid"].shape[1]
         place = processed // self.key_frame_interval % frames

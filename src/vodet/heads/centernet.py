@@ -19,7 +19,7 @@ from vodet.heads.centernet_targets import CenterTargets, center_targets
 from vodet.stages import Head, PyramidFactory, Targets
 from vodet.structures import Detections, Target
 
-INITIAL_SCORE = 0.1  # of every cell: RetinaNet's prior (arXiv 1708.02002), CenterNet's value
+INITIAL_SCORE = 0.1  # of every cell: RetinaNet's prior (arXiv 1708.02002) with CenterNet's value
 
 
 def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[Tensor, ""]:

@@ -27,7 +27,7 @@ def suppress(
         groups: Groups of the boxes, such as levels or classes; boxes of different groups do not
             suppress each other.
         is_valid: Which rows hold a box.
-        iou_threshold: Boxes with a higher IoU with a better box are dropped.
+        iou_threshold: A box is dropped if its IoU with a better box is higher.
         capacity: Maximum number of boxes kept per frame.
 
     Returns:
