@@ -293,7 +293,7 @@ def test_frames_of_another_size_are_refused() -> None:
     stream = StreamingDetector(tiny_detector(fusion_of("mean"), Window(past=1)))
     stream.push(random_frames(2))
     with pytest.raises(
-        ConfigError, match=r"must have one size: expected 64 x 64 .*found 64 x 96. Call reset\(\)"
+        ConfigError, match=r"size: expected 64 x 64 .*found 64 x 96. Call reset\(\)"
     ):
         stream.push(random_frames(1, size=(64, 96)))
     stream.reset()

@@ -1,7 +1,7 @@
 """vodet: train, evaluate and run video object detectors.
 
-The public names are listed in ``__init__.pyi``; each is imported when it is first used, so that
-importing this package is quick.
+The public names are listed in ``__init__.pyi``. Each is imported on first use, which keeps the
+import of this package fast.
 """
 
 import lazy_loader

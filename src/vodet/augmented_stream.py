@@ -35,7 +35,8 @@ class AugmentedStream:
         score_threshold: Minimum score of a detection after fusion (inclusive).
 
     Raises:
-        ConfigError: If there are no scales, a scale is not positive, or a scale occurs twice.
+        ConfigError: If there are no scales, a scale is not positive and finite, or a scale occurs
+            twice.
 
     Example:
         ::
@@ -59,10 +60,10 @@ class AugmentedStream:
             for scale in scales
             for is_mirrored in ((False, True) if flip else (False,))
         ]
-        self._widths: deque[int] = deque()  # of frames not processed yet
+        self._widths: deque[int] = deque()  # widths of the frames that are not processed yet
 
     def reset(self) -> None:
-        """Forget the video; the next frame is the first of another one."""
+        """Forget the current video; the next frame starts a new one."""
         self._widths.clear()
         for stream, _ in self._views:
             stream.reset()
@@ -70,7 +71,7 @@ class AugmentedStream:
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
         """Take the next frame or frames and return the detections that are now complete.
 
-        Arguments and errors are as for `StreamingDetector.push`.
+        Takes the same arguments and raises the same errors as `StreamingDetector.push`.
         """
         arrays = frames_as_arrays(frames)
         # Frames are mirrored before resizing, so that letterbox padding stays on the right.
@@ -87,12 +88,12 @@ class AugmentedStream:
         """Like `push`, with the arguments of `StreamingDetector.push_resized`.
 
         Raises:
-            ConfigError: If the frames are not of original size, since each view resizes them.
+            ConfigError: If the frames do not have their original size: each view resizes them.
         """
         if size != original_size:
             msg = (
-                f"Test-time augmentation needs frames of original size, {original_size}, found "
-                f"{size}. Load them with ClipDataModule(resize=OriginalSize())."
+                f"Test-time augmentation needs frames at their original size, {original_size}, "
+                f"found {size}. Load them with ClipDataModule(resize=OriginalSize())."
             )
             raise ConfigError(msg)
         return self.push(frames[..., : size[0], : size[1]])
@@ -117,14 +118,14 @@ class AugmentedStream:
 
 
 def stream_factory(flip: Any, scales: Any) -> StreamFactory:
-    """Return `StreamingDetector`, or a factory of `AugmentedStream` if there are other views.
+    """Return a factory of `AugmentedStream`, or `StreamingDetector` if no views are added.
 
     Args:
         flip: Whether to add mirrored views.
         scales: Scales of the frames relative to the detector's evaluation size.
 
     Raises:
-        ConfigError: If ``flip`` is not a bool, or ``scales`` not a list of distinct positive
+        ConfigError: If ``flip`` is not a bool, or ``scales`` is not a list of distinct positive
             numbers.
     """
     is_list = isinstance(scales, Sequence)
@@ -146,7 +147,7 @@ def _is_number(value: object) -> bool:
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Check that there are scales, all distinct and positive.
+    """Check that there is at least one scale and that all scales are distinct and positive.
 
     Raises:
         ConfigError: If the check fails.
@@ -154,7 +155,7 @@ def check_scales(scales: Sequence[float]) -> None:
     is_right = all(0 < scale < math.inf for scale in scales) and len({*scales}) == len(scales)
     if not scales or not is_right:
         msg = (
-            "Test-time augmentation needs scales that are positive and different, such as "
+            "Test-time augmentation needs one or more scales, all positive and distinct, such as "
             f"[1.0, 1.25], found {list(scales)}."
         )
         raise ConfigError(msg)

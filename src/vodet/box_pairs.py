@@ -1,4 +1,7 @@
-"""Pure functions of pairs of boxes in columns: xyxy arrays in pixels, far too many for a matrix."""
+"""Element-wise areas and overlaps of paired boxes: two arrays of xyxy boxes in pixels.
+
+These functions compare each box with its partner only: a matrix of all pairs would be too large.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ def intersections(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> 
     Args:
         boxes: ``[..., 4]``, broadcast with ``others``.
         others: ``[..., 4]``.
-        pixel: Added to each width and height: 1 where corners are numbers of pixels, the last one
-            inside the box, so that ``x2 - x1 + 1`` is the width.
+        pixel: Added to each width and height. Use 1 if the corners are pixel indices and the last
+            pixel belongs to the box, so that the width is ``x2 - x1 + 1``.
 
     Returns:
         ``[...]`` float64.
@@ -24,14 +27,14 @@ def intersections(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> 
 
 
 def areas(boxes: np.ndarray, pixel: float = 0.0) -> np.ndarray:
-    """Return the areas of boxes ``[..., 4]`` in square pixels, as `intersections` measures."""
+    """Return the areas of boxes ``[..., 4]`` in square pixels; ``pixel`` as in `intersections`."""
     return intersections(boxes, boxes, pixel)
 
 
 def ious(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarray:
-    """Return the IoU of each box and its partner, 0 where neither has an area.
+    """Return the IoU of each box and its partner, 0 if both have no area.
 
-    Args and shapes as of `intersections`.
+    The arguments and shapes are the same as for `intersections`.
     """
     shared = intersections(boxes, others, pixel)
     union = areas(boxes, pixel) + areas(others, pixel) - shared
@@ -42,7 +45,7 @@ def ious(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarra
 def covered_shares(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarray:
     """Return the share of each box that its partner covers, 0 for a box without area.
 
-    Args and shapes as of `intersections`.
+    The arguments and shapes are the same as for `intersections`.
     """
     shared, own = intersections(boxes, others, pixel), areas(boxes, pixel)
     shares: np.ndarray = np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)

@@ -1,8 +1,8 @@
-"""Modulated deformable convolution (DCNv2) at nearly the speed of an ordinary one on a CPU.
+"""Modulated deformable convolution (DCNv2), nearly as fast as an ordinary convolution on a CPU.
 
-Source: X. Zhu et al., "Deformable ConvNets v2" (arXiv 1811.11168). The function is that of
-``torchvision.ops.deform_conv2d``, which runs on one thread of a CPU; how the two compare is
-printed by ``scripts/benchmarks/deform_conv.py``.
+Source: X. Zhu et al., "Deformable ConvNets v2" (arXiv 1811.11168). It computes the same function as
+``torchvision.ops.deform_conv2d``, which uses a single thread on a CPU.
+``scripts/benchmarks/deform_conv.py`` compares their speed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TAPS = 9  # of the 3 x 3 kernel, row by row
+TAPS = 9  # taps of the 3 x 3 kernel, row by row
 
 
 def deform_conv(
@@ -23,18 +23,19 @@ def deform_conv(
     mask: Float[Tensor, "B 9 H W"],
     weight: Float[Tensor, "C_out C_in 3 3"],
 ) -> Float[Tensor, "B C_out H W"]:
-    """Convolve where each tap of a 3 x 3 kernel looks at its own place, with its own strength.
+    """Convolve with a 3 x 3 kernel whose taps have their own offset and factor in each cell.
 
     ``out(p) = sum_k mask_k(p) * weight_k @ x(p + tap_k + offset_k(p))``, where x is interpolated
-    bilinearly and is zero outside. A matrix product commutes with interpolation, so x is first
-    multiplied by the weights of each tap and the products, fewer than the channels of x where
-    the layer narrows, are sampled in one call. Sampling runs in float32 also under autocast. At
-    whole cells interpolation has a kink, and the gradient of an offset is that of either side.
+    bilinearly and is zero outside the map. Interpolation commutes with the matrix product. So x is
+    first multiplied by the weights of each tap, and the products of all taps are then sampled in
+    one call; if there are fewer output than input channels, fewer channels are sampled. Sampling
+    runs in float32 even under autocast. Interpolation has a kink at whole cells; there, the
+    gradient of an offset is the gradient on one side of the kink.
 
     Args:
         x: Feature maps.
-        offsets: In cells, ``(y, x)`` for each tap in turn.
-        mask: Strength of each tap.
+        offsets: Offsets in cells, ``(y, x)`` for each tap in turn.
+        mask: Factor of each tap.
         weight: The kernel.
     """
     batch, _, height, width = x.shape
@@ -43,18 +44,18 @@ def deform_conv(
     products = F.conv2d(x, weight_per_tap).reshape(batch * TAPS, out_channels, height, width)
     with torch.autocast(x.device.type, enabled=False):
         grid = _sampling_grid(offsets.float())
-        # The grid is written for align_corners=False: the other divides by width - 1.
+        # align_corners=True would divide by width - 1, which may be 0.
         sampled = F.grid_sample(products.float(), grid, align_corners=False)
         taps = sampled.view(batch, TAPS, out_channels, height, width).unbind(dim=1)
         strengths = mask.float().unsqueeze(2).unbind(dim=1)
         total = taps[0] * strengths[0]
         for tap, strength in zip(taps[1:], strengths[1:], strict=True):
-            total = torch.addcmul(total, tap, strength)  # keeps the product of all taps unmade
+            total = torch.addcmul(total, tap, strength)  # needs no tensor of all products
         return total.to(x.dtype)
 
 
 def _sampling_grid(offsets: Float[Tensor, "B 18 H W"]) -> Float[Tensor, "n H W 2"]:
-    """Place of each tap of each cell, as ``(x, y)`` from -1 at the first edge to 1 at the last."""
+    """Return the ``(x, y)`` position of each tap in each cell; the map's edges are at -1 and 1."""
     batch, _, height, width = offsets.shape
     tap = torch.arange(-1.0, 2.0, device=offsets.device)
     row = torch.arange(height, device=offsets.device).view(-1, 1) + tap.view(3, 1, 1, 1)
@@ -66,11 +67,11 @@ def _sampling_grid(offsets: Float[Tensor, "B 18 H W"]) -> Float[Tensor, "n H W 2
 
 
 class DeformConv(nn.Module):
-    """Modulated deformable 3 x 3 convolution, one group, stride 1, without bias.
+    """Modulated deformable 3 x 3 convolution with one group, stride 1 and no bias.
 
     Offsets and mask come from an ordinary 3 x 3 convolution of the same input, ``conv_offset``:
-    18 channels of offsets, then 9 whose sigmoid is the mask. It starts at zero, that is, as a
-    plain convolution of half the strength.
+    its first 18 channels are the offsets, and the sigmoid of the last 9 is the mask. Its weights
+    are initially zero, so the layer starts as a plain convolution multiplied by 0.5.
 
     Maps ``[B, in_channels, H, W]`` to ``[B, out_channels, H, W]``.
 
@@ -107,5 +108,5 @@ class DeformConvBlock(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H W"]:
-        """Convolve, normalise, rectify."""
+        """Apply the convolution, batch normalisation and ReLU."""
         return F.relu(self.bn(self.conv(x)))

@@ -28,7 +28,7 @@ from vodet.stages import (
 )
 from vodet.structures import ClipBatch, Detections, Size, Window
 
-# They would act on the terminal, and surrogates cannot be printed at all.
+# Control codes act on the terminal when they are printed, and surrogates cannot be printed.
 _CONTROL_CODES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -118,8 +118,8 @@ class VideoDetector(nn.Module):
         """Encode each frame separately.
 
         Args:
-            frames: RGB, of any size; padded with black at the right and bottom to multiples of the
-                backbone's ``size_divisor``.
+            frames: RGB frames of any size; they are padded with black at the right and bottom to
+                multiples of the backbone's ``size_divisor``.
             sizes: ``(height, width)`` of the picture in the upper left corner of each frame; by
                 default the picture is the whole frame.
         """
@@ -229,26 +229,26 @@ class VideoDetector(nn.Module):
         return _EncodedClips(batch, positions, frames)
 
     def _trained(self, clips: _EncodedClips) -> Iterator[tuple[WindowBatch, Targets]]:
-        """Yield the windows to train on: one at a time if a stage has a memory, else together."""
+        """Yield the windows to train on: one by one if a stage has a memory, else all together."""
         windows = clips.batch.layout.windows
-        for some in [[window] for window in windows] if self.remembers else [windows]:
-            yield clips.windows(some), _trained_targets(clips.batch, some)
+        for group in [[window] for window in windows] if self.remembers else [windows]:
+            yield clips.windows(group), _trained_targets(clips.batch, group)
 
     def _recall(self, clips: _EncodedClips) -> Memory:
-        """Compute the memory to train clips with from their histories."""
+        """Compute the initial memory for training clips from their histories."""
         memory = self.begin(len(clips.batch.frames), clips.frames)
         if not self.remembers:
             return memory
         batch, layout = clips.batch, clips.batch.layout
         if len(layout.windows) + len(layout.history) == 1:
             msg = (
-                "A part of this detector remembers earlier frames, so it trains on clips with a "
-                "history, found none: set data.history.windows, to 2 for long-term attention, or "
+                "A part of this detector remembers earlier frames, so it needs training clips with "
+                "a history, found none: set data.history.windows, to 2 for long-term attention, or "
                 "to 7 with data.history.policy=previous for a recurrent fusion."
             )
             raise ConfigError(msg)
         states, history = dict(memory.states), []
-        # Without gradients, a frozen head would encode frames for evaluation.
+        # Gradients stay enabled for a frozen head: otherwise it would encode as in evaluation.
         with torch.set_grad_enabled(self.fusion.remembers or not self.head.training):
             if layout.history and not self.fusion.remembers:
                 clips = self._encode_clips(batch, layout.history)
@@ -285,7 +285,7 @@ class _EncodedClips:
 
 
 def _targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:
-    """Return the objects of the frames of these windows."""
+    """Return the objects of all frames of the given windows."""
     known = batch.known_targets
     return [[clip[position] for position in window] for window in windows for clip in known]
 

@@ -21,7 +21,8 @@ class FeatureSpec:
     """Channels and strides of the levels of a feature pyramid, finest first.
 
     Raises:
-        ConfigError: If there are no levels, the lengths differ or the strides do not increase.
+        ConfigError: If there are no levels, ``channels`` and ``strides`` differ in length, or the
+            strides do not increase.
     """
 
     channels: tuple[int, ...]
@@ -33,8 +34,8 @@ class FeatureSpec:
         )
         if not self.channels or len(self.channels) != len(self.strides) or not ascending:
             msg = (
-                "A feature pyramid needs one channel number and one stride per level, ascending; "
-                f"found channels={self.channels}, strides={self.strides}."
+                "A feature pyramid needs one number of channels and one stride per level, with "
+                f"increasing strides; found channels={self.channels}, strides={self.strides}."
             )
             raise ConfigError(msg)
 
@@ -186,7 +187,7 @@ class WindowBatch:
         shape = tuple(self.index.shape)
         rows = self.index.flatten()
         return self.frames.maps.map(
-            lambda level: level.index_select(0, rows).unflatten(0, shape)  # type: ignore[no-untyped-call]  # torch gives it no types
+            lambda level: level.index_select(0, rows).unflatten(0, shape)  # type: ignore[no-untyped-call]  # untyped in torch
         )
 
     @property
@@ -292,7 +293,7 @@ class Candidates:
 class Memory:
     """The states of all stages for ``B`` videos.
 
-    `VideoDetector.step` takes it and returns the next one.
+    `VideoDetector.step` takes a memory and returns the memory for the next frames.
 
     Args:
         states: The state of each stage, by stage name.
@@ -302,4 +303,4 @@ class Memory:
 
 
 for _value in (FeatureMaps, EncodedFrames, Selection, WindowBatch, Memory):
-    torch.export.register_dataclass(_value)  # so that a step is exported with its memory
+    torch.export.register_dataclass(_value)  # allows torch.export of a step with its memory

@@ -1,8 +1,11 @@
-"""The errors a user can meet: each says what was expected, what was found, where, what to do."""
+"""The errors that a user can meet.
+
+Each says what was expected, what was found, where, and what to do.
+"""
 
 
 class VodetError(Exception):
-    """Base of all errors that vodet raises for a mistake in its input."""
+    """Base class of all errors that vodet raises for a fault in its input or its environment."""
 
 
 class ConfigError(VodetError, ValueError):
@@ -10,11 +13,11 @@ class ConfigError(VodetError, ValueError):
 
 
 class DataError(VodetError, ValueError):
-    """An annotation or prediction file, or a data set, that does not fit what is asked of it."""
+    """An annotation file, prediction file or data set that is invalid or does not fit its use."""
 
 
 class FrameError(VodetError, ValueError):
-    """An image or video that is missing, damaged, or not of the size that was promised."""
+    """An image or video that is missing, damaged, or does not have the expected size."""
 
 
 class CheckpointError(VodetError, ValueError):
@@ -22,7 +25,7 @@ class CheckpointError(VodetError, ValueError):
 
 
 class TrainingError(VodetError, RuntimeError):
-    """A training that cannot go on."""
+    """A training run that cannot continue."""
 
 
 class OutputError(VodetError, OSError):

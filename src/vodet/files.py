@@ -1,4 +1,4 @@
-"""Reading whole files, and writing files that are complete or absent."""
+"""Reads whole files, and writes files so that they are either complete or absent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
     """Read a whole file.
 
     Raises:
-        OSError: If it cannot be read, for whatever reason; see `open_file`.
+        OSError: If the file cannot be read; see `open_file`.
     """
     try:
         with open_file(path) as file:
@@ -28,18 +28,18 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading, and no pipe, device or socket, which may never end.
+    """Open a regular file for reading; refuse pipes, devices and sockets, which may never end.
 
     Raises:
-        OSError: If it cannot be opened, for whatever reason.
+        OSError: If the file cannot be opened or is not a regular file.
     """
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116  called for every image: a Path takes longer
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder has an error of its own
+        mode = os.stat(path).st_mode  # noqa: PTH116  called for every image, and a Path is slower
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # open() refuses folders itself
             msg = f"it is a {_KINDS.get(stat.S_IFMT(mode), 'special file')}, not a regular file"
             raise OSError(msg)
         return open(path, "rb")  # noqa: PTH123  as above; the caller closes it
-    except ValueError as error:  # a zero byte in the name
+    except ValueError as error:  # such as a null byte in the name
         msg = f"no file can have this name ({error})"
         raise OSError(msg) from error
 
@@ -54,16 +54,17 @@ _KINDS = {
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a name in the same folder to write to; rename it to ``path`` if all went well.
+    """Yield a temporary path in the same folder; on success, rename its file to ``path``.
 
-    The folder is made. Whatever happens, nothing half written is left, and what was at ``path``
-    stays until the new file is complete.
+    Creates the folder if necessary. After an error, no partial file is left, and an existing file
+    at ``path`` is unchanged.
 
     Raises:
-        OutputError: If the file cannot be written: full disk, no permission, a folder in its place.
+        OutputError: If the file cannot be written: the disk is full, permission is missing, or
+            ``path`` is a folder.
     """
     target = Path(path)
-    # Short, since the name of the target alone may be as long as a name can be.
+    # Only the start of the target's name, which may already have the maximum length.
     key = zlib.crc32(os.fsencode(target.name))
     partial = target.with_name(f".{target.name[:40]}.{key:08x}.{os.getpid()}.partial")
     try:
@@ -78,28 +79,28 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def writing(target: Path, temporary: Path) -> Iterator[None]:
-    """Name the file to write in the errors of writing it.
+    """Turn errors from writing a file into an `OutputError` that names the file.
 
     Args:
-        target: The file or folder.
-        temporary: The file that is written to first, or a folder of such files.
+        target: The file or folder to write.
+        temporary: The temporary file that is written first, or a folder of temporary files.
 
     Raises:
-        OutputError: In the place of an OSError, unless that names a file elsewhere.
+        OutputError: Instead of an OSError, unless the OSError names an unrelated file.
     """
     try:
         yield
-    except (OutputError, BrokenPipeError):  # the second: standard output was closed
+    except (OutputError, BrokenPipeError):  # BrokenPipeError: standard output was closed
         raise
     except OSError as error:
         named = target if error.filename is None else Path(error.filename)
         if not named.is_relative_to(temporary) and named not in (target, *target.parents):
-            raise  # of a file that was read meanwhile
+            raise  # the error is about another file, such as one that was being read
         msg = f"Cannot write {target}: {error.strerror or error}."
         raise OutputError(msg) from error
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:
-    """Remove what processes that were killed have left half written in a folder."""
+    """Remove the partial files that killed processes left in a folder."""
     for partial in Path(folder).glob(".*.partial"):
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Parts of a network that do not learn."""
+"""Finds and freezes parts of a network."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ def find_modules(root: nn.Module, names: Sequence[str], owner: str) -> list[nn.M
     """Return modules by their dotted names.
 
     Args:
-        root: Where the names start.
-        names: The names, as of ``named_modules``.
-        owner: What ``root`` is, for the text of errors.
+        root: The module to search.
+        names: Names relative to ``root``, as in ``named_modules``.
+        owner: Description of ``root`` for error messages.
 
     Raises:
-        ConfigError: If there is none of a name.
+        ConfigError: If ``root`` has no module with one of the names.
     """
     modules = dict(root.named_modules())
     if unknown := [name for name in names if name not in modules]:
         children = ", ".join(name for name, _ in root.named_children())
-        msg = f"{owner} has no module {unknown} to freeze. The outermost are: {children}."
+        msg = f"{owner} has no module {unknown} to freeze. Its top-level modules are: {children}."
         raise ConfigError(msg)
     return [modules[name] for name in names]
 
 
 def freeze(modules: Sequence[nn.Module]) -> None:
-    """Keep modules from learning: no gradient for their weights, evaluation mode.
+    """Freeze modules: switch off the gradients of their weights, and set evaluation mode.
 
-    Autograd keeps no graph of what only such modules have computed.
+    Autograd builds no graph for tensors that only frozen modules computed.
     """
     for module in modules:
         module.requires_grad_(False)

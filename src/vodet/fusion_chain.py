@@ -98,7 +98,7 @@ class FusionChain(CandidateFusion):
         targets: Sequence[ReferenceTargets],
         now: ReferenceTargets,
     ) -> State:
-        """Let each fusion compute its state from the history after the fusions before it."""
+        """Let each fusion compute its state from the history as the previous fusions return it."""
         recalled: dict[str, Tensor] = {}
         past, (*_, last) = history, (None, *self._members().values())
         for name, fusion in self._members().items():

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_PAIRS = 1_000_000  # made at a time: bounds the memory of crowded frames
-_SPAN = 20_000_000  # of ids that are looked up in an array of all between them
+_PAIRS = 1_000_000  # number of pairs per part: limits memory use for crowded frames
+_SPAN = 20_000_000  # maximum range of ids for a lookup array with one entry per possible id
 
 
 def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the position of each value in a table of distinct ids, -1 where it is not there.
+    """Return the position of each value in a table of distinct ids, -1 for missing values.
 
     Args:
         table: ``[M]`` int64.
@@ -24,7 +24,7 @@ def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
         order = np.argsort(table)
         nearest = order[np.searchsorted(table, values, sorter=order).clip(max=len(table) - 1)]
         return np.where(table[nearest] == values, nearest, -1)
-    positions = np.full(last - first + 2, -1)  # the last place is that of all other values
+    positions = np.full(last - first + 2, -1)  # the last entry is for values outside the range
     positions[table - first] = np.arange(len(table))
     is_between = (values >= first) & (values <= last)
     return positions[np.where(is_between, values - first, -1)]
@@ -33,15 +33,15 @@ def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
 def pairs_of_equal_ids(
     ids: np.ndarray, other_ids: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Find all pairs of rows of two tables with equal ids, a part at a time.
+    """Find all pairs of rows with equal ids in two tables, and yield them in parts.
 
     Args:
         ids: ``[N]`` int64.
         other_ids: ``[M]`` int64.
 
     Yields:
-        Rows ``[P]`` of the first table, ascending over all that is yielded, and rows ``[P]`` of
-        the second, ascending for each row of the first.
+        Rows ``[P]`` of the first table, ascending over all parts, and the paired rows ``[P]`` of
+        the second table, ascending for each row of the first table.
     """
     order = np.argsort(other_ids, kind="stable")
     distinct, starts, lengths = np.unique(other_ids[order], return_index=True, return_counts=True)

@@ -1,7 +1,8 @@
-"""Reading of JSON files in any Unicode encoding, with errors that say what is wrong and where.
+"""Reads JSON files in any Unicode encoding, with errors that say what is wrong and where.
 
 msgspec decodes a valid file directly into its type. If that fails, Python's own parser reads the
-file again to say why. It accepts NaN and Infinity, so that they are reported with their entry.
+file again to find the reason. Python's parser accepts NaN and Infinity, so a later check can name
+the entry that contains them.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ import msgspec
 from vodet.errors import DataError
 from vodet.files import read_file
 
-MAX_UNPACKED = 2**31  # bytes of a .gz: some ten million boxes
+MAX_UNPACKED = 2**31  # bytes of an unpacked .gz file: enough for about ten million boxes
 
 # The errors of msgspec for a file that it cannot decode; `parse_json` then says what is wrong.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-_ESCAPES = re.compile(  # pairs of halves, single halves, all others
+_ESCAPES = re.compile(  # surrogate pairs, unpaired surrogates, all other escapes
     rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.DOTALL
 )
 T = TypeVar("T")
 
 
 def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> bytes:
-    """Read a JSON file, also a packed one (``.gz``), and return its text in UTF-8.
+    """Read a JSON file, which may be compressed (``.gz``), and return its text in UTF-8.
 
     Args:
         path: The file.
@@ -40,7 +41,7 @@ def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> by
         max_unpacked: Maximum size of an unpacked file in bytes.
 
     Raises:
-        DataError: If there is no such file or it cannot be read.
+        DataError: If the file does not exist, cannot be read, or is not valid text.
     """
     try:
         data = read_file(path)
@@ -54,7 +55,7 @@ def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> by
         msg = f"Cannot read {path}: {error}. Expected {expected}."
         raise DataError(msg) from error
     if data.startswith(codecs.BOM_UTF8):
-        return data.replace(codecs.BOM_UTF8, b"   ", 1)  # blanks keep all positions
+        return data.replace(codecs.BOM_UTF8, b"   ", 1)  # spaces, so that byte positions stay
     encoding = json.detect_encoding(data)
     return data if encoding == "utf-8" else _text(data, encoding, path).encode()
 
@@ -72,8 +73,8 @@ def decode_json(data: bytes, kind: type[T], source: Path) -> T:
     """Decode the text of a JSON file into a type.
 
     Raises:
-        DataError: If it is not JSON.
-        msgspec.ValidationError: If it is JSON of another form.
+        DataError: If the text is not valid JSON.
+        msgspec.ValidationError: If the JSON does not match the type.
     """
     try:
         return msgspec.json.decode(data, type=kind)
@@ -82,13 +83,13 @@ def decode_json(data: bytes, kind: type[T], source: Path) -> T:
 
 
 def parse_json(data: bytes, source: Path) -> Any:
-    """Parse the text of a JSON file of any form.
+    """Parse the text of a JSON file with any content.
 
-    NaN and Infinity are accepted as numbers, and 3.0 as an integer, because some programs write
+    NaN and Infinity are accepted as numbers. 3.0 is read as an integer, because some programs write
     integers like this.
 
     Raises:
-        DataError: If it is not JSON.
+        DataError: If the text is not valid JSON.
     """
     text = _text(data, "utf-8", source)
     try:
@@ -99,7 +100,7 @@ def parse_json(data: bytes, source: Path) -> Any:
         raise _not_json(source, str(error)) from error
     for escape in _ESCAPES.finditer(data):
         if half := escape[1]:
-            found = f"half a character, {half.decode()}, at byte {escape.start()}"
+            found = f"half of a surrogate pair, {half.decode()}, at byte {escape.start()}"
             raise _not_json(source, found)
     return document
 
@@ -121,7 +122,7 @@ def _not_json(source: Path, reason: str) -> DataError:
 
 
 def shown(value: object, length: int = 100) -> str:
-    """Return a value of a file as text for an error, of at most so many characters."""
+    """Return a value from a file as text for an error message, at most ``length`` characters."""
     try:
         return shortened(repr(value), length)
     except RecursionError:
@@ -129,5 +130,5 @@ def shown(value: object, length: int = 100) -> str:
 
 
 def shortened(text: str, length: int = 100) -> str:
-    """Return the beginning of a text, of at most so many characters."""
+    """Return a text, cut to at most ``length`` characters."""
     return text if len(text) <= length else text[: length - 3] + "..."

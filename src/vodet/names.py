@@ -1,4 +1,4 @@
-"""Names from outside, of classes, videos and files: made safe to show and to name files with."""
+"""Makes names of classes, videos and files from outside safe to print and to use as file names."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import unicodedata
 from collections.abc import Iterable
 
 _JOINERS = "\u200c\u200d"  # invisible, but part of Persian words, Indic words and emoji
-_RESERVED = frozenset('<>:"/\\|?*')  # on some file system
-_MAX_BYTES = 140  # file systems allow 255: leaves room for a suffix and a temporary name
+_RESERVED = frozenset('<>:"/\\|?*')  # not allowed on some file systems
+_MAX_BYTES = 140  # file systems allow 255; the rest is for a suffix and a temporary name
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Return a text with each character that would act on a terminal written as its escape code.
+    r"""Return a text in which characters that could act on a terminal are shown as escape codes.
 
-    These are control codes, line breaks, marks that turn the direction of writing, and bytes of
-    file names that are not UTF-8.
+    These are control codes, line breaks, marks that change the text direction, and bytes of file
+    names that are not UTF-8.
 
     Args:
-        text: Comes from outside.
-        keep: Further characters to leave as they are, such as line breaks.
+        text: Text from outside.
+        keep: Further characters to leave unchanged, such as line breaks.
 
     >>> visible("car\x1b[31m")
     'car\\x1b[31m'
@@ -32,10 +32,10 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """Return for each name one that a file or folder can have on any system, all distinct.
+    """Return a distinct name for each input, valid for files and folders on any system.
 
-    Characters that are not allowed everywhere become underscores, and long names are cut; a name
-    that is then taken, also in other upper and lower case, gets a number.
+    Characters that are not allowed on all systems become underscores, and long names are cut. If
+    the result equals an earlier one except for upper and lower case, a number is appended.
 
     >>> file_names(["a b", "val/1", "val:1", "VAL_1", ".."])
     ['a b', 'val_1', 'val_1-2', 'VAL_1-3', '_']

@@ -1,4 +1,4 @@
-"""JPEG and PNG files: headers, read before decoding, strict decoding, and EXIF orientations."""
+"""Reads JPEG and PNG files: headers, without decoding; pixels, strictly; and EXIF orientations."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from PIL import Image
 
 from vodet.structures import Size
 
-MAX_PIXELS = 2**28  # of one picture: 0.8 GB decoded; 16K video has half of that
+MAX_PIXELS = 2**28  # of one picture, 0.8 GB when decoded; a frame of 16K video has half as many
 
 JPEG_START = b"\xff\xd8"
 PNG_START = b"\x89PNG\r\n\x1a\n"
-# Without the alpha channel, in 8 bits. `turn_upright` applies the EXIF orientation, since OpenCV
-# does not do it for all formats. The flag of a reduced scale is taken without its colour bit, which
-# asks for BGR and excludes RGB.
+# Decodes to 8 bits without an alpha channel. `turn_upright` applies the EXIF orientation, since
+# OpenCV does not do it for all formats. The flags of the reduced scales are OpenCV's grayscale
+# flags: its colour flags have one more bit, which asks for BGR and cannot be combined with RGB.
 _AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 REDUCTIONS = {
     1: 0,
@@ -32,8 +32,8 @@ _EXIF_START = b"Exif\0\0"
 _ORIENTATION = 0x0112
 _APP1 = 0xE1
 _FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEGMENT = struct.Struct(">BBH")  # of a JPEG: 0xFF, marker, length
-_CHUNK = struct.Struct(">I4s")  # of a PNG: length, kind
+_SEGMENT = struct.Struct(">BBH")  # start of a JPEG segment: 0xFF, marker, length
+_CHUNK = struct.Struct(">I4s")  # start of a PNG chunk: length, type
 
 
 class PictureHeader(NamedTuple):
@@ -41,7 +41,7 @@ class PictureHeader(NamedTuple):
 
     Args:
         stored_size: ``(height, width)`` of the pixels in the file.
-        orientation: EXIF orientation, 1 to 8: how the pixels are turned for display; 1 is upright.
+        orientation: EXIF orientation, 1 to 8: how to turn the pixels for display; 1 is upright.
     """
 
     stored_size: Size
@@ -55,7 +55,7 @@ class PictureHeader(NamedTuple):
 
 
 def read_header(data: bytes) -> PictureHeader | None:
-    """Read the header of a JPEG or PNG; None if it is another format or truncated."""
+    """Read the header of a JPEG or PNG; None if the file has another format or is truncated."""
     if data.startswith(JPEG_START):
         return _read_jpeg(data)
     return _read_png(data) if data.startswith(PNG_START) else None
@@ -65,7 +65,8 @@ def read_size(data: bytes) -> Size | None:
     """Read the stored size of a picture of any format from its header; None if that fails.
 
     Raises:
-        ValueError: If Pillow refuses the size, 179 million pixels or more, of another format.
+        ValueError: If the picture is neither JPEG nor PNG, and Pillow refuses its size (more than
+            179 million pixels).
     """
     if header := read_header(data):
         return header.stored_size
@@ -74,7 +75,7 @@ def read_size(data: bytes) -> Size | None:
             return picture.height, picture.width
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-    except Exception:  # each format has errors of its own
+    except Exception:  # each format raises different errors
         return None
 
 
@@ -82,7 +83,7 @@ def _read_jpeg(data: bytes) -> PictureHeader | None:
     position, orientation = len(JPEG_START), 1
     while 0 <= position <= len(data) - 9:
         start, marker, length = _SEGMENT.unpack_from(data, position)
-        if start != 0xFF:  # decoders skip what is between segments
+        if start != 0xFF:  # decoders skip bytes between segments
             position = data.find(b"\xff", position)
         elif marker in (0x00, 0xFF):
             position += 1
@@ -123,15 +124,15 @@ def _read_orientation(exif: bytes) -> int:
 def decode_picture(
     data: bytes, size: Size, reduction: int = 1
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode a JPEG or PNG to RGB, as it is stored; what the JPEG decoder warns of is an error.
+    """Decode a JPEG or PNG to RGB in its stored orientation; treat JPEG warnings as errors.
 
-    For JPEG, simplejpeg uses the same decoder as OpenCV, libjpeg-turbo, and gives the same pixels,
-    but OpenCV hides its warnings: a damaged middle would go unnoticed.
+    simplejpeg and OpenCV use the same JPEG decoder, libjpeg-turbo, and return the same pixels. But
+    OpenCV hides the warnings of the decoder, so damage in the middle of a file would go unnoticed.
 
     Args:
-        data: The file.
-        size: The stored size in its header.
-        reduction: 2, 4 or 8 decodes a JPEG at that part of its size.
+        data: Content of the file.
+        size: The stored size from the header.
+        reduction: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its size.
 
     Raises:
         ValueError: If the data are damaged.
@@ -141,7 +142,7 @@ def decode_picture(
         least = {"min_height": -(-size[0] // reduction), "min_width": -(-size[1] // reduction)}
         if simplejpeg.decode_jpeg_header(data)[2] != "CMYK":
             return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **least))
-        simplejpeg.decode_jpeg(data, "CMYK", **least)  # only to see whether it is whole
+        simplejpeg.decode_jpeg(data, "CMYK", **least)  # only checks for damage
         flags |= REDUCTIONS[reduction]
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -156,7 +157,7 @@ def decode_picture(
 def turn_upright(
     pixels: UInt8[np.ndarray, "h w 3"], orientation: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Turn and mirror a picture as its EXIF orientation asks."""
+    """Rotate and mirror a picture according to its EXIF orientation."""
     if orientation == 1:
         return pixels
     turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels

@@ -1,4 +1,4 @@
-"""Whether a detector that is being built may load the pretrained weights that it names."""
+"""Controls whether a new detector may load the pretrained weights that its config names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _may_load: ContextVar[bool] = ContextVar("may_load", default=True)
 
 @contextmanager
 def no_pretrained_weights() -> Iterator[None]:
-    """Let nothing that is built in this context download pretrained weights or open their file.
+    """Build detectors without downloading pretrained weights or opening files of weights.
 
-    A checkpoint has all weights of its detector, and its author is not its reader.
+    This is for detectors from a checkpoint: it contains all weights, and the files and URLs that
+    its config names are not to be trusted.
     """
     token = _may_load.set(False)
     try:
@@ -26,7 +27,7 @@ def no_pretrained_weights() -> Iterator[None]:
 def allowed_source(
     pretrained: bool, checkpoint_path: str | Path | None
 ) -> tuple[bool, str | Path | None]:
-    """Return where to load pretrained weights from: as asked, or from nowhere.
+    """Return the source of pretrained weights, or no source within `no_pretrained_weights`.
 
     Every stage that takes ``pretrained`` or ``checkpoint_path`` passes them through this function.
     """

@@ -1,9 +1,9 @@
-"""RoIAlign, the half-pixel-correct one, at many times torchvision's speed on a CPU.
+"""RoIAlign with the half-pixel correction, many times faster than torchvision's on a CPU.
 
-Source: K. He et al., "Mask R-CNN" (arXiv 1703.06870), section 3. The function is that of
+Source: K. He et al., "Mask R-CNN" (arXiv 1703.06870), section 3. It computes the same function as
 ``torchvision.ops.roi_align`` with ``aligned=True`` and ``sampling_ratio=0``, which reads one value
-of one channel at a time on one thread of a CPU; how the two compare is printed by
-``scripts/benchmarks/roi_align.py``.
+of one channel at a time in a single thread on a CPU. ``scripts/benchmarks/roi_align.py`` compares
+their speed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ def roi_align(
     scale: float,
     size: int,
 ) -> Float[Tensor, "n C size size"]:
-    """Average maps over a grid of bins in each box.
+    """Average maps over each bin of a grid in each box.
 
-    A bin is the mean of bilinear samples less than a cell apart. Samples of a bin lie on a grid,
-    and the interpolation weight of a cell is a product over both axes, so each bin is a weighted
-    sum of few cells, each cell once: on a CPU one ``embedding_bag`` computes all of them, with the
-    channels of a cell as its row. A GPU has a kernel of its own for it.
+    A bin is the mean of bilinear samples that are at most one cell apart. The samples lie on a
+    grid, so the total weight of a cell is the product of a row weight and a column weight, and a
+    bin is a weighted sum of few cells. On a CPU, a single ``embedding_bag`` computes these sums for
+    all bins; its embeddings are the channels of the cells. On a GPU, torchvision's kernel is used.
 
     Args:
         maps: Feature maps of some frames; fastest in channels-last memory.
-        boxes: In pixels of the frames.
-        frames: To which frame each box belongs.
+        boxes: Boxes in pixels of the frames.
+        frames: Index of the frame of each box.
         scale: Cells per pixel.
-        size: Bins along each side.
+        size: Number of bins along each side.
     """
     if maps.device.type != "cpu":
         rois = torch.cat((frames.to(boxes.dtype).unsqueeze(1), boxes), dim=1)
@@ -44,7 +44,8 @@ def roi_align(
     left, top, right, bottom = (boxes.detach() * scale - 0.5).unbind(dim=1)
     rows, row_weights, row_taps = _taps(top, bottom - top, height, size)
     columns, column_weights, column_taps = _taps(left, right - left, width, size)
-    # Boxes differ in their number of cells: first all rows of all bins, then all cells of those.
+    # The number of cells differs between boxes: list the rows of all bins, then the cells of these
+    # rows.
     box = torch.arange(len(boxes), device=boxes.device).repeat_interleave(size * size)
     bin_row = torch.arange(len(boxes) * size, device=boxes.device).repeat_interleave(size)
     bin_column = box * size + torch.arange(size, device=boxes.device).repeat(len(boxes) * size)
@@ -70,7 +71,12 @@ def _starts(lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
 def _runs(
     first: Int[Tensor, " n"], lengths: Int[Tensor, " n"]
 ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Count up from each ``first``, ``lengths`` times; return whose count it is, and the count."""
+    """Concatenate ranges of integers; return the index of the range of each entry, and its value.
+
+    Args:
+        first: First value of each range.
+        lengths: Length of each range.
+    """
     owner = torch.arange(len(first), device=first.device).repeat_interleave(lengths)
     shift = (first - _starts(lengths))[owner]
     return owner, shift + torch.arange(len(owner), device=first.device)
@@ -79,18 +85,18 @@ def _runs(
 def _taps(
     start: Float[Tensor, " n"], length: Float[Tensor, " n"], limit: int, size: int
 ) -> tuple[Int[Tensor, "bins taps"], Float[Tensor, "bins taps"], Int[Tensor, " n"]]:
-    """Return which cells of an axis each bin averages.
+    """Return the cells that each bin averages along one axis.
 
-    Samples up to a cell outside the map count as on its border, others as 0.
+    A sample up to one cell outside the map takes the value of the border; beyond, it is 0.
 
     Args:
-        start: Where each box starts, in cells, with the centre of cell 0 at 0.
-        length: How long it is.
+        start: Start of each box in cells; the centre of cell 0 is at 0.
+        length: Length of each box in cells.
         limit: Number of cells.
         size: Number of bins.
 
     Returns:
-        Cells and their weights, ``[n * size, taps]``, and how many of the taps each box needs.
+        Cells and their weights, ``[n * size, taps]``, and the number of taps that each box needs.
     """
     bin_length = (length / size)[:, None, None]
     samples = bin_length.ceil().clamp(min=0)
@@ -99,8 +105,8 @@ def _taps(
     bins = torch.arange(size, device=start.device)[:, None]
     places = start[:, None, None] + bin_length * (bins + (sample + 0.5) / samples)
     is_counted = (sample < samples) & (places >= -1) & (places <= limit)
-    places = places.nan_to_num().clamp(0, limit - 1)  # NaN where a box has no extent
-    # Samples are less than a cell apart, so they touch one cell more than there are samples.
+    places = places.nan_to_num().clamp(0, limit - 1)  # NaN for boxes without extent
+    # Samples are at most one cell apart, so k samples touch at most k + 1 cells.
     first = places[..., :1].floor() if most else places.new_zeros(len(start), size, 1)
     cells = first + torch.arange(most + 1, device=start.device)
     distance = (places.unsqueeze(3) - cells.unsqueeze(2)).abs()  # [n, size, samples, taps]

@@ -1,4 +1,4 @@
-"""The terminal, for text that may hold names from outside."""
+"""Prints text that may contain names from outside on the terminal."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from vodet.names import visible
 
 
 class Screen(Console):
-    """A console that takes every string as it is: square brackets and colons have no meaning.
+    """A console that prints strings literally: square brackets and colons have no special meaning.
 
-    Control codes are shown, never sent to the terminal. Styles are given by arguments.
+    Control codes are shown as text and never sent to the terminal. Styles are given as arguments.
 
     Args:
-        options: Further options of rich's console.
+        options: Further arguments of ``rich.console.Console``.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Turn a string, also that of a table's cell, into text."""
+        """Turn a string into text; rich also calls this for the cells of tables."""
         return super().render_str(visible(text, keep="\n\t"), **options | {"markup": False})
 
     def say(self, title: str, message: str) -> None:

@@ -42,7 +42,7 @@ class FrameResize(Protocol):
         """Resize a frame ``[H, W, 3]`` uint8 to ``target_size((H, W))``."""
 
     def scaled(self, factor: float) -> FrameResize:
-        """Return a resize whose target sizes are multiplied by a positive factor."""
+        """Return a resize that multiplies the target sizes by a positive factor."""
 
 
 @runtime_checkable
@@ -133,7 +133,8 @@ class MapFusion(Stage):
         Args:
             windows: Windows of encoded frames, with the extras of all stages.
             state: The state of each window's video.
-            encode: Encodes fused maps and the picture sizes for the later stages.
+            encode: Encodes the reference frames for the later stages, given their fused maps and
+                the sizes of their pictures.
         """
         maps, state = self(windows.seen_by("fusion"), state)
         return windows.fused(encode(maps, windows.sizes)), state
@@ -162,9 +163,9 @@ class CandidateFusion(Stage):
     Attributes:
         spec: Shape of a candidate's features after the fusion.
         needs_links: Whether candidate ``n`` must be the same object in all frames of a window.
-        joins_frames: Whether it uses the candidates of support frames. If no fusion of a head does,
-            the fusions receive only the candidates of the reference frame and what they encoded
-            from each frame.
+        joins_frames: Whether the fusion uses the candidates of support frames. If no fusion of a
+            head does, the fusions receive only the candidates of the reference frame and what they
+            encoded from each frame.
         keys_per_frame: Number of best candidates per frame that `encode_candidates` and `recall`
             receive; 0 means all.
     """
@@ -176,7 +177,7 @@ class CandidateFusion(Stage):
 
     @property
     def encodes_candidates(self) -> bool:
-        """Whether it encodes the candidates of each frame separately."""
+        """Whether the fusion encodes the candidates of each frame separately."""
         return type(self).encode_candidates is not CandidateFusion.encode_candidates
 
     def encode_candidates(self, candidates: Candidates) -> Mapping[str, Tensor]:

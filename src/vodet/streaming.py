@@ -19,7 +19,7 @@ from vodet.structures import FrameDetections, Size, Window
 
 @runtime_checkable
 class VideoStream(Protocol):
-    """Processes the frames of one video at a time, in order, such as a `StreamingDetector`."""
+    """Processes the frames of one video in order; `StreamingDetector` is an example."""
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
         """Take the next frames, uint8 RGB, and return the detections that are now complete."""
@@ -33,7 +33,7 @@ class VideoStream(Protocol):
         """End the video: return the detections of the remaining frames, then `reset`."""
 
     def reset(self) -> None:
-        """Forget the video; the next frame is the first of another one."""
+        """Forget the current video; the next frame starts a new one."""
 
 
 StreamFactory = Callable[[VideoDetector], VideoStream]
@@ -74,12 +74,12 @@ class StreamingDetector:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the video; the next frame is the first of another one."""
+        """Forget the current video; the next frame starts a new one."""
         self._ring: _Ring | None = None
         self._memory: Memory | None = None
         self._arrived = 0
         self._processed = 0
-        self._sizes: dict[int, tuple[Size, Size]] = {}  # of frames not processed yet
+        self._sizes: dict[int, tuple[Size, Size]] = {}  # sizes of frames not processed yet
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
         """Take the next frame or frames and return the detections that are now complete.
@@ -139,7 +139,7 @@ class StreamingDetector:
         if self._ring is not None and frames.shape[-2:] != self._ring.frame_size:
             (height, width), (new_height, new_width) = self._ring.frame_size, frames.shape[-2:]
             msg = (
-                f"The frames of a video must have one size: expected {height} x {width} after "
+                f"The frames of a video must have the same size: expected {height} x {width} after "
                 f"resizing, like the first frames, found {new_height} x {new_width}. Call reset() "
                 "before another video."
             )
@@ -148,7 +148,8 @@ class StreamingDetector:
     def _process(self, end: int) -> list[FrameDetections]:
         """Return the detections of all frames before ``end`` that have not been processed."""
         ready = range(self._processed, end)
-        # With a memory, each step needs the result of the one before; otherwise one step does all.
+        # With a memory, each step needs the memory from the previous frame. Otherwise one step
+        # processes all frames.
         at_once = 1 if self.detector.remembers else max(len(ready), 1)
         found = []
         for start in range(0, len(ready), at_once):

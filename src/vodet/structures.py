@@ -176,7 +176,7 @@ class Clip:
         frames: ``[T, 3, H, W]`` uint8 RGB.
         infos: One per frame.
         targets: One per frame, in pixels of ``frames``.
-        layout: Which frames make which windows.
+        layout: Which frames form which windows.
     """
 
     frames: Tensor
@@ -193,7 +193,7 @@ class ClipBatch:
         frames: ``[B, T, 3, H, W]`` uint8 RGB.
         infos: ``[B][T]``.
         targets: ``[B][T]``, in pixels of ``frames``.
-        layout: Which frames make which windows.
+        layout: Which frames form which windows.
     """
 
     frames: Tensor

@@ -106,7 +106,7 @@ def test_outputs_are_float32_under_autocast_and_boxes_need_no_gradient():
 
 
 def test_levels_of_several_widths_are_refused():
-    with pytest.raises(ConfigError, match=r"levels of one width, found channels=\(4, 8\)"):
+    with pytest.raises(ConfigError, match=r"channels, found channels=\(4, 8\)"):
         RPN(FeatureSpec((4, 8), (4, 8)))
 
 

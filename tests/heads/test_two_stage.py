@@ -220,7 +220,7 @@ def test_frozen_parts_run_without_gradient_in_evaluation_mode() -> None:
 
 
 def test_nothing_to_train_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="Nothing that the losses of the head reach can learn"):
+    with pytest.raises(ConfigError, match=r"no trainable weights: model\.frozen"):
         frozen_detector("none").losses(batch_of([[OBJECTS] * 3], 3))
 
 
@@ -329,7 +329,7 @@ def test_a_fusion_recalls_with_the_objects_of_the_reference_frames(
 def test_propagation_needs_track_ids() -> None:
     detector = tiny_two_stage(candidate_fusions_of("sltnet"), CAUSAL).train()
     unknown = target([[4.0, 8, 40, 48]], tracks=[-1])
-    with pytest.raises(DataError, match=r"none of \d+ in this batch has an id_track"):
+    with pytest.raises(DataError, match=r"none of the \d+ .* has an id_track"):
         detector.losses(batch_of([[unknown] * 3], 3, history=2))
 
 

@@ -1,1 +1,1 @@
-"""What depends on one frame alone: backbone and pyramid."""
+"""The stages that process single frames: backbone and pyramid."""

@@ -22,7 +22,7 @@ from vodet.pretrained import allowed_source
 
 
 class TimmBackbone(nn.Module):
-    """Feature maps of a timm model, from uint8 RGB frames normalised with the model's mean and std.
+    """Computes the feature maps of a timm model for uint8 RGB frames, and normalises the frames.
 
     HRNet returns the outputs of its branches (32 to 256 channels for ``hrnet_w32``), not the wider
     maps of its classifier. Frozen modules stay in evaluation mode and get no gradient; if no
@@ -30,18 +30,19 @@ class TimmBackbone(nn.Module):
 
     Args:
         name: Name of the model in timm, with or without the tag of the weights.
-        strides: Strides of the levels to return; if several levels have the same stride, the last.
+        strides: Strides of the levels to return; of several levels with the same stride, the last
+            is returned.
         pretrained: Load timm's weights, from its cache or the hub.
         checkpoint_path: Load the weights from this file instead; no code in the file is executed.
         frozen: Names of modules that are not trained, such as ``("conv1", "bn1", "layer1")``.
         frozen_norm: Freeze all batch norms, as is usual with pretrained weights and small batches.
-        mean: Mean of the three channels, in the network's channel order, on a scale of 0 to 255;
-            None means timm's value for these weights.
+        mean: Mean of the three channels that is used for normalisation, in the network's channel
+            order, on a scale of 0 to 255; None means timm's value for these weights.
         std: Standard deviation of the three channels, like ``mean``.
-        channel_order: ``rgb``, or ``bgr`` for networks with reversed channels, such as from Caffe
-            and detectron2.
+        channel_order: ``rgb``, or ``bgr`` for networks with reversed channels, as in Caffe and
+            detectron2.
         stride_in_1x1: Move the stride of bottleneck blocks from the 3 x 3 to the first 1 x 1
-            convolution, as in the ResNets of Caffe and detectron2 (but not in their ResNeXts).
+            convolution, as in the ResNets (not the ResNeXts) of Caffe and detectron2.
         img_size: ``(height, width)`` of the largest frames, for models built for a fixed size:
             smaller frames are padded. Most models take any size and do not need it. For ViTs, it is
             the size of the position embeddings, which are interpolated for other sizes.
@@ -49,8 +50,9 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         spec: Channels and strides of the levels.
-        size_divisor: Sides of the frames must be multiples of this number, the coarsest stride of
-            the network, whatever ``strides`` is; 1 if all frames are padded to ``frame_size``.
+        size_divisor: Sides of the frames must be multiples of this number. It is the coarsest
+            stride of the network, even if ``strides`` does not contain it; 1 if all frames are
+            padded to ``frame_size``.
         frame_size: ``(height, width)`` to which frames are padded; None means any size.
 
     Raises:
@@ -95,7 +97,7 @@ class TimmBackbone(nn.Module):
         divisor = max(level["reduction"] for level in levels)
         size = None if img_size is None else (img_size[0], img_size[1])
         model_kwargs, self.frame_size = find_frame_size(name, model_kwargs, size, divisor)
-        self.size_divisor = divisor if self.frame_size is None else 1  # otherwise it pads by itself
+        self.size_divisor = divisor if self.frame_size is None else 1  # forward() pads the frames
         net = _build(name, *allowed_source(pretrained, checkpoint_path), model_kwargs)
         self.net: nn.Module = net
         for statistic, given in (("mean", mean), ("std", std)):
@@ -153,10 +155,10 @@ class TimmBackbone(nn.Module):
 def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) -> tuple[int, ...]:
     index_of = {level["reduction"]: index for index, level in enumerate(levels)}
     if not strides or not set(strides) <= set(index_of):
-        some = [stride for stride in index_of if stride in strides] or list(index_of)
+        possible = [stride for stride in index_of if stride in strides] or list(index_of)
         msg = (
-            f"{name} has levels of the strides {list(index_of)}, found strides={list(strides)}. "
-            f"Set model.backbone.strides to some of them, such as {some}."
+            f"{name} has levels with strides {list(index_of)}, found strides={list(strides)}. "
+            f"Set model.backbone.strides to strides that it has, such as {possible}."
         )
         raise ConfigError(msg)
     return tuple(index_of[stride] for stride in strides)
@@ -178,24 +180,24 @@ def _build(
     if checkpoint_path is not None and (missing := _missing_weights(net, checkpoint_path)):
         msg = (
             f"Cannot load weights of {name} from {source}: {len(missing)} weights of the model are "
-            f"not in it, such as {min(missing)!r}. Is it a file of another model?"
+            f"not in it, such as {min(missing)!r}. Is the file from another model?"
         )
         raise CheckpointError(msg)
     return net
 
 
 def _move_strides(net: nn.Module, name: str) -> None:
-    """Move strides of bottleneck blocks from the 3 x 3 to the first 1 x 1 convolution."""
+    """Move the strides of bottleneck blocks from the 3 x 3 to the first 1 x 1 convolution."""
     blocks: list[Any] = [block for block in net.modules() if hasattr(block, "conv3")]
     if not blocks:
-        msg = f"stride_in_1x1 is for ResNets of bottleneck blocks; {name} has none."
+        msg = f"stride_in_1x1 needs a ResNet with bottleneck blocks; {name} has none."
         raise ConfigError(msg)
     for block in blocks:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 
 
 def _missing_weights(net: nn.Module, checkpoint_path: str | Path) -> set[str]:
-    """Return weights missing from the file, for models for which timm does not check."""
+    """Return the names of weights missing from the file, for models that timm does not check."""
     if type(net).__module__ == "timm.models._features":
         return set()
     return net.state_dict().keys() - load_state_dict(str(checkpoint_path)).keys()

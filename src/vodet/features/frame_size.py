@@ -45,7 +45,7 @@ def build_without_weights(name: str, model_kwargs: dict[str, Any]) -> Any:
 def find_frame_size(
     name: str, model_kwargs: dict[str, Any], img_size: Size | None, divisor: int
 ) -> tuple[dict[str, Any], Size | None]:
-    """Find arguments that let a model take frames of any size, or else of ``img_size``.
+    """Find arguments with which a model takes frames of any size, or otherwise of ``img_size``.
 
     Args:
         name: Name of the model in timm.
@@ -54,7 +54,7 @@ def find_frame_size(
         divisor: The coarsest stride of the model.
 
     Returns:
-        The arguments, and the size that all frames must have; None means any.
+        The arguments, and the size that all frames must have; None means any size.
 
     Raises:
         ConfigError: If the model is built for a fixed size that is not ``img_size``, or takes any
@@ -87,7 +87,7 @@ def _fault(name: str, model_kwargs: dict[str, Any], size: Size) -> str | None:
         with torch.no_grad():
             maps = to_channels_first(net, net(torch.empty(1, 3, *size, device="meta")))
     except Exception as error:  # models refuse sizes with different errors
-        # Some operations do not exist on the meta device, which says nothing about the size.
+        # Errors about operations that the meta device lacks say nothing about the size.
         is_untried = isinstance(error, NotImplementedError) or "meta tensor" in str(error)
         return None if is_untried else str(error)
     info = net.feature_info
@@ -117,12 +117,12 @@ def _why_not(name: str, model_kwargs: dict[str, Any], img_size: Size | None, div
     wide = (-(-160 // divisor) * divisor, -(-288 // divisor) * divisor)
     found = "none" if img_size is None else f"[{img_size[0]},{img_size[1]}]"
     if _fault(name, model_kwargs | {"img_size": wide}, wide) is None:
-        needed = f"[height,width], multiples of {divisor} such as [{wide[0]},{wide[1]}]"
+        needed = f"[height,width], multiples of {divisor}, such as [{wide[0]},{wide[1]}]"
     elif (reason := _fault(name, model_kwargs, own)) is None:
-        needed = f"[{height},{width}], which is the only one"
+        needed = f"[{height},{width}], the only possible size"
     else:
         return f"{name} cannot be a backbone: for frames of {height} x {width}, {reason}."
     return (
-        f"{name} is built for one size of frames: expected model.backbone.img_size={needed}; found "
-        f"{found}. No frame may be larger (data.resize); smaller ones are padded."
+        f"{name} is built for one frame size: expected model.backbone.img_size={needed}; found "
+        f"{found}. No frame may be larger (data.resize); smaller frames are padded."
     )

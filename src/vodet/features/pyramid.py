@@ -1,7 +1,7 @@
-"""From the levels of the backbone to other levels, each frame by itself.
+"""Pyramids and necks: convert the levels of the backbone, one frame at a time.
 
-``Identity``, ``Projection`` and ``FPN`` come before the temporal fusion. The necks, ``SumNeck`` and
-``ReleasedNeck``, make a single map of all levels; a head that works on one map takes one of them.
+The pyramids ``Identity``, ``Projection`` and ``FPN`` come before the temporal fusion. The necks
+``SumNeck`` and ``ReleasedNeck`` merge all levels into one map, for heads that work on one map.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Identity(nn.Module):
 
 
 class Projection(nn.Module):
-    """Brings every level to a common width by its own 1 x 1 convolution.
+    """Gives all levels the same number of channels, with one 1 x 1 convolution per level.
 
-    Where levels are wide (ResNet-50: 256 to 2048 channels) a fusion of the raw levels costs as
-    much as the backbone.
+    If the levels have many channels (ResNet-50: 256 to 2048), a fusion without a projection costs
+    as much as the backbone.
 
     Args:
         spec: The levels.
-        channels: Width of each level afterwards.
+        channels: Number of output channels of each level.
     """
 
     def __init__(self, spec: FeatureSpec, channels: int) -> None:
@@ -60,14 +60,14 @@ class Projection(nn.Module):
 
 
 class FPN(nn.Module):
-    """Feature pyramid network: semantics of the coarse levels on the grids of the fine ones.
+    """Feature pyramid network: adds the semantics of the coarse levels to the fine levels.
 
-    Source: T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv 1612.03144);
-    torchvision's, with the level of every second cell of the coarsest added.
+    Source: T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv 1612.03144), in
+    torchvision's implementation. One level is added: every second cell of the coarsest level.
 
     Args:
         spec: The levels.
-        channels: Width of each level afterwards.
+        channels: Number of output channels of each level.
     """
 
     def __init__(self, spec: FeatureSpec, channels: int = 256) -> None:
@@ -79,19 +79,19 @@ class FPN(nn.Module):
         )
 
     def forward(self, maps: FeatureMaps) -> FeatureMaps:
-        """Turn maps ``[N, C_level, h, w]`` into maps ``[N, channels, h, w]``, one level more."""
+        """Turn maps ``[N, C_level, h, w]`` into ``[N, channels, h, w]``, with one more level."""
         levels = self.net({str(number): level for number, level in enumerate(maps.levels)})
         return FeatureMaps(tuple(levels.values()))
 
 
 class SumNeck(nn.Module):
-    """One map at the finest stride: levels projected, enlarged, summed and smoothed.
+    """Merges all levels into one map at the finest stride: projects, upsamples, adds and smooths.
 
-    ``relu(bn(conv3x3(sum_l(upsample(conv1x1_l(x_l))))))``, bilinear.
+    ``relu(bn(conv3x3(sum_l(upsample(conv1x1_l(x_l))))))``, with bilinear upsampling.
 
     Args:
         spec: The levels.
-        channels: Width of the map.
+        channels: Number of channels of the map.
     """
 
     def __init__(self, spec: FeatureSpec, channels: int = 256) -> None:
@@ -105,7 +105,7 @@ class SumNeck(nn.Module):
         )
 
     def forward(self, maps: FeatureMaps) -> FeatureMaps:
-        """Turn all levels into one map ``[N, channels, h, w]`` on the grid of the finest."""
+        """Turn all levels into one map ``[N, channels, h, w]`` on the finest grid."""
         total, *coarser = self.projection(maps).levels
         for level in coarser:
             total = total + F.interpolate(level, size=total.shape[-2:], mode="bilinear")
@@ -113,17 +113,18 @@ class SumNeck(nn.Module):
 
 
 class ReleasedNeck(nn.Module):
-    """One map at the finest stride, with the parts of the neck that the authors of STF released.
+    """Merges all levels into one map at the finest stride, with the parts of STF's released neck.
 
-    From the coarsest level upwards, each step takes the map through a deformable convolution (to
-    the channels of the next finer level), a transposed convolution that doubles its grid, and a
-    gate by place; then the map gates itself, and a 3 x 3 and a 1 x 1 convolution follow. The
-    parts are the released ones. How they are joined is ours, as the released code fits maps of
-    32 x 32 only: that the next finer level is added after each step.
+    It starts with the map of the coarsest level. Each step applies a deformable convolution (to the
+    channels of the next finer level), a transposed convolution that doubles the grid, and spatial
+    attention. After each step, the next finer level is added. The final map is multiplied by the
+    sigmoid of its 3 x 3 convolution; then a 3 x 3 and a 1 x 1 convolution follow.
+
+    Adding the finer levels is our choice: the released code works only on maps of 32 x 32.
 
     Args:
-        spec: The levels; each stride twice the one before.
-        channels: Width of the map.
+        spec: The levels; each stride is twice the previous stride.
+        channels: Number of channels of the map.
 
     Raises:
         ConfigError: If the strides do not double.
@@ -136,7 +137,7 @@ class ReleasedNeck(nn.Module):
         if spec.strides != expected:
             msg = (
                 f"ReleasedNeck doubles the grid from level to level: expected strides {expected}, "
-                f"found {spec.strides}. Choose such levels of the backbone, or SumNeck."
+                f"found {spec.strides}. Choose backbone levels with these strides, or use SumNeck."
             )
             raise ConfigError(msg)
         self.spec = FeatureSpec((channels,), (finest,))
@@ -149,7 +150,7 @@ class ReleasedNeck(nn.Module):
         )
 
     def forward(self, maps: FeatureMaps) -> FeatureMaps:
-        """Turn all levels into one map ``[N, channels, h, w]`` on the grid of the finest."""
+        """Turn all levels into one map ``[N, channels, h, w]`` on the finest grid."""
         *finer, x = maps.levels
         for step, level in zip(reversed(self.steps), reversed(finer), strict=True):
             x = level + step(x)
@@ -157,7 +158,7 @@ class ReleasedNeck(nn.Module):
 
 
 class _UpStep(nn.Module):
-    """Deformable convolution, doubling of the grid, gate by place."""
+    """Deformable convolution, transposed convolution that doubles the grid, spatial attention."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

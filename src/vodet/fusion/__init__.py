@@ -1,1 +1,1 @@
-"""Temporal fusion: one file a method."""
+"""Temporal fusion: one file per method."""

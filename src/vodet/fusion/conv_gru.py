@@ -1,10 +1,10 @@
 """ConvGRU: a recurrent memory of feature maps, with no lookahead and constant cost per frame.
 
 Source: N. Ballas et al., "Delving Deeper into Convolutional Networks for Learning Video
-Representations" (arXiv 1511.06432), equations 8 to 11, as a memory of a detector in the manner of
+Representations" (arXiv 1511.06432), equations 8 to 11. It serves as the memory of a detector, as in
 M. Liu, M. Zhu, "Mobile Video Object Detection with Temporally-Aware Feature Maps" (arXiv
-1711.06368). Two additions are ours: the memory is added to the maps by a zero-initialised
-layer, and the initial bias of the update gate favours the memory.
+1711.06368). Two additions are ours: a zero-initialised layer adds the memory to the maps, and the
+initial bias of the update gate favours the memory.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ConvGRU(MapFusion):
         self.spec = spec
         self.strides = tuple(spec.strides if strides is None else strides)
         if unknown := set(self.strides) - set(spec.strides):
-            msg = f"ConvGRU: there are levels of strides {spec.strides}, found {sorted(unknown)}."
+            msg = f"ConvGRU: expected strides out of {spec.strides}, found {sorted(unknown)}."
             raise ConfigError(msg)
         if hidden is not None and hidden < 1:
             msg = f"ConvGRU: hidden must be at least 1, found {hidden}."

@@ -1,10 +1,10 @@
 """Flow-guided feature aggregation: maps of support frames, warped by optical flow.
 
 Source: X. Zhu et al., "Flow-Guided Feature Aggregation for Video Object Detection" (arXiv
-1703.10025). The flow network is Z. Teed, J. Deng, "RAFT: Recurrent All-Pairs Field Transforms for
-Optical Flow" (arXiv 2003.12039), in torchvision's small version; the paper uses FlowNet.
-Two changes are ours: maps and embeddings are warped together, also in training, and the reference
-frame is always part of the sum.
+1703.10025). The flow network is torchvision's small RAFT: Z. Teed, J. Deng, "RAFT: Recurrent
+All-Pairs Field Transforms for Optical Flow" (arXiv 2003.12039); the paper uses FlowNet. Two changes
+are ours: maps and embeddings are warped together, also in training, and the reference frame is
+always part of the sum.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vodet.errors import CheckpointError
 from vodet.pretrained import allowed_source
 from vodet.stages import MapFusion
 
-_STRIDE, _SMALLEST = 8, 128  # RAFT: 1/8 of the picture, sides of at least 128 pixels
+_STRIDE, _SMALLEST = 8, 128  # RAFT's features have stride 8; its pictures, sides of 128 or more
 _CORRELATION_LEVELS, _CORRELATION_RADIUS = 4, 3  # as in torchvision's raft_small
 
 
@@ -36,7 +36,8 @@ class FGFA(MapFusion):
     a map is warped together with the map; the result is ``sum_j w_j f_j`` over all frames of the
     window.
 
-    The flow network sees the black padding of a frame, which may depend on the batch.
+    The flow network sees the black padding of a frame, which may depend on the other clips of the
+    batch.
 
     The embeddings and RAFT's features of the downscaled picture are computed once per frame; the
     flow of all pairs in a step is computed in one call.
@@ -44,12 +45,12 @@ class FGFA(MapFusion):
     Args:
         spec: Levels of the maps.
         embedding_width: Channels of the embeddings.
-        temperature: Divides the cosines, which lie in -1 to 1; lower values are more selective.
+        temperature: Divides the cosines, which lie in [-1, 1]; lower values are more selective.
         picture_scale: Size of the downscaled pictures for the flow network, relative to the frames;
             their sides are at least 128 pixels.
         flow_updates: Iterations of RAFT.
-        pretrained: Load torchvision's weights of the flow network, from its cache or hub. If False,
-            the network initially predicts zero flow and is trained with the detector.
+        pretrained: Load torchvision's weights of the flow network, from its cache or the hub. If
+            False, the network initially predicts zero flow and is trained with the detector.
         checkpoint_path: Load the weights of ``raft_small`` from this file instead; no code in the
             file is executed.
 

@@ -28,12 +28,12 @@ from vodet.structures import Target
 
 PROPAGATIONS = ("none", "replace", "center")
 MATCHING_IOU = 0.3  # minimum IoU to match a remembered candidate to an annotated object
-PROPAGATED_FROM = 150  # best current candidates that remembered ones are assigned to
+PROPAGATED_FROM = 150  # number of best current candidates to which remembered ones are assigned
 _BOXES_AT_ONCE = 32
 
 
 class LongTermAttention(CandidateFusion):
-    """Layers, each a fully connected layer and attention to the candidates of key frames.
+    """Layers that each consist of a fully connected layer and attention to key frames' candidates.
 
     ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each layer i. The keys have passed
     through ``fc_0`` only and are the same in all layers. In evaluation, the keys are the candidates
@@ -59,8 +59,8 @@ class LongTermAttention(CandidateFusion):
         num_key_frames: Maximum number of key frames in the state; a new one replaces the oldest.
         key_frame_interval: A frame is remembered every ``key_frame_interval`` frames.
         propagate: How remembered boxes follow their objects: ``none`` keeps the boxes, ``replace``
-            replaces each box by the current box it is assigned to, ``center`` moves it to the
-            centre of that box.
+            replaces each box by the current box that it is assigned to, ``center`` moves each box
+            to the centre of the assigned box.
 
     Raises:
         ConfigError: If an option is unknown or a number is out of range.
@@ -121,7 +121,7 @@ class LongTermAttention(CandidateFusion):
                 nn.init.kaiming_uniform_(weight, a=1)
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the state without key frames."""
+        """Return a state without key frames."""
         shape, device = (videos, self.num_key_frames, self.keys_per_frame), frames.sizes.device
         return {
             "features": torch.zeros(*shape, self.spec.width, device=device),
@@ -205,7 +205,7 @@ class LongTermAttention(CandidateFusion):
         }
 
     def _push(self, state: State, own: State) -> State:
-        """Store the current frame if it is a key frame, in place of the oldest one."""
+        """Store the current frame if it is a key frame, replacing the oldest key frame."""
         processed = state["processed"]
         frames = state["is_valid"].shape[1]
         place = processed // self.key_frame_interval % frames
@@ -255,9 +255,9 @@ class LongTermAttention(CandidateFusion):
     def _biases(
         self, boxes: Float[Tensor, "B n 4"], keys: _Keys, numbers: Sequence[int]
     ) -> list[Float[Tensor, "B _ _ M"]]:
-        """Return the biases of the logits of the attention modules ``numbers``.
+        """Return the logit biases of the attention modules with the given numbers.
 
-        Embeddings are computed for a few boxes at a time, so that they fit the CPU cache.
+        Embeddings are computed for a few boxes at a time, so that they fit into the CPU cache.
         """
         attentions = [self._attention(number) for number in numbers]
         layer = attentions[0].geometry
@@ -301,14 +301,14 @@ class _Keys:
 
     @property
     def is_key(self) -> Bool[Tensor, "B KM"]:
-        """Which keys are attended to; the first if there are none, so that no softmax is empty."""
+        """Which keys to attend to; the first one if none is valid, so that no softmax is empty."""
         is_valid = self.is_valid.flatten(1)
         is_first = torch.arange(is_valid.shape[1], device=is_valid.device) == 0
         return is_valid | (is_first & ~is_valid.any(dim=1, keepdim=True))
 
     @property
     def is_there(self) -> Float[Tensor, "B 1 1"]:
-        """1 for videos that have keys, else 0."""
+        """1 for videos with at least one valid key, otherwise 0."""
         return self.is_valid.flatten(1).any(dim=1).to(self.features.dtype).view(-1, 1, 1)
 
     def best(self, share: float) -> _Keys:
@@ -384,8 +384,8 @@ def follow_tracks(
 ) -> dict[str, Tensor]:
     """Move remembered boxes along the annotated tracks of their objects.
 
-    A box with an IoU of at least 0.3 with an object is shifted like the upper left corner of the
-    object's box. It is clipped to the picture, and is invalid if it is then empty.
+    A box whose IoU with an object is at least 0.3 moves like the upper left corner of the object's
+    box. It is then clipped to the picture; if it is empty after clipping, it becomes invalid.
 
     Args:
         frame: ``boxes`` ``[B, M, 4]`` and ``is_valid`` ``[B, M]`` of one key frame of each clip.
@@ -403,8 +403,8 @@ def follow_tracks(
     ids = torch.cat([target["track_ids"] for target in known]) if known else torch.zeros(0)
     if len(ids) and (ids < 0).all():
         msg = (
-            "propagate needs to know which annotations are the same object: none of "
-            f"{len(ids)} in this batch has an id_track. Add them, or set propagate=none."
+            f"propagate needs the track ids of objects: none of the {len(ids)} annotations in this "
+            "batch has an id_track. Add track ids, or set propagate=none."
         )
         raise DataError(msg)
     boxes = frame["boxes"].clone()

@@ -1,4 +1,4 @@
-"""Mean over the window: the trivial temporal fusion, which every other one must beat."""
+"""Mean over the window: the simplest temporal fusion, which all others must beat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class MeanFusion(nn.Module):
     """Averages the maps of all frames of the window, with equal weights.
 
     Args:
-        spec: Levels of the maps; any levels.
+        spec: Levels of the maps (not used).
     """
 
     def __init__(self, spec: FeatureSpec) -> None:

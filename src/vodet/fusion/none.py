@@ -14,7 +14,7 @@ class NoFusion(MapFusion):
     """Leaves the encoded reference frames unchanged and ignores support frames.
 
     Args:
-        spec: Levels of the maps; any levels.
+        spec: Levels of the maps (not used).
     """
 
     changes_maps = False

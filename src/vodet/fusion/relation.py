@@ -1,4 +1,4 @@
-"""Relation attention: RoIs attend to others by similarity and relative geometry.
+"""Relation attention: RoIs attend to other RoIs by similarity and relative geometry.
 
 Sources: H. Hu et al., "Relation Networks for Object Detection" (arXiv 1711.11575), equations 2 to
 6; J. Deng et al., "Relation Distillation Networks for Video Object Detection" (arXiv 1908.09511);
@@ -78,7 +78,7 @@ class RelationAttention(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def _split(self, x: Float[Tensor, "B n D"]) -> Float[Tensor, "B G n d"]:
-        groups: Tensor = x.unflatten(2, (self.groups, x.shape[2] // self.groups))  # type: ignore[no-untyped-call]  # torch gives it no types
+        groups: Tensor = x.unflatten(2, (self.groups, x.shape[2] // self.groups))  # type: ignore[no-untyped-call]  # untyped in torch
         return groups.transpose(1, 2)
 
     def bias(
@@ -102,14 +102,13 @@ class RelationAttention(nn.Module):
         bias: Float[Tensor, "B _ _ M"],
         weights_of: int = 0,
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B _ M"]]:
-        """Return the attended features of each query, and attention weights.
+        """Return the attended features of each query, and attention weights averaged over heads.
 
         Args:
             x: Queries.
             projected: Keys and values from `project`.
             bias: Bias of the logits, from the method `bias`.
-            weights_of: Number of queries, from the first, for which attention weights are returned,
-                averaged over the groups.
+            weights_of: Number of queries whose attention weights are returned: the first ones.
         """
         query, key, value = map(self._split, (self.query(x), *projected.chunk(2, dim=2)))
         bias = bias.to(query.dtype)

@@ -42,7 +42,7 @@ class SELSA(CandidateFusion):
         ConfigError: If ``width`` is not a multiple of ``heads``, or a number is not positive.
     """
 
-    joins_frames = False  # it uses only what was encoded from support frames
+    joins_frames = False  # of support frames, it uses only what `encode_candidates` returned
 
     def __init__(
         self,

@@ -3,11 +3,11 @@
 Source: N. Anwar, G.-A. Bilodeau, W. Bouachir, "STF: Spatio-Temporal Fusion Module for Improving
 Video Object Detection" (arXiv 2402.10752).
 
-The three modules follow the released code and the figure of the paper. The code cannot be run as
-released (its configuration does not fit its constructor, and it never loads a previous frame), and
-the curve published with it as a validation curve cannot be one, so no published number of STF is a
-target to reproduce. Three choices are ours: any number of support frames, one STF per level, and
-pooling to the grid of the level, where the released code pools to 32 x 32.
+The three modules follow the released code and the figure of the paper. The released code cannot be
+run: its configuration does not fit its constructor, and it never loads a previous frame. The
+validation curve published with the code cannot come from validation. So no published number of STF
+is a target to reproduce. Three choices are ours: any number of support frames, one STF per level,
+and pooling to the grid of the level (the released code pools to 32 x 32).
 """
 
 from __future__ import annotations

@@ -60,8 +60,8 @@ def adaptive_mean(
     features: Sequence[Float[Tensor, "B N C s s"]], own: Float[Tensor, "B N C s s"]
 ) -> Float[Tensor, "B N C s s"]:
     """Return the mean over frames, weighted in each cell by the similarity to ``own``."""
-    likeness = [F.cosine_similarity(frame.float(), own.float(), dim=2) for frame in features]
-    weights = torch.stack(likeness).softmax(dim=0).to(own.dtype)  # [T, B, N, s, s]
+    similarities = [F.cosine_similarity(frame.float(), own.float(), dim=2) for frame in features]
+    weights = torch.stack(similarities).softmax(dim=0).to(own.dtype)  # [T, B, N, s, s]
     pairs = zip(features, weights, strict=True)
     mean: Tensor = reduce(torch.add, (frame * weight.unsqueeze(2) for frame, weight in pairs))
     return mean

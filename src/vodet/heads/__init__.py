@@ -1,1 +1,1 @@
-"""Detection heads: one file a head, with its targets and losses."""
+"""Detection heads, with their targets and losses."""

@@ -1,4 +1,4 @@
-"""Box head: RoI features to class and box, and the combination of two heads' scores.
+"""Box head: predicts classes and boxes from RoI features, and combines the scores of two heads.
 
 Sources: R. Girshick, "Fast R-CNN" (arXiv 1504.08083); for the double head, D. Cores et al.,
 "Short-term anchor linking and long-term self-guided attention for video object detection" (2021).
@@ -34,14 +34,14 @@ class RoIEncoder(nn.Sequential):
 
 
 def encoder_of(spec: CandidateSpec, width: int) -> tuple[nn.Module, int]:
-    """Return layers for candidates, and their output width; feature vectors pass unchanged."""
+    """Return layers for candidates, and their output width; feature vectors need no layers."""
     if spec.resolution == 1:
         return nn.Identity(), spec.width
     return RoIEncoder(spec.width, width), width
 
 
 class BoxHead(nn.Module):
-    """Predicts class logits and, for each class, box deltas of candidates.
+    """Predicts the class logits of candidates, and box deltas for each class.
 
     Args:
         spec: Shape of a candidate's features; a grid (``resolution`` above 1) passes through two
@@ -95,14 +95,14 @@ class BoxHead(nn.Module):
 
 
 def class_loss(logits: Float[Tensor, "S K1"], labels: Int[Tensor, " S"]) -> Tensor:
-    """Return the mean cross-entropy, 0 without RoIs."""
+    """Return the mean cross-entropy; 0 if there are no RoIs."""
     return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
 
 
 def joined_scores(
     spatial: Float[Tensor, "*n K1"], spatio_temporal: Float[Tensor, "*n K1"]
 ) -> Float[Tensor, "*n K1"]:
-    """Return ``p_s + p_st * (1 - p_s)`` of the softmaxes of two heads, not renormalised."""
+    """Return ``p_s + p_st * (1 - p_s)`` for the softmax scores of two heads, not renormalised."""
     p_s, p_st = spatial.softmax(dim=-1), spatio_temporal.softmax(dim=-1)
     return p_s + p_st * (1 - p_s)
 

@@ -19,7 +19,7 @@ from vodet.heads.centernet_targets import CenterTargets, center_targets
 from vodet.stages import Head, PyramidFactory, Targets
 from vodet.structures import Detections, Target
 
-INITIAL_SCORE = 0.1  # of all cells; RetinaNet's prior (arXiv 1708.02002), with CenterNet's value
+INITIAL_SCORE = 0.1  # of every cell: RetinaNet's prior (arXiv 1708.02002) with CenterNet's value
 
 
 def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[Tensor, ""]:
@@ -34,7 +34,7 @@ def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[
 
 
 class Branch(nn.Module):
-    """3 x 3 convolution, ReLU, 1 x 1 convolution; the last is float32 even under autocast.
+    """3 x 3 convolution, ReLU, 1 x 1 convolution; the last runs in float32 even under autocast.
 
     Half precision cannot separate the scores of neighbouring cells well enough to find peaks.
 
@@ -70,8 +70,8 @@ class CenterNetHead(Head):
         neck: Builds the module that merges all levels into one map.
         channels: Width of the branches.
         max_detections: Maximum number of detections per frame, over all classes.
-        min_overlap: Minimum IoU of a box with itself after its corners move by the radius of its
-            Gaussian.
+        min_overlap: Minimum IoU between a box and the same box after its corners move by the radius
+            of its Gaussian.
         heatmap_weight: Weight of the loss of the heatmap.
         size_weight: Weight of the loss of the size.
         offset_weight: Weight of the loss of the offset.
@@ -97,8 +97,8 @@ class CenterNetHead(Head):
         self.neck = neck(spec)
         if len(self.neck.spec.strides) != 1:
             msg = (
-                "CenterNetHead needs a neck that makes one map of all levels, such as SumNeck; "
-                f"{type(self.neck).__name__} makes maps of strides {self.neck.spec.strides}."
+                "CenterNetHead needs a neck that merges all levels into one map, such as SumNeck; "
+                f"{type(self.neck).__name__} returns maps with strides {self.neck.spec.strides}."
             )
             raise ConfigError(msg)
         (width,), (self.stride,) = self.neck.spec.channels, self.neck.spec.strides
@@ -136,9 +136,9 @@ class CenterNetHead(Head):
     def criterion(self, outputs: dict[str, Tensor], targets: Sequence[Target]) -> dict[str, Tensor]:
         """Return the weighted losses ``heatmap``, ``size`` and ``offset``.
 
-        Each is a sum over the batch, divided by the number of positives (heatmap targets of exactly
-        1; at least 1). Size and offset have two entries per object, so they are divided by twice
-        that number.
+        Each loss is a sum over the batch, divided by the number of positives (heatmap targets that
+        are exactly 1; at least 1). Size and offset have two entries per object, so their sums are
+        divided by twice the number of positives.
 
         Args:
             outputs: Output of `predict` for ``B`` frames.

@@ -1,7 +1,7 @@
-"""What CenterNet should predict for given objects.
+"""Training targets of CenterNet.
 
-Source: X. Zhou et al., "Objects as Points" (arXiv 1904.07850); the radius of the Gaussians is
-that of H. Law, J. Deng, "CornerNet" (arXiv 1808.01244).
+Source: X. Zhou et al., "Objects as Points" (arXiv 1904.07850); the radius of the Gaussians is from
+H. Law, J. Deng, "CornerNet" (arXiv 1808.01244).
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from vodet.structures import Target
 
 @dataclass(frozen=True)
 class CenterTargets:
-    """Targets of a batch on the grid of the head, lengths in cells.
+    """Targets of a batch on the grid of the head, with lengths in cells.
+
+    There are ``p`` cells that contain the centre of an object.
 
     Args:
-        heatmap: ``[B, K, h, w]``, exactly 1 at the centres of objects of class ``K``.
-        ignored: ``[B, 1, h, w]``, cells in which the heatmap is not judged.
-        images: Position in the batch of each of ``p`` cells that hold a centre, ``[p]``.
-        cells: Which cell of the ``h * w`` that is, ``[p]``.
-        sizes: Width and height of its object, ``[p, 2]``.
+        heatmap: Target for each class, exactly 1 in cells with a centre, ``[B, K, h, w]``.
+        ignored: Cells that the loss of the heatmap ignores, ``[B, 1, h, w]``.
+        images: Position in the batch of the frame of each cell with a centre, ``[p]``.
+        cells: Index of the cell in the flattened grid ``h * w``, ``[p]``.
+        sizes: Width and height of the object, ``[p, 2]``.
         offsets: ``(x, y)`` of the centre in the cell, ``[p, 2]``.
     """
 
@@ -42,15 +44,15 @@ def center_targets(
 ) -> CenterTargets:
     """Assign objects to the cells of their centres.
 
-    Where two objects share a cell, the later one gives size and offset. A centre on the right or
-    the bottom border belongs to the last cell. Crowds and ignore regions are no objects; in each
-    cell that they touch the heatmap is ignored.
+    If two objects share a cell, the size and offset of the later one are used. A centre on the
+    right or bottom border belongs to the last cell. Crowds and ignore regions are not objects; the
+    loss of the heatmap ignores all cells that they touch.
 
     Args:
-        targets: Objects of each frame, in pixels of the input.
+        targets: Objects of each frame, in input pixels.
         shape: Number of classes, rows and columns of the heatmap.
         stride: Input pixels per cell.
-        min_overlap: See ``gaussian_radius``.
+        min_overlap: See `gaussian_radius`.
     """
     classes, height, width = shape
     batch = len(targets)
@@ -85,14 +87,14 @@ def center_targets(
 
 
 def gaussian_radius(sizes: Float[Tensor, "n 2"], min_overlap: float) -> Int[Tensor, " n"]:
-    """How far both corners of a box may move, in whole cells, for it to keep an IoU.
+    """Return how many whole cells the corners of a box may move while its IoU stays high enough.
 
-    The smallest of three cases: both corners move outwards, both inwards, or both the same way.
-    Each is the smaller root of a quadratic equation in the radius.
+    The result is the minimum of three cases: both corners move outwards, both move inwards, or both
+    move in the same direction. In each case, the radius is a root of a quadratic equation.
 
     Args:
         sizes: Width and height of the boxes in cells.
-        min_overlap: The IoU to keep.
+        min_overlap: Minimum IoU between the original and the changed box.
     """
     total, area = sizes.sum(dim=1), sizes.prod(dim=1)
     same_way = _smaller_root(1.0, total, area * (1 - min_overlap) / (1 + min_overlap))
@@ -105,14 +107,14 @@ def gaussian_radius(sizes: Float[Tensor, "n 2"], min_overlap: float) -> Int[Tens
 
 
 def _smaller_root(a: float, b: Tensor, c: Tensor) -> Tensor:
-    """Smaller root of ``a r^2 - b r + c``."""
+    """Return the smaller root of ``a r^2 - b r + c``."""
     return (b - (b**2 - 4 * a * c).clamp(min=0).sqrt()) / (2 * a)
 
 
 def _gaussians(
     corners: Int[Tensor, "n 2"], radii: Int[Tensor, " n"], grid: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
-    """Gaussians with sigma a sixth of the diameter, cut off beyond the radius in x and in y."""
+    """Return Gaussians with a sigma of 1/6 of the diameter, 0 beyond the radius in x or y."""
     height, width = grid
     variance = ((2 * radii + 1) / 6).square()
     profiles = []
@@ -138,7 +140,7 @@ def _cells_touched(
 
 
 def _is_last(index: Int[Tensor, " n"], size: int) -> Bool[Tensor, " n"]:
-    """Whether no later entry has the same value, for values below ``size``."""
+    """Return whether each entry is the last with its value; all values are below ``size``."""
     position = torch.arange(len(index), device=index.device)
     last = index.new_full((size,), -1).scatter_reduce_(0, index, position, "amax")
     return last[index] == position

@@ -1,7 +1,7 @@
 """Matches anchors and proposals to objects, and samples boxes for training.
 
-Source: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1.2; matching and sampling are
-torchvision's.
+Source: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1.2, with torchvision's matching
+and sampling.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Assigner:
     """Matches boxes to the objects of a frame and samples boxes for training.
 
     Args:
-        fg_iou_thresh: Minimum IoU of a box with the object that it is matched to (inclusive).
-        bg_iou_thresh: Boxes with a lower IoU with every object are background; boxes between the
+        fg_iou_thresh: Minimum IoU between a box and its matched object (inclusive).
+        bg_iou_thresh: A box is background if its IoU with every object is lower. Boxes between the
             two thresholds are ignored.
         batch_size_per_image: Maximum number of boxes sampled per frame.
         positive_fraction: Maximum share of positive boxes among the samples.
-        allow_low_quality_matches: Whether the best boxes of an object are matched to it whatever
-            their IoU.
-        ignored_share: Background boxes are ignored if a single crowd region covers at least this
-            share of the box, since its content is unknown.
+        allow_low_quality_matches: Whether the boxes with an object's highest IoU are matched to it
+            even if this IoU is below ``fg_iou_thresh``.
+        ignored_share: A background box is ignored if a single crowd region covers at least this
+            share of it, since the content of the region is unknown.
     """
 
     fg_iou_thresh: float
@@ -48,13 +48,14 @@ class Assigner:
         matched = torch.full_like(boxes[:, 0], BACKGROUND, dtype=torch.int64)
         objects = (~target["iscrowd"]).nonzero()[:, 0]
         iou = box_iou(target["boxes"][objects], boxes)
-        met = (iou > 0).any(dim=1)  # without overlap, every box would be the best
-        if met.any():
+        # For an object that no box overlaps, every box would have the highest IoU.
+        overlapped = (iou > 0).any(dim=1)
+        if overlapped.any():
             matcher = Matcher(
                 self.fg_iou_thresh, self.bg_iou_thresh, self.allow_low_quality_matches
             )
-            found = matcher(iou[met])
-            matched = torch.where(found >= 0, objects[met][found.clamp(min=0)], found)
+            found = matcher(iou[overlapped])
+            matched = torch.where(found >= 0, objects[overlapped][found.clamp(min=0)], found)
         in_crowd = _covered(boxes, target["boxes"][target["iscrowd"]]) >= self.ignored_share
         return matched.masked_fill(in_crowd & (matched == BACKGROUND), IGNORED)
 

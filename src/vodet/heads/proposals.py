@@ -18,7 +18,7 @@ from vodet.structures import Target
 
 @dataclass(frozen=True)
 class Tubelets:
-    """Proposals and annotated objects of one window, of variable number, best first.
+    """Proposals and annotated objects of one window, best first; their number varies.
 
     Args:
         boxes: In input pixels, ``[T, K, 4]``.
@@ -139,7 +139,7 @@ def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float
 def padded(tubelets: Sequence[Tubelets]) -> Proposals:
     """Pad to the same number of tubelets (at least 1) per window.
 
-    Thus no stage receives an empty tensor and, in DDP, every weight gets a gradient in every step.
+    So no stage receives an empty tensor and, in DDP, every weight gets a gradient in every step.
     """
     most = max(1, *(len(item) for item in tubelets))
     boxes = [F.pad(item.boxes, (0, 0, 0, most - len(item))) for item in tubelets]

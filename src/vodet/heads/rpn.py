@@ -1,4 +1,4 @@
-"""Region proposal network: objectness and box of every anchor of single frames.
+"""Region proposal network: predicts the objectness and box of every anchor of single frames.
 
 Source: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), section 3.1.
 """
@@ -47,8 +47,8 @@ class RPN(nn.Module):
         super().__init__()
         if len(set(spec.channels)) > 1:
             msg = (
-                "A region proposal network needs levels of one width, found channels="
-                f"{spec.channels}. Choose model/pyramid=fpn or model/pyramid=projection."
+                "A region proposal network needs levels with the same number of channels, found "
+                f"channels={spec.channels}. Choose model/pyramid=fpn or model/pyramid=projection."
             )
             raise ConfigError(msg)
         self.strides = spec.strides
@@ -70,8 +70,8 @@ class RPN(nn.Module):
     def forward(self, maps: FeatureMaps) -> dict[str, Tensor]:
         """Return ``anchor_logits`` ``[F, A]``, ``anchor_deltas``, ``anchor_boxes`` ``[F, A, 4]``.
 
-        All are float32; boxes are decoded, in input pixels, and not clipped. Anchors are in the
-        order of `anchors`, level by level.
+        All outputs are float32. Boxes are decoded, in input pixels, and not clipped. The anchors
+        have the same order as in `anchors`, level by level.
         """
         logits, deltas = self.net(list(maps.levels))
         flat_logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
@@ -93,7 +93,7 @@ class RPN(nn.Module):
     def proposals(
         self, places: Sequence[Selection], reference: int, limits: ProposalLimits
     ) -> Proposals:
-        """Return proposals, each of which is the same anchor in all frames of its window.
+        """Return proposals; each proposal is the same anchor in all frames of its window.
 
         Args:
             places: The frames at each position of the windows, with the output of `forward` as

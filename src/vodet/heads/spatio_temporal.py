@@ -1,4 +1,4 @@
-"""The spatio-temporal head: a second classifier, on fused features.
+"""The spatio-temporal head: a second classifier, which uses the fused features.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021.

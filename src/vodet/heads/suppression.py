@@ -1,4 +1,7 @@
-"""Non-maximum suppression to a fixed number of boxes; in heads, only this waits for the GPU."""
+"""Non-maximum suppression to a fixed number of boxes.
+
+In ``encode`` and ``step``, it is the only operation of the heads that waits for the GPU.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ def suppress(
     iou_threshold: float,
     capacity: int,
 ) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """Choose boxes greedily by score, dropping boxes that overlap a better box of their group.
+    """Choose boxes in order of score; drop boxes that overlap a better box of the same group.
 
     Args:
         boxes: Boxes of ``B`` frames.
@@ -24,7 +27,7 @@ def suppress(
         groups: Groups of the boxes, such as levels or classes; boxes of different groups do not
             suppress each other.
         is_valid: Which rows hold a box.
-        iou_threshold: Boxes with a higher IoU with a better box are dropped.
+        iou_threshold: A box is dropped if its IoU with a better box is higher.
         capacity: Maximum number of boxes kept per frame.
 
     Returns:
@@ -32,7 +35,8 @@ def suppress(
     """
     rows = torch.zeros(len(boxes), capacity, dtype=torch.int64, device=boxes.device)
     is_filled = torch.zeros_like(rows, dtype=torch.bool)
-    # One frame at a time: torchvision separates groups by shifting boxes, which costs precision.
+    # Frames are not treated as groups, because torchvision separates groups by shifting their
+    # boxes, which costs precision.
     for frame, valid in enumerate(is_valid):
         (own,) = valid.nonzero(as_tuple=True)
         kept = batched_nms(

@@ -1,4 +1,4 @@
-"""The two-stage head: proposals, candidate fusions, and one or two heads on their features.
+"""The two-stage head: proposals, candidate fusions, and one or two heads on the RoI features.
 
 Sources: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), for the head without a candidate fusion;
 D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided attention
@@ -158,7 +158,7 @@ class TwoStageHead(Head):
 
     @property
     def _trains(self) -> bool:
-        """Whether losses may be computed, also for a frozen head, which is in evaluation mode."""
+        """Whether losses may be computed; this includes a frozen head in evaluation mode."""
         return self.training or torch.is_grad_enabled()
 
     @property
@@ -246,8 +246,8 @@ class TwoStageHead(Head):
             losses["st_class"] = class_loss(self.st_head(fused.features[0])[rois.is_valid], labels)
         if not losses:
             msg = (
-                "Nothing that the losses of the head reach can learn: model.frozen lists all parts "
-                "of the detector. Remove one."
+                "The losses of the head have no trainable weights: model.frozen lists all parts of "
+                "the detector. Remove one of them from model.frozen."
             )
             raise ConfigError(msg)
         return losses, state
@@ -316,12 +316,12 @@ class TwoStageHead(Head):
         )
 
     def _frame_candidates(self, frames: EncodedFrames) -> Candidates:
-        """Return the candidates of single frames; in training, only the ones a fusion encodes."""
-        everything = [Selection.all(frames)]
-        rois = self.rpn.proposals(everything, 0, self.limits[self.training])
+        """Return candidates of single frames; in training, only the ones that a fusion encodes."""
+        all_frames = [Selection.all(frames)]
+        rois = self.rpn.proposals(all_frames, 0, self.limits[self.training])
         if self._trains and self.fusion.keys_per_frame:
             rois = rois.resized(self.fusion.keys_per_frame)
-        return self._pool(everything, rois, 0)
+        return self._pool(all_frames, rois, 0)
 
     def _candidates(self, windows: WindowBatch) -> Candidates:
         """Return the candidates of windows, in evaluation."""
@@ -377,7 +377,7 @@ def _encoded_candidates(frames: Selection) -> Candidates:
 
 
 def _learns(maps: FeatureMaps, *modules: nn.Module) -> bool:
-    """Whether a loss of these modules on these maps has a gradient for any weight."""
+    """Whether a loss of these modules on these maps gives any weight a gradient."""
     weights = [weight for module in modules for weight in module.parameters()]
     return any(tensor.requires_grad for tensor in (*maps.levels, *weights))
 

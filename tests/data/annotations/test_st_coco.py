@@ -375,7 +375,7 @@ def test_malformed_json(write: Any, text: str, position: str) -> None:
 
 def test_text_that_is_not_unicode(document: dict[str, Any], write: Any) -> None:
     document["images"][0]["file_name"] = "a\ud800.jpg"
-    with pytest.raises(DataError, match=r"not valid JSON: half a character, \\ud800"):
+    with pytest.raises(DataError, match=r"not valid JSON: .*surrogate pair, \\ud800"):
         read_st_coco(write(document))
     path = write("")
     path.write_bytes(b'{"images": "\xff"}')
