@@ -1,7 +1,7 @@
-"""Draw the detections of one checkpoint or several on the videos that they were evaluated on.
+"""Draw the detections of one or more checkpoints on their validation videos.
 
-An output that ends in .mp4 plays the videos, the checkpoints one below the other; any other is a
-picture of consecutive frames side by side, one row a checkpoint.
+If the output ends in .mp4, it is a video with one row per checkpoint. Otherwise, it is an image of
+consecutive frames, also with one row per checkpoint.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def drawn(frame: np.ndarray, found: Detections, class_names: tuple[str, ...]) ->
 
 
 def drawn_videos(checkpoint: Path, options: argparse.Namespace) -> Iterator[np.ndarray]:
-    """Yield the frames of the wanted videos with the detections of a checkpoint."""
+    """Yield the frames of the chosen videos with the detections of a checkpoint."""
     config = read_checkpoint(checkpoint)[CARD_KEY]["config"]["data"]
     data, exif = config["val"], config.get("exif", "apply")
     index = vodet.read_st_coco(data["annotations"])
@@ -61,10 +61,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path)
     parser.add_argument("checkpoints", type=Path, nargs="+")
-    parser.add_argument("--video", type=int, default=0, help="number of the first video")
-    parser.add_argument("--videos", type=int, default=6, help="how many videos an .mp4 shows")
-    parser.add_argument("--first", type=int, default=0, help="first frame of a picture")
-    parser.add_argument("--frames", type=int, default=4, help="frames of a picture")
+    parser.add_argument("--video", type=int, default=0, help="index of the first video")
+    parser.add_argument("--videos", type=int, default=6, help="number of videos in an .mp4")
+    parser.add_argument("--first", type=int, default=0, help="first frame of an image")
+    parser.add_argument("--frames", type=int, default=4, help="number of frames in an image")
     parser.add_argument("--score-threshold", type=float, default=0.3)
     options = parser.parse_args()
 

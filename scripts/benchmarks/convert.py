@@ -1,13 +1,13 @@
-"""Converting ImageNet VID: XML files per second and the peak of memory.
+"""Measures the conversion of ImageNet VID: XML files per second and peak memory.
 
-Writes a tree of XML files with empty images into a temporary folder, converts it in a fresh
-process and reads the result. Conversion opens no image.
+Writes XML files and empty images to a temporary folder, and converts them in a fresh process.
+Conversion does not open images.
 
     python scripts/benchmarks/convert.py                                100000 files
     python scripts/benchmarks/convert.py --files 2000 --workers 2
 
-The files have just been written, so that the system holds them in memory: from a disk, and even
-more over a network, reading them takes longer.
+The files are in the page cache, because the script has just written them. Reading them from a disk,
+or over a network, takes longer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rich.progress import track
 from rich.table import Table
 
 FRAMES_PER_VIDEO = 290  # as in the training set: 1122397 frames in 3862 videos
-OBJECTS = (1, 1, 1, 2, 3)  # of a frame, drawn from these; 1.6 in the mean, as there
+OBJECTS = (1, 1, 1, 2, 3)  # numbers of objects in a frame; their mean is 1.6, as there
 WIDTH, HEIGHT = 1280, 720
 NAMES = ("n02691156", "n02084071", "n02958343", "n02391049")
 OBJECT = """\
@@ -64,7 +64,7 @@ FRAME = """\
 
 
 def main() -> None:
-    """Generate, convert, print."""
+    """Generate the files, convert them and print the results."""
     arguments = _parse_arguments()
     if arguments.measure:
         Console(soft_wrap=True).print_json(json.dumps(measure(arguments)))
@@ -83,13 +83,13 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="processes (default: one per processor)"
     )
-    parser.add_argument("--folder", help="where the temporary folder is made")
+    parser.add_argument("--folder", help="parent of the temporary folder")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def write_tree(source: Path, files: int) -> int:
-    """Write XML files and empty images, and return the number of boxes."""
+    """Write XML files and empty images, and return the number of boxes in the XML files."""
     boxes = 0
     rng = random.Random(0)
     for start in track(range(0, files, FRAMES_PER_VIDEO), "writing", transient=True):
@@ -125,7 +125,7 @@ def _objects(rng: random.Random) -> Iterator[str]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Convert the tree and return seconds, bytes of memory and what was written."""
+    """Convert the files; return seconds, bytes of memory and the numbers of frames and boxes."""
     from vodet.data.formats.imagenet import read_imagenet_vid
     from vodet.data.formats.writer import write_st_coco
 
@@ -156,7 +156,7 @@ def _print_results(arguments: argparse.Namespace, found: dict[str, float], boxes
     table.add_row("files per second", f"{found['frames'] / found['seconds']:.0f}")
     table.add_row("seconds", f"{found['seconds']:.1f}")
     table.add_row("peak memory of the process, MB", f"{found['peak'] / 1e6:.0f}")
-    table.add_row("  of which before converting, MB", f"{found['before'] / 1e6:.0f}")
+    table.add_row("peak memory before the conversion, MB", f"{found['before'] / 1e6:.0f}")
     table.add_row("peak memory of the largest worker, MB", f"{found['worker'] / 1e6:.0f}")
     console = Console()
     console.print(table)

@@ -1,9 +1,9 @@
-"""Compare vodet's deformable convolution with torchvision's: values, time, ratio.
+"""Compares vodet's deformable convolution with torchvision's: values and time.
 
     python scripts/benchmarks/deform_conv.py
 
-The shapes are those of STF on HRNet-W32 at 320 x 576, level by level, and 96 to 48 channels on
-40 x 40. Times are the best of several runs, in milliseconds, of forward and forward + backward.
+The shapes are the levels of STF on HRNet-W32 with 320 x 576 pixels, and 96 to 48 channels with
+40 x 40 cells. Times are the minima of several runs of forward and forward + backward, in ms.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def torchvision_kernel(x: Tensor, offsets: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """Call torchvision's with the arguments of ours."""
+    """Call torchvision's deformable convolution with the arguments of vodet's."""
     output: Tensor = deform_conv2d(x, offsets, weight, padding=1, mask=mask)
     return output
 
 
 def make_inputs(shape: tuple[int, int, int, int, int], device: torch.device) -> list[Tensor]:
-    """Random maps, offsets of a few cells, mask and weights."""
+    """Return random maps, offsets of a few cells, a mask and weights."""
     batch, channels, out_channels, height, width = shape
     generator = torch.Generator().manual_seed(0)
     x, offsets, mask, weight = (
@@ -55,13 +55,13 @@ def make_inputs(shape: tuple[int, int, int, int, int], device: torch.device) -> 
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was asked."""
+    """Wait until a GPU has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def best_times(kernel: Kernel, inputs: list[Tensor], seconds: float) -> tuple[float, float]:
-    """Least milliseconds of forward, and of forward + backward, over at least three runs."""
+    """Return the minimum milliseconds of forward and of forward + backward in 3 or more runs."""
     device = inputs[0].device
     forward: list[float] = []
     both: list[float] = []
@@ -79,7 +79,7 @@ def best_times(kernel: Kernel, inputs: list[Tensor], seconds: float) -> tuple[fl
 
 
 def main() -> None:
-    """Print the table."""
+    """Measure all shapes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2, help="time for each measurement")
     arguments = parser.parse_args()

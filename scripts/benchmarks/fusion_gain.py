@@ -1,11 +1,11 @@
-"""What temporal fusion is worth: fusions trained alike on the generated set, several seeds each.
+"""Measures the accuracy gain of temporal fusions on generated videos, with several seeds.
 
-    python scripts/benchmarks/fusion_gain.py                          map fusions before CenterNet
+    python scripts/benchmarks/fusion_gain.py                          map fusions, CenterNet
     python scripts/benchmarks/fusion_gain.py --detector two-stage     candidate fusions, SLTnet
 
-Runs of one table differ in their fusion and seed alone. With CenterNet each is one training. With
-the two-stage detector the baseline of each seed is trained once, and each fusion is a second phase
-on it with everything of the baseline frozen, evaluated with several windows from one checkpoint.
+The runs of one table differ only in fusion and seed. With CenterNet, each run is one training. With
+the two-stage detector, a baseline is trained once per seed. Each fusion is then trained in a second
+phase on top of the frozen baseline, and its checkpoint is evaluated with several windows.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Found = dict[str, float]
 
 @dataclass(frozen=True)
 class Row:
-    """A kind of detector.
+    """A detector to train and evaluate.
 
     Args:
         name: Its name in the table.
-        overrides: Of its training.
-        windows: With which it is evaluated, of conf/window.
-        is_second_phase: Whether it begins with the first row of its seed.
+        overrides: Overrides of its training.
+        windows: The windows, from conf/window, that it is evaluated with.
+        is_second_phase: Whether it starts from the checkpoint of the first row with its seed.
     """
 
     name: str
@@ -61,8 +61,8 @@ THREE_FRAMES = (
     "+data.temporal_dropout.past=1",
     "+data.temporal_dropout.future=1",
 )
-# Clips of six frames, all with a loss, at every second frame: as many steps as the other rows have,
-# each of 48 frames, where the others have 32 for their 16 losses.
+# Clips of six frames with a loss on each frame, starting at every second frame. The number of steps
+# is the same as in the other rows, but a step has 48 frames with 48 losses instead of 32 with 16.
 RECURRENT = (
     "window=single",
     "data.history.windows=5",
@@ -100,7 +100,7 @@ TABLES = {
         second_phase("linking, adaptive", "adaptive", NO_HISTORY),
         second_phase("long-term attention", "long_term", OFTEN),
         second_phase("SLTnet: max + long-term", "sltnet", OFTEN),
-        # Its layers replace those of the box head, so that they are trained from the start.
+        # The layers of SELSA replace the layers of the box head, so they must be trained.
         second_phase("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
         second_phase("SELSA, double head", "selsa", NO_HISTORY, "model.head.refine=scores"),
     ],
@@ -108,7 +108,7 @@ TABLES = {
 
 
 def run(folder: Path, options: argparse.Namespace, *command: str) -> None:
-    """Run a console script, its output in the folder."""
+    """Run a console script and write its output to the folder."""
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log.txt").open("a") as log:
@@ -116,7 +116,7 @@ def run(folder: Path, options: argparse.Namespace, *command: str) -> None:
 
 
 def train(row: Row, seed: int, base: Path | None, options: argparse.Namespace) -> Path:
-    """Train once, from the checkpoint of ``base`` where there is one; return the folder."""
+    """Train once, from the checkpoint in ``base`` in a second phase, and return the folder."""
     folder: Path = options.output / f"{re.sub(r'[^A-Za-z]+', '_', row.name)}_{seed}"
     epochs = options.phase_epochs if row.is_second_phase else options.epochs
     overrides = [
@@ -139,7 +139,7 @@ def train(row: Row, seed: int, base: Path | None, options: argparse.Namespace) -
 
 
 def evaluate(folder: Path, window: str, options: argparse.Namespace) -> Found:
-    """Evaluate a run with a window; return AP, AP50 and the median time of a step of training."""
+    """Evaluate a run with a window; return AP, AP50, and time and number of training steps."""
     output = folder / window
     if not (output / "eval.json").exists():
         command = ["vodet-eval", f"ckpt={folder}/last.ckpt", f"window={window}", f"output={output}"]
@@ -155,7 +155,7 @@ def evaluate(folder: Path, window: str, options: argparse.Namespace) -> Found:
 
 
 def run_all(rows: Sequence[Row], options: argparse.Namespace) -> dict[tuple[str, str, int], Found]:
-    """Train and evaluate every row with every seed, several at a time."""
+    """Train and evaluate every row with every seed, with several runs in parallel."""
 
     def one(row: Row, seed: int, base: Future[Path] | None) -> Path:
         folder = train(row, seed, base.result() if base else None, options)
@@ -165,7 +165,7 @@ def run_all(rows: Sequence[Row], options: argparse.Namespace) -> dict[tuple[str,
 
     folders: dict[tuple[str, int], Future[Path]] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in rows:  # first phases come first, so that no job waits for one behind it
+        for row in rows:  # baselines first, so that no job waits for a job behind it in the queue
             for seed in options.seeds:
                 base = folders[rows[0].name, seed] if row.is_second_phase else None
                 folders[row.name, seed] = pool.submit(one, row, seed, base)
@@ -180,7 +180,7 @@ def run_all(rows: Sequence[Row], options: argparse.Namespace) -> dict[tuple[str,
 def table_of(
     rows: Sequence[Row], found: dict[tuple[str, str, int], Found], options: argparse.Namespace
 ) -> Table:
-    """One line a row and window, with the differences to the first, seed by seed."""
+    """Return a table with a line for each row and window, and its gain over the first row."""
     seeds, metric, other = options.seeds, options.metric, {"AP": "AP50", "AP50": "AP"}
     first = rows[0]
     table = Table(title="COCO AP on the generated validation videos")
@@ -206,23 +206,23 @@ def table_of(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("override", nargs="*", help="further overrides of every training")
     parser.add_argument("--detector", choices=TABLES, default="centernet")
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="these alone, beside the first")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these and the first")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--metric", choices=["AP", "AP50"], default="AP")
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--phase-epochs", type=int, default=3, help="of a second phase")
-    parser.add_argument("--phase-batch-size", type=int, default=8, help="of a second phase")
+    parser.add_argument("--phase-epochs", type=int, default=3, help="epochs of a second phase")
+    parser.add_argument("--phase-batch-size", type=int, default=8, help="clips in a second phase")
     parser.add_argument("--precision", default="32-true", help="or bf16-mixed")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel runs")
     parser.add_argument("--threads", type=int, default=1, help="threads of each run")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/fusion_gain"), help="finished runs are kept there"
+        "--output", type=Path, default=Path("runs/fusion_gain"), help="folder that keeps the runs"
     )
     options = parser.parse_args()
 
@@ -235,8 +235,8 @@ def main() -> None:
     console.print(table_of(rows, found, options))
     steps = [found[row.name, row.windows[0], options.seeds[0]]["steps"] for row in rows]
     console.print(
-        f"{steps[0]} steps, those of the last row {steps[-1]}; precision {options.precision}, "
-        f"{options.jobs} runs at a time with {options.threads} threads each, "
+        f"{steps[0]} steps, in the last row {steps[-1]}; precision {options.precision}, "
+        f"{options.jobs} parallel runs with {options.threads} threads each, "
         f"overrides {options.override}"
     )
 

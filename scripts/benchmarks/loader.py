@@ -1,15 +1,17 @@
-"""Frames per second of the data loaders beside a bare loop of decoding and resizing.
+"""Compares the speed of the data loaders with a bare loop of decoding and resizing.
 
     python scripts/benchmarks/loader.py ANNOTATIONS IMAGES
 
-All read the same frames in as many processes. The bare loop reads the file, decodes and resizes it
-with OpenCV, to the same size at the same reduction, keeps nothing and sends nothing back; the
-loaders make clips or chunks of them, with their boxes, and batches that arrive in the main process.
-Each measurement reads the set several times in one go, so that the workers running dry at the end
-weighs no more than in the epochs of a large set. The measurements of a round follow one another;
-medians over the rounds are shown, of the ratios within a round too. Target: at least 0.8 of the
-bare loop, without augmentation. On a machine that others use as well, the share of the bare loop
-in the processor time of each says the same with less noise.
+The loaders and the bare loop read the same frames in the same number of processes. The bare loop
+reads, decodes and resizes each file with OpenCV, to the same size with the same reduction, and
+returns no frames. The loaders also make clips or chunks with boxes, collate them into batches, and
+send the batches to the main process.
+
+Each measurement reads the data set several times without a pause, because workers are idle at the
+end of an epoch, which would matter more here than with a large data set. The measurements of a
+round run one after the other. The table shows medians over the rounds; ratios are computed within
+each round. Without augmentation, the target is at least 0.8 times the speed of the bare loop. On a
+busy machine, the ratio of CPU times (the last column) is a less noisy measure.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def one_thread() -> None:
 
 
 def decode_and_resize(job: Job, resize: FrameResize) -> int:
-    """Read frames, keep none."""
+    """Read, decode and resize frames, and return their number."""
     for path, reduction in job:
         frame = cv2.imdecode(np.fromfile(path, np.uint8), REDUCED[reduction])
         assert frame is not None, path
@@ -60,7 +62,7 @@ def decode_and_resize(job: Job, resize: FrameResize) -> int:
 
 
 def bare_jobs(module: ClipDataModule, images: str, count: int) -> list[Job]:
-    """Divide the frames of a data set."""
+    """Divide the frames of a data set into ``count`` jobs."""
     index = module.val_index
     job = [
         (
@@ -73,7 +75,7 @@ def bare_jobs(module: ClipDataModule, images: str, count: int) -> list[Job]:
 
 
 def repeat(loader: DataLoader[Any], passes: int) -> DataLoader[Any]:
-    """Return a loader whose epoch is several of another one's."""
+    """Return a loader with an epoch of several passes through another loader's data."""
     return DataLoader(
         loader.dataset,
         batch_size=loader.batch_size,
@@ -86,7 +88,7 @@ def repeat(loader: DataLoader[Any], passes: int) -> DataLoader[Any]:
 
 
 def count_frames(loader: DataLoader[Any]) -> int:
-    """Run through a loader and count the frames that it reads: repeated ones once a clip."""
+    """Iterate over a loader and count the frames that it reads, each frame once per clip."""
     clips = (
         clip
         for batch in loader
@@ -96,14 +98,14 @@ def count_frames(loader: DataLoader[Any]) -> int:
 
 
 def cpu_seconds() -> float:
-    """Return the processor time of this process and those that it has started."""
+    """Return the CPU time of this process and its child processes."""
     process = psutil.Process()
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return float(sum(time.user + time.system for time in times))
 
 
 def measure(run: Callable[[], int]) -> tuple[float, float]:
-    """Return frames per second, and processor milliseconds per frame, of a run that counts them."""
+    """Return frames per second and CPU milliseconds per frame of a run that counts its frames."""
     start, cpu_start = time.perf_counter(), cpu_seconds()
     count = run()
     seconds, cpu = time.perf_counter() - start, cpu_seconds() - cpu_start
@@ -111,18 +113,18 @@ def measure(run: Callable[[], int]) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure and print."""
-    # After vodet, which keeps albumentations from asking a server for its newest version.
+    """Run the benchmark and print the table."""
+    # Imported after vodet, which keeps albumentations from checking for updates online.
     from albumentations import HorizontalFlip, RandomBrightnessContrast
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("annotations", help="ST-COCO file")
-    parser.add_argument("images", help="folder that its file names are relative to")
-    parser.add_argument("--workers", type=int, default=2, help="processes of each (default 2)")
-    parser.add_argument("--batch-size", type=int, default=16, help="clips (default 16)")
-    parser.add_argument("--short-side", type=int, default=320, help="pixels (default 320)")
-    parser.add_argument("--passes", type=int, default=8, help="through the set (default 8)")
-    parser.add_argument("--rounds", type=int, default=4, help="of measurements (default 4)")
+    parser.add_argument("images", help="folder that the file names are relative to")
+    parser.add_argument("--workers", type=int, default=2, help="processes per loader (default 2)")
+    parser.add_argument("--batch-size", type=int, default=16, help="clips per batch (default 16)")
+    parser.add_argument("--short-side", type=int, default=320, help="in pixels (default 320)")
+    parser.add_argument("--passes", type=int, default=8, help="passes per measurement (default 8)")
+    parser.add_argument("--rounds", type=int, default=4, help="number of rounds (default 4)")
     arguments = parser.parse_args()
 
     def module(**options: Any) -> ClipDataModule:
@@ -157,7 +159,7 @@ def main() -> None:
             "bare loop": lambda: sum(pool.imap_unordered(bare, jobs)),
             **{name: partial(count_frames, loader) for name, loader in loaders.items()},
         }
-        for run in runs.values():  # starts the workers, fills the disk cache
+        for run in runs.values():  # warm up: start the workers, fill the page cache
             run()
         rounds = [
             {name: measure(run) for name, run in runs.items()} for _ in range(arguments.rounds)

@@ -1,7 +1,7 @@
-"""Time and memory of the evaluation protocols, beside pycocotools.
+"""Compares the time and memory of the evaluation protocols with pycocotools.
 
-Makes annotations and predictions of the size of ImageNet VID's validation set, then measures each
-protocol in a fresh process, from columns to numbers.
+Generates annotations and predictions for as many frames as ImageNet VID's validation set has, then
+measures each protocol in a fresh process, from arrays in memory to metrics.
 
     python scripts/benchmarks/metrics.py                                    # 176,126 frames
     python scripts/benchmarks/metrics.py --frames 2000 --only vid motion
@@ -46,7 +46,7 @@ SIDE = 600.0
 
 
 def main() -> None:
-    """Measure each protocol in its own process, print a table."""
+    """Measure each protocol in its own process and print the table."""
     arguments = parse_arguments()
     if arguments.measure:
         print(json.dumps(measure(arguments)))
@@ -55,7 +55,7 @@ def main() -> None:
         title=f"{arguments.frames} frames x {arguments.detections} detections, "
         f"{arguments.classes} classes; Python {platform.python_version()}, {platform.machine()}"
     )
-    for title in ("", "seconds", "CPU seconds", "MB beyond the data", "AP50"):
+    for title in ("", "seconds", "CPU seconds", "MB in addition to the data", "AP50"):
         table.add_column(title, justify="right")
     for name in arguments.only or MEASURES:
         table.add_row(name, *run_alone(name))
@@ -63,10 +63,10 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Read the sizes."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--frames", type=int, default=176_126)
-    parser.add_argument("--detections", type=int, default=30, help="of a frame")
+    parser.add_argument("--detections", type=int, default=30, help="per frame")
     parser.add_argument("--classes", type=int, default=30)
     parser.add_argument("--only", nargs="+", choices=MEASURES, help="the protocols to measure")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
@@ -87,14 +87,14 @@ def run_alone(name: str) -> list[str]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Make the data and evaluate it, once."""
+    """Generate the data and evaluate them once."""
     truth = make_ground_truth(arguments.frames, arguments.classes)
     predictions = make_predictions(truth, arguments.detections)
     held = psutil.Process().memory_info().rss
     started, cpu_started = time.perf_counter(), time.process_time()
     ap_50 = MEASURES[arguments.measure](truth, predictions)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
-    # Linux: kilobytes; macOS: bytes.
+    # In kilobytes on Linux, in bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024
     return {
@@ -106,7 +106,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
 
 def make_ground_truth(frames: int, classes: int) -> GroundTruth:
-    """Objects that move straight on through videos, some slowly and some fast."""
+    """Generate objects that move in straight lines through videos, some slowly and some fast."""
     rng = np.random.default_rng(0)
     videos, numbers = np.divmod(np.arange(frames), FRAMES_OF_A_VIDEO)
     shape = (int(videos[-1]) + 1, OBJECTS_OF_A_FRAME)
@@ -132,7 +132,7 @@ def make_ground_truth(frames: int, classes: int) -> GroundTruth:
 
 
 def make_predictions(truth: GroundTruth, number: int) -> DetectionTable:
-    """A third of the detections near objects and of their class, the others anything."""
+    """Generate detections: a third near objects, with their classes; the others random."""
     rng = np.random.default_rng(1)
     frames = np.repeat(np.arange(len(truth.image_ids)), number)
     objects = truth.box_starts[frames] + rng.integers(0, OBJECTS_OF_A_FRAME, len(frames))
@@ -149,7 +149,7 @@ def make_predictions(truth: GroundTruth, number: int) -> DetectionTable:
 
 
 def pycocotools(truth: GroundTruth, predictions: DetectionTable) -> float:
-    """Evaluate as a user of pycocotools would, from rows of numbers, class by class."""
+    """Evaluate class by class with pycocotools, from rows of numbers."""
     annotated = COCO()
     boxes = truth.boxes.astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
@@ -182,10 +182,10 @@ def pycocotools(truth: GroundTruth, predictions: DetectionTable) -> float:
 
 
 def pycocotools_class(annotated: COCO, results: COCO, category: int) -> float:
-    """Return AP50 of a class: its mean over the classes is that of all, which need too much memory.
+    """Return the AP50 of one class. The mean over the classes is the AP50 of all classes.
 
-    It keeps a dictionary for each frame, class and area: with 30 classes at once, of 176,126
-    frames, more than 20 GB.
+    pycocotools keeps a dictionary for each frame, class and area range. All 30 classes of 176,126
+    frames at once would need more than 20 GB.
     """
     evaluation = COCOeval(annotated, results, "bbox")
     evaluation.params.catIds = [category]
@@ -197,7 +197,7 @@ def pycocotools_class(annotated: COCO, results: COCO, category: int) -> float:
 
 
 def linked_vid(linking: str, truth: GroundTruth, predictions: DetectionTable) -> float:
-    """Tubelet linking, then VID AP50."""
+    """Link tubelets and return VID AP50."""
     return vid_average_precision(truth, link_tubelets(truth, predictions, linking))["vid/ap_50"]
 
 

@@ -1,9 +1,9 @@
-"""RoIAlign of vodet beside torchvision's, forward and with gradient of the maps.
+"""Compares vodet's RoIAlign with torchvision's, without and with gradients of the feature maps.
 
     python scripts/benchmarks/roi_align.py --size 320 576 --rois 300
 
-RoIs of all sizes are pooled from the levels of a pyramid of 256 channels, strides 4 to 32, 7 x 7
-bins, in both ways in each round; medians over the rounds are shown.
+Each round pools RoIs of many sizes into 7 x 7 bins with both implementations, from a pyramid with
+256 channels and strides of 4 to 32. The table shows medians over the rounds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def theirs(maps: Tensor, boxes: Tensor, frames: Tensor, scale: float) -> Tensor:
 def milliseconds(
     pool: Pool, maps: FeatureMaps, boxes: Tensor, frames: Tensor, *, with_gradient: bool
 ) -> float:
-    """Pool every box from its level once."""
+    """Return the milliseconds for pooling every box from its level once."""
     level_of_box = RoIPooler(STRIDES, 7).level_of(boxes)
     start = time.perf_counter()
     with torch.set_grad_enabled(with_gradient):
@@ -57,13 +57,15 @@ def milliseconds(
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, nargs=2, default=[320, 576], help="height and width")
-    parser.add_argument("--rois", type=int, default=300, help="of a frame")
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 7], help="pooled at once")
+    parser.add_argument("--rois", type=int, default=300, help="RoIs per frame")
+    parser.add_argument(
+        "--frames", type=int, nargs="+", default=[1, 7], help="frames pooled at once"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -71,7 +73,7 @@ def main() -> None:
     torch.manual_seed(0)
     height, width = options.size
     table = Table(title=f"torch {torch.__version__}, {vars(options)}")
-    for column in ("frames", "", "vodet, ms", "torchvision, ms", "times as fast"):
+    for column in ("frames", "", "vodet, ms", "torchvision, ms", "speed-up"):
         table.add_column(column, justify="right" if column else "left")
     for count in options.frames:
         maps = FeatureMaps(

@@ -1,7 +1,7 @@
-"""Reading annotations of ImageNet VID's size: vodet beside pycocotools.
+"""Compares vodet with pycocotools in reading annotations of the size of ImageNet VID.
 
-Writes an ST-COCO file of random boxes, then measures, each in a fresh process: the time to read
-it, the peak of memory, the memory held, and what a data loader's worker adds to it.
+Writes an ST-COCO file of random boxes and reads it in fresh processes. Measures the time, the peak
+memory, the memory held after reading, and the memory that each data loader worker adds.
 
     python scripts/benchmarks/st_coco_scale.py                          # ImageNet VID train
     python scripts/benchmarks/st_coco_scale.py --frames 20000 --boxes 30000 --videos 100
@@ -28,17 +28,17 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-# torch, vodet and pycocotools are imported by the measured processes alone: Linux counts the
-# memory of the starting process into the peak of the one it starts.
+# Only the measured processes import torch, vodet and pycocotools, because Linux includes the memory
+# of the parent process in the peak of the process that it starts.
 
 MEGABYTE = 10**6
 WIDTH, HEIGHT = 1280, 720
 CLASSES = 30
-TOUCHED_FRAMES = 100_000  # by each worker, evenly over the data set
+TOUCHED_FRAMES = 100_000  # frames that each worker uses, evenly spaced in the data set
 
 
 def main() -> None:
-    """Generate, measure, print."""
+    """Generate the files, measure reading and print the table."""
     arguments = _parse_arguments()
     if arguments.measure:
         measurement = MEASUREMENTS[arguments.measure](READERS[arguments.reader], *arguments.files)
@@ -64,7 +64,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 def write_st_coco(path: Path, videos: int, frames: int, boxes: int) -> None:
-    """Write an ST-COCO file, entry by entry, formatted as by ``json.dump``."""
+    """Write an ST-COCO file entry by entry, in the format of ``json.dump``."""
     categories = [{"id": i, "name": f"class {i}", "supercategory": ""} for i in range(CLASSES)]
     with path.open("w") as file:
         file.write('{"info": {}, "images": [')
@@ -129,7 +129,7 @@ class PycocotoolsReader:
     """Reads with pycocotools."""
 
     def read(self, path: str) -> Any:
-        """Return the ``COCO`` of a file."""
+        """Return the ``COCO`` object of a file."""
         from pycocotools.coco import COCO
 
         with contextlib.redirect_stdout(None):
@@ -150,7 +150,7 @@ Reader = VodetReader | PycocotoolsReader
 
 
 def measure_reading(reader: Reader, path: str, tiny: str) -> dict[str, float]:
-    """Measure seconds and bytes; imports and the memory they take are not part of them."""
+    """Measure seconds and bytes of reading, without imports and their memory."""
     reader.read(tiny)
     before = _unique_bytes()
     wall, user = time.perf_counter(), _usage().ru_utime
@@ -169,13 +169,13 @@ def _usage() -> resource.struct_rusage:
 
 
 def _unique_bytes() -> int:
-    """Bytes of this process that no other shares."""
+    """Return the bytes of this process that it shares with no other process."""
     return int(psutil.Process().memory_full_info().uss)
 
 
 @dataclass(frozen=True)
 class TouchingDataset:
-    """Item ``i`` touches many frames and returns the unique bytes of the worker that did so."""
+    """Each item uses many frames and returns the unique bytes of its worker."""
 
     reader: Reader
     data: Any
@@ -192,7 +192,7 @@ class TouchingDataset:
 
 
 def measure_workers(reader: Reader, path: str) -> dict[str, float]:
-    """Measure the unique bytes of the largest of two workers, forked and spawned."""
+    """Measure the unique bytes of the larger of two workers, for forked and spawned workers."""
     from torch.utils.data import DataLoader
 
     data = reader.read(path)
@@ -244,8 +244,8 @@ def _print_results(
     console.print(table)
     console.print(
         f"{arguments.videos} videos, {arguments.frames} frames, {arguments.boxes} boxes, "
-        f"{file_size / 1e6:.0f} MB of JSON; 2 workers, each touching up to {TOUCHED_FRAMES} "
-        f"frames; memory that they share is not added by them. "
+        f"{file_size / 1e6:.0f} MB of JSON; 2 workers, each using up to {TOUCHED_FRAMES} "
+        f"frames; the added memory excludes memory that processes share. "
         f"Python {platform.python_version()}, {psutil.cpu_count()} cores, "
         f"load {psutil.getloadavg()[0]:.1f}."
     )

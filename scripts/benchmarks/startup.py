@@ -1,11 +1,11 @@
-"""Seconds until a command answers, beside what its imports alone take.
+"""Compares the time that commands need to start with the time of their imports alone.
 
     python scripts/benchmarks/startup.py --folder WORK
 
-Help of every command is measured beside `import hydra`, the answer to a mistyped key too. The first
-batch of a training (of experiment=demo, on the CPU, in WORK, where the data set is made first) is
-measured beside the imports and the detector that it needs. The processes of a round follow one
-another; medians over the rounds are shown.
+The help of every command, and the error for a mistyped key, are compared with `import hydra`. The
+time until the first batch of a training is compared with its imports and building its detector.
+The training is experiment=demo on the CPU, in WORK, with a data set that is generated beforehand.
+The processes of a round run one after the other. The table shows medians over the rounds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Program = tuple[str, list[str]]
 
 
 def until_the_end(program: Program, folder: Path) -> float:
-    """Time a program."""
+    """Return the seconds that a program runs."""
     code, arguments = program
     start = time.perf_counter()
     ended = subprocess.run(
@@ -64,7 +64,7 @@ def until_the_end(program: Program, folder: Path) -> float:
 
 
 def until_the_first_batch(folder: Path) -> float:
-    """Time a training from its start to the start of its first batch."""
+    """Return the seconds from the start of a training to the start of its first batch."""
     callback = folder / "first_batch.py"
     callback.write_text(
         "import os\nfrom lightning.pytorch.callbacks import Callback\n"
@@ -87,14 +87,14 @@ def until_the_first_batch(folder: Path) -> float:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="an empty folder to work in")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    until_the_first_batch(folder)  # makes the data set
+    until_the_first_batch(folder)  # generates the data set
 
     measured = {"import hydra": lambda: until_the_end(HYDRA, folder)}
     for name in ("train", "evaluate", "predict", "data"):

@@ -1,11 +1,12 @@
-"""Frames per second of streaming detectors beside their backbone alone, and where the time goes.
+"""Measures the speed of streaming detectors and of their backbone alone, and the time per stage.
 
     python scripts/benchmarks/stream.py --backbone hrnet_w32 --size 320 576
     python scripts/benchmarks/stream.py --detector two-stage --backbone resnet50 --proposals 300
 
-All rows see the same random frames, one after the other in each round; medians over the rounds are
-shown, of the ratios within a round too. Latency is that of one push. The last columns divide the
-time of a frame among the stages, measured apart. Weights are random.
+In each round, all rows process the same random frames, one row after the other. The table shows
+medians over the rounds; ratios are computed within each round. Latency is the time of one push. The
+last columns show the share of each stage in the time of a frame, from a separate measurement.
+Weights are random.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from vodet.structures import ClipBatch, ClipLayout, FrameInfo
 
 CLASSES = [f"class {number}" for number in range(8)]
 STAGES = ("encode", "map fusion", "head", "decode and rest")
-Run = Callable[[np.ndarray, bool], Any]  # of frames [n, H, W, 3], and whether they are the last
+Run = Callable[[np.ndarray, bool], Any]  # takes frames [n, H, W, 3] and whether they are the last
 _TWO_STAGE = ["model/fusion=none", "model/pyramid=fpn", "model/head=two_stage"]
-# Overrides of each row of the tables; the first is what the others are compared with.
+# Overrides of each row of the tables. The other rows are compared with the first row.
 TABLES = {
     "centernet": {
         "CenterNet": ["window=single", "model/fusion=none", "model/head=centernet"],
@@ -41,7 +42,7 @@ TABLES = {
     },
     "two-stage": {
         "Faster R-CNN": ["window=single", *_TWO_STAGE],
-        # Every frame is a key frame: the memory is full after five.
+        # Every frame is a key frame, so the memory is full after five frames.
         "SLTnet": [
             "window=symmetric",
             *_TWO_STAGE,
@@ -71,7 +72,7 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
 
 
 def stream_run(detector: VideoDetector) -> Run:
-    """Return a new stream; all frames are processed with the last ones."""
+    """Return a new stream, which also processes the remaining frames after the last push."""
     stream = StreamingDetector(detector)
 
     def run(frames: np.ndarray, is_last: bool) -> Any:
@@ -82,7 +83,7 @@ def stream_run(detector: VideoDetector) -> Run:
 
 
 def backbone_run(detector: VideoDetector) -> Run:
-    """Return the bare timm model, on frames that are normalised already."""
+    """Return the timm model alone, without normalisation."""
     net = cast("TimmBackbone", detector.backbone).net
 
     @torch.inference_mode()
@@ -95,7 +96,7 @@ def backbone_run(detector: VideoDetector) -> Run:
 
 
 def clip_run(detector: VideoDetector) -> Run:
-    """Return a detector that gets the whole window of every frame, and encodes it again."""
+    """Return a detector that gets every frame as a clip, so it encodes the window of each frame."""
     length = len(detector.window.offsets)
     layout = ClipLayout.of_window(length, detector.window.reference)
 
@@ -113,7 +114,7 @@ def clip_run(detector: VideoDetector) -> Run:
 
 
 def torchvision_run(options: argparse.Namespace) -> Run:
-    """Return torchvision's Faster R-CNN with the same numbers of proposals, random weights."""
+    """Return torchvision's Faster R-CNN with the same number of proposals and random weights."""
     torch.manual_seed(0)
     net = fasterrcnn_resnet50_fpn(
         weights=None,
@@ -136,13 +137,13 @@ def torchvision_run(options: argparse.Namespace) -> Run:
 
 
 def wait_for(device: str) -> None:
-    """Wait until a GPU has done what it was asked."""
+    """Wait until a GPU has finished its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 
 
 def latencies(run: Run, chunks: list[np.ndarray], options: argparse.Namespace) -> list[float]:
-    """Return the milliseconds of each chunk."""
+    """Return the milliseconds for each chunk."""
     times = []
     is_mixed = options.precision == "bf16-mixed"
     with torch.autocast(options.device.split(":")[0], torch.bfloat16, enabled=is_mixed):
@@ -155,7 +156,7 @@ def latencies(run: Run, chunks: list[np.ndarray], options: argparse.Namespace) -
 
 
 def timed(function: Callable[..., Any], times: list[float], device: str) -> Callable[..., Any]:
-    """Return the function with its milliseconds appended to ``times``."""
+    """Wrap a function so that each call appends its milliseconds to ``times``."""
 
     def call(*arguments: Any) -> Any:
         wait_for(device)
@@ -171,7 +172,7 @@ def timed(function: Callable[..., Any], times: list[float], device: str) -> Call
 def shares(
     detector: VideoDetector, chunks: list[np.ndarray], options: argparse.Namespace
 ) -> list[float]:
-    """Return the share of each stage in the time of a stream, and that of the rest."""
+    """Return the share of each stage in the time of a stream, and the share of the rest."""
     parts = ((detector, "encode"), (detector.fusion, "forward"), (detector.head, "forward"))
     spent: list[list[float]] = []
     for part, method in parts:
@@ -185,7 +186,7 @@ def shares(
 def rows(
     detectors: dict[str, VideoDetector], options: argparse.Namespace
 ) -> dict[str, Callable[[], Run]]:
-    """Return the rows of the table: what makes the run of each, anew for every round."""
+    """Return the rows of the table. Each row has a function that makes a new run for a round."""
     makers: dict[str, Callable[[], Run]] = {}
     for name, detector in detectors.items():
         makers[name] = partial(stream_run, detector)
@@ -198,19 +199,19 @@ def rows(
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--detector", choices=TABLES, default="centernet")
-    parser.add_argument("--proposals", type=int, default=300, help="of a frame, of two stages")
-    parser.add_argument("--backbone", default="hrnet_w32", help="of conf/model/backbone")
+    parser.add_argument("--proposals", type=int, default=300, help="per frame (two-stage)")
+    parser.add_argument("--backbone", default="hrnet_w32", help="from conf/model/backbone")
     parser.add_argument(
-        "--pyramid", default="identity", help="of conf/model/pyramid, before CenterNet"
+        "--pyramid", default="identity", help="from conf/model/pyramid (for CenterNet)"
     )
     parser.add_argument("--size", type=int, nargs=2, default=[320, 576], help="height and width")
-    parser.add_argument("--window", default="previous", help="of conf/window")
-    parser.add_argument("--frames", type=int, default=16, help="of a round")
+    parser.add_argument("--window", default="previous", help="from conf/window")
+    parser.add_argument("--frames", type=int, default=16, help="frames per round")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--chunk", type=int, default=1, help="frames of a push")
+    parser.add_argument("--chunk", type=int, default=1, help="frames per push")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="32-true", choices=["32-true", "bf16-mixed"])
     options = parser.parse_args()
@@ -238,9 +239,9 @@ def table_of(
     chunks: list[np.ndarray],
     options: argparse.Namespace,
 ) -> Table:
-    """Return one row for each way of running, compared with the first; call it last.
+    """Return the table, in which every row is compared with the first row.
 
-    Measuring the stages leaves stopwatches in the detectors.
+    Call it last: it adds timers to the detectors to measure their stages.
     """
     threads = f", {torch.get_num_threads()} threads" if options.device == "cpu" else ""
     table = Table(title=f"torch {torch.__version__}{threads}, {vars(options)}")

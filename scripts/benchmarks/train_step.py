@@ -1,9 +1,9 @@
-"""Training steps of SLTnet's second phase: frozen first phase, and gradient through everything.
+"""Compares training steps of SLTnet's second phase with the first phase frozen and not frozen.
 
     python scripts/benchmarks/train_step.py --backbone resnet50 --size 320 576 --clips 2
 
-Both steps see the same random clips, with the same history, one after the other in each round. Peak
-memory is that of a process of its own for each. Weights are random.
+In each round, both steps use the same random clips and history, one after the other. Peak memory
+is measured in a separate process for each step. Weights are random.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
 
 
 def batch_of(options: argparse.Namespace) -> ClipBatch:
-    """Make clips of three windows of three frames, as temporal dropout leaves them, with objects.
+    """Make clips with objects. Each clip has three windows; the last two are the history.
 
-    The last two windows are the history.
+    Windows have three frames, as after temporal dropout.
     """
     height, width = options.size
     info = FrameInfo("video", 0, 0, (height, width), (height, width))
@@ -75,7 +75,7 @@ def batch_of(options: argparse.Namespace) -> ClipBatch:
 
 
 def step(detector: VideoDetector, optimizer: torch.optim.Optimizer, batch: ClipBatch) -> float:
-    """Take a step and return its milliseconds."""
+    """Take a training step and return its milliseconds."""
     start = time.perf_counter()
     optimizer.zero_grad()
     torch.stack(list(detector.losses(batch).values())).sum().backward()
@@ -86,13 +86,13 @@ def step(detector: VideoDetector, optimizer: torch.optim.Optimizer, batch: ClipB
 
 
 def optimizer_of(detector: VideoDetector) -> torch.optim.Optimizer:
-    """Return the optimizer of what learns."""
+    """Return an optimizer of the parameters that are not frozen."""
     learning = [weight for weight in detector.parameters() if weight.requires_grad]
     return torch.optim.SGD(learning, lr=1e-4, momentum=0.9)
 
 
 def peak_memory(name: str) -> float:
-    """Return the peak memory of two steps, in MB, measured in a process of its own."""
+    """Return the peak memory of two steps in MB, measured in a separate process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--measure-memory", name]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(found.stdout.splitlines()[-1]))
@@ -112,13 +112,13 @@ def measure_memory(name: str, options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--backbone", default="resnet50", help="of conf/model/backbone")
+    parser.add_argument("--backbone", default="resnet50", help="from conf/model/backbone")
     parser.add_argument("--size", type=int, nargs=2, default=[320, 576], help="height and width")
-    parser.add_argument("--clips", type=int, default=2, help="of a step")
+    parser.add_argument("--clips", type=int, default=2, help="clips per step")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--measure-memory", choices=STEPS, help=argparse.SUPPRESS)
@@ -127,7 +127,7 @@ def main() -> None:
         measure_memory(options.measure_memory, options)
         return
 
-    # First, as a process starts with the peak of the one that starts it.
+    # Measured first, because a process starts with the peak memory of its parent process.
     peaks = {name: peak_memory(name) for name in STEPS}
     detectors = {name: build(overrides, options) for name, overrides in STEPS.items()}
     optimizers = {name: optimizer_of(detector) for name, detector in detectors.items()}
@@ -140,7 +140,7 @@ def main() -> None:
     ]
     threads = f", {torch.get_num_threads()} threads" if options.device == "cpu" else ""
     table = Table(title=f"torch {torch.__version__}{threads}, {vars(options)}")
-    for column in ("step", "ms median", "times as fast", "peak memory, MB"):
+    for column in ("step", "ms median", "speed-up", "peak memory, MB"):
         table.add_column(column, justify="left" if column == "step" else "right")
     slowest = list(STEPS)[-1]
     for name in STEPS:

@@ -18,7 +18,7 @@ from vodet.errors import DataError
 ENDS = """
 import os, signal, sys, time
 from pathlib import Path
-from vodet.cli.ending import AGAIN, run_to_the_end
+from vodet.cli.ending import AGAIN, run_command
 from vodet.cli.faults import explain
 from vodet.files import replacing
 
@@ -28,7 +28,7 @@ def work():
         print("ready", flush=True)
         {work}
 
-sys.exit(run_to_the_end(work, explain, lambda: AGAIN))
+sys.exit(run_command(work, explain, lambda: AGAIN))
 """
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 

@@ -198,13 +198,16 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ("window=7", "window is a group: expected the name of a choice, found 7."),
         (
             "evaluation.best_by=vid/ap_70",
-            "evaluation.best_by must be a number of evaluation.protocols, which are coco, vid, "
-            "motion, stability, and the higher the better; found 'vid/ap_70'. Such are map, ",
+            "evaluation.protocols (coco, vid, motion, stability) for which higher is better; "
+            "found 'vid/ap_70'. Valid metrics: map, ",
         ),
-        ("evaluation.protocols=vid", "which are vid, and the higher the better; found 'map'."),
+        (
+            "evaluation.protocols=vid",
+            "evaluation.protocols (vid) for which higher is better; found",
+        ),
         (
             "evaluation.best_by=stability/jitter",
-            "found 'stability/jitter'. Such are map, map_50, ",
+            "found 'stability/jitter'. Valid metrics: map, map_50, ",
         ),
         ("data.batch_size=0", "data.batch_size must be at least 1, found 0."),
         ("data.num_workers=-1", "data.num_workers must be at least 0, found -1."),

@@ -91,9 +91,7 @@ def test_vid_devkit(files, tmp_path, capsys):
         "2 1 0.3 1.5 2.0 4.75 6.0",
         "3 30 0.1 5.0 6.0 12.0 14.0",
     ]
-    assert (
-        "frames are numbered 1 to 3, while the kit's val.txt has 176126" in capsys.readouterr().out
-    )
+    assert "frames are numbered 1 to 3, but the kit's val.txt has 176126" in capsys.readouterr().out
     (tmp_path / "val.txt").write_text("M0203/000001 8\nM0205/000000 9\n")
     options = ("--val-list", tmp_path / "val.txt", "--overwrite")
     assert export(arguments, "vid-devkit", *options) == 0
@@ -153,8 +151,16 @@ def test_an_original_that_does_not_fit_is_refused(files, tmp_path, capsys, chang
     ("kind", "options", "message"),
     [
         ("mot", [], "expected the classes of MOT Challenge (pedestrian), found bus, car"),
-        ("uavdt", ["--val-list", "x"], "--val-list: expected it with --format vid-devkit, found"),
-        ("kitti", ["--images-of", "x"], "--images-of: expected it with --format coco, found kitti"),
+        (
+            "uavdt",
+            ["--val-list", "x"],
+            "--val-list: expected --format vid-devkit, found --format u",
+        ),
+        (
+            "kitti",
+            ["--images-of", "x"],
+            "--images-of: expected --format coco, found --format kitti",
+        ),
         ("coco", ["--images-of", "x"], "Looked for a COCO detection file (.json or .json.gz) at"),
     ],
 )

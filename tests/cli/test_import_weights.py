@@ -225,7 +225,7 @@ def test_names_that_do_not_fit(text: str, found: str) -> None:
     with pytest.raises(ConfigError) as caught:
         class_names(text, 3)
     assert isinstance(caught.value, VodetError)
-    assert str(caught.value).startswith("--classes: expected 3 different names, as the weights")
+    assert str(caught.value).startswith("--classes: expected 3 different names")
     assert found in str(caught.value)
 
 

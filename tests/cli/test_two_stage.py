@@ -110,7 +110,7 @@ def test_a_second_phase_needs_a_first(
     with pytest.raises(SystemExit):
         command("train", "experiment=demo_sltnet", *TINY_TWO_STAGE, *ATTENTION, "run_dir=runs/none")
     printed = capsys.readouterr().err
-    assert "head.rpn, head.box_head from learning, but their weights are random" in printed
+    assert "model.frozen freezes pyramid, head.rpn, head.box_head" in printed
     assert "set init_from=CHECKPOINT" in printed
 
 

@@ -1,4 +1,4 @@
-"""What the Hydra commands share: the location of conf/, and how they run and report errors."""
+"""Code shared by the Hydra commands: the location of conf/, running, and error reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from vodet.cli.ending import AGAIN, run_to_the_end
+from vodet.cli.ending import AGAIN, run_command
 from vodet.cli.experiments import own_config_dirs, register_experiments
 from vodet.errors import ConfigError
 
@@ -23,31 +23,31 @@ Command = Callable[[DictConfig], None]
 
 
 class _Failed(BaseException):
-    """Carries an error past Hydra, which would print all overrides above its message."""
+    """Carries an error past Hydra, which would otherwise print all overrides above the message."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 def config_dir() -> Path:
-    """Return the config folder: of the installed package, else of the repository."""
+    """Return the config folder of the installed package, or of the repository if not installed."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def run(
-    config_name: str, command: Command, how_to_go_on: Callable[[DictConfig], str] | None = None
+    config_name: str, command: Command, how_to_continue: Callable[[DictConfig], str] | None = None
 ) -> None:
     """Compose ``config_name`` with the command line and call ``command`` with the result.
 
-    An error that the user can fix ends the process with a message and status 1, a signal with a
-    message and 128 + its number.
+    On an error that the user can fix, the process prints a message and exits with status 1. On a
+    signal, it prints a message and exits with status 128 + the signal number.
 
     Args:
         config_name: The name of a file in conf/.
-        command: The function that is called with the config.
-        how_to_go_on: Returns what to tell the user when a signal has stopped the command.
+        command: The function to call with the config.
+        how_to_continue: Returns the message to print after a signal has stopped the command.
     """
     configs: list[DictConfig] = []
 
@@ -64,10 +64,10 @@ def run(
         except Exception as error:
             raise _Failed(error) from None
 
-    status = run_to_the_end(
+    status = run_command(
         partial(_run_hydra, config_name, job),
         explained,
-        lambda: how_to_go_on(configs[-1]) if configs and how_to_go_on is not None else AGAIN,
+        lambda: how_to_continue(configs[-1]) if configs and how_to_continue is not None else AGAIN,
     )
     if status:
         sys.exit(status)
@@ -77,7 +77,7 @@ def _run_hydra(config_name: str, job: Command) -> None:
     from vodet.cli.words import for_hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
-    _hush()
+    _silence_lightning()
     sys.argv = [sys.argv[0], *for_hydra(sys.argv[1:])]
     register_experiments(config_dir(), *own_config_dirs(sys.argv[1:]))
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)
@@ -102,13 +102,13 @@ def _check_values(config_name: str, config: DictConfig) -> None:
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:
-    GlobalHydra.instance().clear()  # the command, which it was for, has ended
+    GlobalHydra.instance().clear()  # the command that initialized Hydra has ended
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
         return hydra.compose(config_name, overrides)
 
 
-def _hush() -> None:
-    """Hide Lightning's advertisement and its notes about its internals."""
+def _silence_lightning() -> None:
+    """Hide Lightning's advertisement and the notes on its internals."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "pypi.org/project/lit" not in record.getMessage()
     )

@@ -1,4 +1,4 @@
-"""Drawings of annotated frames, and a contact sheet: videos as rows, frames as columns."""
+"""Draws annotated frames and contact sheets, with one row per video and one column per frame."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vodet.inference.drawing import draw_detections
 
 ReadFrame = Callable[[int], np.ndarray]
 
-_READABLE = 320  # pixels of height below which names hide the objects they belong to
+_READABLE = 320  # height in pixels; on smaller images, drawn names would hide their objects
 
 
 def draw_annotations(index: VideoIndex, frame: int, picture: np.ndarray) -> np.ndarray:
@@ -21,10 +21,10 @@ def draw_annotations(index: VideoIndex, frame: int, picture: np.ndarray) -> np.n
     Args:
         index: The data set.
         frame: Row of the frame in the index.
-        picture: ``[H, W, 3]`` uint8 RGB.
+        picture: Image of the frame, ``[H, W, 3]`` uint8 RGB.
 
     Returns:
-        ``[k * H, k * W, 3]`` uint8 RGB, where ``k`` is more than 1 for small pictures.
+        ``[k * H, k * W, 3]`` uint8 RGB, where ``k`` is greater than 1 for small images.
     """
     factor = max(1, _READABLE // picture.shape[0])
     enlarged = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -41,16 +41,16 @@ def draw_annotations(index: VideoIndex, frame: int, picture: np.ndarray) -> np.n
 def contact_sheet(
     index: VideoIndex, read: ReadFrame, *, max_videos: int = 6, max_frames: int = 8
 ) -> np.ndarray:
-    """Draw the first frames of the first videos of a set whose frames are all of one size.
+    """Draw the first frames of the first videos of a data set. All frames must have the same size.
 
     Args:
         index: The data set.
-        read: Gives the picture of a row of the index, ``[H, W, 3]`` uint8 RGB.
-        max_videos: Number of rows at most.
-        max_frames: Number of columns at most; a shorter video leaves the rest of its row black.
+        read: Returns the image of a frame, given its row in the index: ``[H, W, 3]`` uint8 RGB.
+        max_videos: Maximum number of rows.
+        max_frames: Maximum number of columns; the rest of a shorter video's row is black.
 
     Returns:
-        uint8 RGB, each cell as ``draw_annotations`` returns it.
+        ``[H, W, 3]`` uint8 RGB, in which each cell is an output of `draw_annotations`.
     """
     rows = [
         np.hstack([draw_annotations(index, frame, read(frame)) for frame in frames[:max_frames]])

@@ -1,4 +1,4 @@
-"""``vodet-data convert``: other formats to ST-COCO."""
+"""``vodet-data convert``: converts other formats to ST-COCO."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from vodet.data.formats.writer import Summary
 
 EPILOG = """\
-File names in DST are relative to the image root, which is SRC, or DIR of --images. Crowds and
-regions to ignore get "ignore": 1 and "iscrowd": 1. Boxes are clipped to the image; what is left
-out is counted at the end.
+File names in DST are relative to the image root, which is SRC or the DIR of --images. Crowds and
+ignore regions get "ignore": 1 and "iscrowd": 1. Boxes are clipped to the image. At the end, the
+command prints how many objects and frames it skipped.
 
 examples:
-  vodet-data convert uavdt UAVDT data/uavdt              train.json and test.json there
+  vodet-data convert uavdt UAVDT data/uavdt       (writes train.json and test.json in data/uavdt)
   vodet-data convert imagenet-vid ILSVRC2015 val.json --split val
   vodet-data convert kitti-mots KITTI train.json --split train --masks png
   vodet-data convert mot MOT17 half.json --split train --sequences MOT17-02-FRCNN,MOT17-04-FRCNN
@@ -38,20 +38,21 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--split": {"metavar": "NAME", "help": "official split"},
     "--sequences": {
         "metavar": "NAMES",
-        "help": "only these sequences (of Cityscapes: cities): A,B,C, or a file with one a line, "
-        "also a seqmap of KITTI",
+        "help": "convert only these sequences (for Cityscapes: cities): A,B,C, a file with one "
+        "name per line, or a KITTI seqmap",
     },
     "--list": {
         "dest": "frames",
         "type": Path,
         "metavar": "FILE",
-        "help": "list of frames or videos to read, such as VID_train_15frames.txt (the frames "
-        "listed are annotated, the others of their videos support them) or VID_val_videos.txt",
+        "help": "list of frames or videos to read, such as VID_train_15frames.txt (the listed "
+        "frames are annotated, the other frames of their videos are support frames) or "
+        "VID_val_videos.txt",
     },
-    "--masks": {"help": "which of two equivalent forms to read (default: %(default)s)"},
+    "--masks": {"help": "the form of the masks to read (default: %(default)s)"},
     "--keep-empty": {
         "action": "store_true",
-        "help": "keep images in which no object of the 30 classes is annotated",
+        "help": "keep images without annotated objects of the 30 classes",
     },
     "--workers": {
         "type": int,
@@ -67,7 +68,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class _Format:
-    """A format: what it is, its options, its splits, the forms of its masks."""
+    """A format: its description, options, splits, and forms of masks."""
 
     summary: str
     options: tuple[str, ...]
@@ -81,7 +82,7 @@ _XML = ("--images", "--split", "--list", "--workers", "--check-sizes")
 FORMATS = {
     "imagenet-vid": _Format("ImageNet VID: SRC holds Annotations and Data", _XML, _TRAIN_VAL),
     "imagenet-det": _Format(
-        "ImageNet DET, objects of the classes of VID, each image a video",
+        "ImageNet DET: objects of the classes of ImageNet VID; each image is a video",
         (*_XML, "--keep-empty"),
         _TRAIN_VAL,
     ),
@@ -92,7 +93,7 @@ FORMATS = {
         ("txt", "png"),
     ),
     "kitti-tracking": _Format(
-        "KITTI tracking: SRC holds label_02, splits are those of KITTI MOTS",
+        "KITTI tracking: SRC holds label_02; the splits are the splits of KITTI MOTS",
         _SEQUENCES,
         _TRAIN_VAL,
     ),
@@ -102,14 +103,16 @@ FORMATS = {
         _TRAIN_VAL,
         ("polygons", "instances"),
     ),
-    "uavdt": _Format("UAVDT: SRC holds GT, and M_attr", _SEQUENCES, ("train", "test")),
+    "uavdt": _Format("UAVDT: SRC holds GT and M_attr", _SEQUENCES, ("train", "test")),
     "mot": _Format(
-        "MOT Challenge: SRC holds the sequences, or train",
+        "MOT Challenge: SRC holds the sequences or a folder train",
         _SEQUENCES,
         ("train", "half-train", "half-val"),
     ),
-    "coco": _Format("any COCO detection file, each image a video", ("--images", "--check-sizes")),
-    "cocovid": _Format("a CocoVID file, the format of mmtracking", ()),
+    "coco": _Format(
+        "any COCO detection file; each image is a video", ("--images", "--check-sizes")
+    ),
+    "cocovid": _Format("a file in CocoVID, the format of mmtracking", ()),
 }
 
 
@@ -120,17 +123,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, kind in FORMATS.items():
         subparser = subparsers.add_parser(name, help=kind.summary, description=f"{kind.summary}.")
-        subparser.add_argument("source", type=Path, metavar="SRC", help="what to read")
+        subparser.add_argument("source", type=Path, metavar="SRC", help="file or folder to read")
         add_target(
             subparser,
-            "the JSON file to write, or a folder for SPLIT.json of every split"
+            "the JSON file to write, or a folder to write SPLIT.json of every split to"
             if kind.splits
             else "the JSON file to write",
         )
         subparser.add_argument(
             "--drop-ignored",
             action="store_true",
-            help="leave out crowds and regions to ignore, for programs that cannot take them",
+            help="skip crowds and ignore regions, for programs that do not support them",
         )
         for option in kind.options:
             settings = dict(_OPTIONS[option])
@@ -142,10 +145,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert SRC to DST, a file or a folder for all splits; say what was written and what not.
+    """Convert SRC to DST, a file or a folder for all splits, and print a summary.
 
     Raises:
-        ConfigError: If DST is there already, or there is no such split.
+        ConfigError: If DST exists already, or the split does not exist.
         DataError: If something in SRC is missing or malformed.
     """
     from vodet.data.formats.writer import check_target
@@ -181,9 +184,9 @@ def _convert(arguments: argparse.Namespace, target: Path) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser, help_text: str = "the JSON file to write") -> None:
-    """Add what is said of the file to write."""
+    """Add the arguments for the output file."""
     parser.add_argument("target", type=Path, metavar="DST", help=help_text)
-    parser.add_argument("--overwrite", action="store_true", help="replace DST if it is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
 
 
 def _read(arguments: argparse.Namespace) -> Records:
@@ -204,7 +207,7 @@ def _options_of(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _readers() -> dict[str, Callable[..., Records]]:
-    # Here, as importing them takes time that the other commands need not spend.
+    # Imported here because the imports are slow and other commands do not need them.
     from vodet.data.formats.cityscapes import read_cityscapes
     from vodet.data.formats.coco import read_coco
     from vodet.data.formats.cocovid import read_cocovid
@@ -229,7 +232,7 @@ def _readers() -> dict[str, Callable[..., Records]]:
 
 
 def progress_bar() -> Progress:
-    """Return a bar for the frames, of which the number may not be known."""
+    """Return a progress bar for frames. Their total number may be unknown."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from vodet.screen import Screen
@@ -245,7 +248,7 @@ def progress_bar() -> Progress:
 
 
 def print_summary(summary: Summary, target: Path) -> None:
-    """Say what was written and what was not."""
+    """Print what was written, clipped and skipped."""
     from rich.table import Table
 
     from vodet.screen import Screen

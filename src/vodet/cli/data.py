@@ -1,4 +1,4 @@
-"""``vodet-data``: checks, shows, makes and converts data sets, exports results, imports weights."""
+"""``vodet-data``: checks, draws, generates and converts data; exports results; imports weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vodet.cli import convert, export, import_weights, to_cocovid
-from vodet.cli.ending import AGAIN, run_to_the_end
+from vodet.cli.ending import AGAIN, run_command
 from vodet.cli.faults import explain
 from vodet.errors import ConfigError, DataError, FrameError
 from vodet.files import replacing
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vodet.data.frames.images import ExifUse
 
 _SHOWN_FAULTS = 10
-_FILE_HELP = "annotations: COCO detection JSON whose images say their video and frame_number"
+_FILE_HELP = "ST-COCO annotations: COCO detection JSON with video and frame_number for each image"
 
 _EPILOG = """\
 examples:
@@ -41,10 +41,10 @@ examples:
 
 _CHECK_EPILOG = """\
 examples:
-  vodet-data check train.json                            only the file
-  vodet-data check train.json --images data/frames       are all images there?
+  vodet-data check train.json                            check only the file
+  vodet-data check train.json --images data/frames       also check that all images exist
   vodet-data check train.json --images data/frames --decode
-                                                         are they whole, of the annotated size?
+                                                         also decode them and check their sizes
 """
 
 _SHOW_EPILOG = """\
@@ -54,8 +54,8 @@ examples:
 """
 
 _GENERATE_EPILOG = """\
-The folder gets train.json and val.json (ST-COCO), images/ and contact_sheet.png, to look at.
-The same settings give the same bytes.
+The command writes train.json and val.json (ST-COCO), images/ and an overview, contact_sheet.png.
+The same settings always produce identical files.
 
 examples:
   vodet-data generate data/generated
@@ -64,21 +64,22 @@ examples:
 """
 
 _GENERATE_OPTIONS = {
-    "train_videos": "number of videos to train on",
-    "val_videos": "number of videos to validate on",
-    "frames_per_video": "length of each video",
-    "size": "side of the square pictures in pixels",
-    "min_objects": "smallest number of objects of a video",
-    "max_objects": "largest number of objects of a video",
-    "degradation_rate": "share of blurred and noisy, dark or partly hidden frames, 0 to 0.5",
-    "jpeg_quality": "1 to 100",
-    "seed": "decides all that is random",
+    "train_videos": "number of training videos",
+    "val_videos": "number of validation videos",
+    "frames_per_video": "number of frames per video",
+    "size": "side of the square frames in pixels",
+    "min_objects": "minimum number of objects per video",
+    "max_objects": "maximum number of objects per video",
+    "degradation_rate": "share of frames that are blurred and noisy, dark, or partly hidden, "
+    "0 to 0.5",
+    "jpeg_quality": "JPEG quality, 1 to 100",
+    "seed": "random seed",
 }
 
 
 @dataclass(frozen=True)
 class _Command:
-    """A subcommand: its texts, what its parser takes and what it does."""
+    """A subcommand: its name, help texts, arguments and function."""
 
     name: str
     summary: str
@@ -95,13 +96,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parser(words).parse_args(words)
         arguments.run(arguments)
 
-    return run_to_the_end(work, explain, lambda: AGAIN)
+    return run_command(work, explain, lambda: AGAIN)
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vodet-data",
-        description="Check, look at, generate and convert video data sets in ST-COCO form; export "
+        description="Check, draw, generate and convert video data sets in ST-COCO format; export "
         "results; import weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -115,7 +116,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             epilog=command.epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if command.name in words:  # what the others take may need imports that take time
+        if command.name in words:  # the arguments of the other commands may need slow imports
             command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser
@@ -123,7 +124,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
 
 def _add_check_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help=_FILE_HELP)
-    parser.add_argument("--images", metavar="DIR", help="image root: check that all images exist")
+    parser.add_argument("--images", metavar="DIR", help="image root; checks that all images exist")
     parser.add_argument(
         "--decode",
         action="store_true",
@@ -137,13 +138,13 @@ def _add_show_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--video", required=True, metavar="V", help="name of the video")
     parser.add_argument("--images", metavar="DIR", help="image root (default: the folder of FILE)")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="where to write (default: runs/show/V)"
+        "--output", type=Path, metavar="DIR", help="the folder to write (default: runs/show/V)"
     )
     parser.add_argument(
         "--frames",
         type=_positive,
         metavar="N",
-        help="at most N frames, evenly spaced (default: all)",
+        help="write at most N frames, evenly spaced (default: all)",
     )
     _add_exif(parser)
 
@@ -153,15 +154,15 @@ def _add_exif(parser: argparse.ArgumentParser) -> None:
         "--exif",
         choices=("apply", "ignore"),
         default="apply",
-        help="whether images are turned as their EXIF orientation asks, as viewers and annotation "
-        "tools do (default: %(default)s)",
+        help="whether to apply the EXIF orientation of images, as viewers and annotation tools do "
+        "(default: %(default)s)",
     )
 
 
 def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     from vodet.data.generated.synthetic import SyntheticConfig
 
-    parser.add_argument("folder", type=Path, metavar="DST", help="the folder to make")
+    parser.add_argument("folder", type=Path, metavar="DST", help="the folder to write")
     for setting in fields(SyntheticConfig):
         parser.add_argument(
             f"--{setting.name.replace('_', '-')}",
@@ -171,7 +172,7 @@ def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"{_GENERATE_OPTIONS[setting.name]} (default: %(default)s)",
         )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a generated set that is there already"
+        "--overwrite", action="store_true", help="replace a generated data set if DST has one"
     )
 
 
@@ -323,42 +324,42 @@ _COMMANDS = (
     ),
     _Command(
         "show",
-        "write frames of a video with their boxes",
+        "draw the annotated boxes on frames of a video",
         _SHOW_EPILOG,
         _add_show_arguments,
         _show,
     ),
     _Command(
         "generate",
-        "make videos in which a single frame is often not enough to recognise the objects",
+        "generate videos in which a single frame is often not enough to recognise the objects",
         _GENERATE_EPILOG,
         _add_generate_arguments,
         _generate,
     ),
     _Command(
         "convert",
-        "make an ST-COCO file of a data set in another format",
+        "convert a data set in another format to ST-COCO",
         convert.EPILOG,
         convert.add_arguments,
         convert.run,
     ),
     _Command(
         "to-cocovid",
-        "make a CocoVID file of an ST-COCO file",
+        "convert an ST-COCO file to CocoVID",
         to_cocovid.EPILOG,
         to_cocovid.add_arguments,
         to_cocovid.run,
     ),
     _Command(
         "export-results",
-        "make the files that the toolkits of benchmarks read of saved predictions",
+        "convert saved predictions to the files that benchmark toolkits read",
         export.EPILOG,
         export.add_arguments,
         export.run,
     ),
     _Command(
         "import-weights",
-        "make a checkpoint of weights that another program has trained",
+        "convert weights that another program has trained to a checkpoint",
         import_weights.EPILOG,
         import_weights.add_arguments,
         import_weights.run,

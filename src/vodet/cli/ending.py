@@ -1,4 +1,4 @@
-"""How a command ends: it cleans up, prints one message and returns an exit status that says why."""
+"""Runs a command, which ends with cleaning up, at most one message, and a fitting exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ASK_TO_STOP = [
 ]
 AGAIN = "No partial files are left. Run the same command to start again."
 
-_SECONDS_AFTER_STOP = 15  # for which a process waits for the end of the process that started it
+_SECONDS_AFTER_STOP = 15  # how long a stopped process waits for the process that started it to end
 
 
 class Stopped(BaseException):
@@ -34,7 +34,7 @@ class Stop:
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal: the first one unwinds the stack, the second one ends the process."""
-        if os.getpid() != self._process:  # a forked worker, which has inherited the handler
+        if os.getpid() != self._process:  # a forked worker has inherited the handler
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         if self.number is not None:
@@ -61,20 +61,20 @@ def stoppable() -> Iterator[Stop]:
             signal.signal(number, before[number])
 
 
-def run_to_the_end(
+def run_command(
     work: Callable[[], None],
     explain: Callable[[Exception], str | None],
-    how_to_go_on: Callable[[], str],
+    how_to_continue: Callable[[], str],
 ) -> int:
     """Run a command and return the exit status of the process.
 
     Args:
         work: What the command does.
-        explain: Returns the message for an error that the user can fix, else None.
-        how_to_go_on: Returns what to tell the user when a signal has stopped the command.
+        explain: Returns the message for an error that the user can fix, or None for other errors.
+        how_to_continue: Returns the message to print after a signal has stopped the command.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # characters that the terminal cannot show are escaped
+        if hasattr(stream, "reconfigure"):  # escape characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     if is_started_by_another():
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -82,16 +82,16 @@ def run_to_the_end(
     with stoppable() as stop:
         try:
             message = _attempt(work, explain)
-        except BrokenPipeError:  # the reader, such as head, has seen enough
+        except BrokenPipeError:  # the reader of the output, such as head, has ended
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 128 + signal.SIGPIPE
         except BaseException:
-            if stop.number is None:  # otherwise a library has replaced Stopped by this
+            if stop.number is None:  # otherwise, a library replaced Stopped with this error
                 raise
-        # Free what the error holds now: torch would abort over it when the interpreter shuts down.
+        # Free the objects that the error holds: torch would abort if they were freed at shutdown.
         gc.collect()
         if stop.number is not None:
-            _say_stopped(stop.number, how_to_go_on)
+            _say_stopped(stop.number, how_to_continue)
             return 128 + stop.number
     if message is not None:
         say("Error: ", message)
@@ -122,17 +122,17 @@ def say(title: str, message: str) -> None:
 
 
 def is_started_by_another() -> bool:
-    """Return whether another process of the run started this one, as Lightning does for DDP."""
+    """Return whether another process of the run started this process, as Lightning does in DDP."""
     environment = os.environ
     return environment.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in environment
 
 
-def _say_stopped(number: signal.Signals, how_to_go_on: Callable[[], str]) -> None:
+def _say_stopped(number: signal.Signals, how_to_continue: Callable[[], str]) -> None:
     if is_started_by_another():
-        # Lightning kills the process that started this one if this one ends first.
+        # If this process ended first, Lightning would kill the process that started it.
         time.sleep(_SECONDS_AFTER_STOP)
     elif os.environ.get("RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":
-        say(f"Stopped by {number.name}. ", how_to_go_on())
+        say(f"Stopped by {number.name}. ", how_to_continue())
 
 
 def _end_with(parent: int) -> None:

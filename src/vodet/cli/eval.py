@@ -35,14 +35,14 @@ def evaluate(config: DictConfig) -> None:
     Raises:
         ConfigError: If a protocol or linking does not exist.
     """
-    measures, stream = chosen(config, {})  # fails early, before anything is read
+    measures, stream = chosen(config, {})  # fail before reading any file
     if config.ckpt:
         trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
         measures, stream = chosen_by_training(config, trained)
         result = evaluate_checkpoint(config, trained, measures, stream)
     else:
         result = evaluate_predictions(config, measures, stream)
-    if result is None:  # not the first process
+    if result is None:  # only the first process has the result
         return
     folder = output_folder(config)
     with explained(folder), replacing(folder / "eval.json") as partial:
@@ -55,15 +55,15 @@ def evaluate(config: DictConfig) -> None:
 
 
 def output_folder(config: DictConfig) -> Path:
-    """Return the folder for the results: as configured, else that of the input."""
+    """Return the folder for the results: ``output``, or the folder of the input by default."""
     return Path(config.output or Path(config.ckpt or config.predictions).parent)
 
 
 def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, StreamFactory]:
-    """Return the metrics and the stream factory: as configured, else as in training.
+    """Return the metrics and the stream factory. Settings that are null are as in training.
 
     Raises:
-        ConfigError: If a protocol, linking or view does not exist.
+        ConfigError: If a protocol, a linking or a test-time augmentation does not exist.
     """
     evaluation = plain(OmegaConf.load(config_dir() / "evaluation" / "coco.yaml"))
     for values in (trained.get("evaluation"), plain(config.evaluation)):
@@ -74,7 +74,7 @@ def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, Strea
 def chosen_by_training(
     config: DictConfig, trained: dict[str, Any]
 ) -> tuple[Measures, StreamFactory]:
-    """Return what `chosen` does with the config of a checkpoint, which may hold anything.
+    """Return what `chosen` returns for the config of a checkpoint, which may be malformed.
 
     Raises:
         CheckpointError: If the config of the checkpoint cannot be used.
@@ -93,12 +93,12 @@ def plain(config: Any) -> Any:
 
 
 def overlaid(below: dict[str, Any], above: Any) -> Any:
-    """Return a mapping updated with the values of another one that are not null.
+    """Return ``below``, updated with the values of ``above`` that are not null.
 
     Both are plain mappings, not OmegaConf, so that interpolations in a checkpoint are not resolved.
     """
     if not isinstance(above, dict | None):
-        return above  # a value instead of a mapping; using it raises an error
+        return above  # not a mapping: its use raises an error
     above = above or {}
     result = below | {key: above[key] for key in below if above.get(key) is not None}
     groups = {key: value for key, value in below.items() if isinstance(value, dict)}
@@ -108,7 +108,11 @@ def overlaid(below: dict[str, Any], above: Any) -> Any:
 def result_tables(
     protocols: Sequence[str], linkings: Sequence[str], result: Mapping[str, float], screen: Screen
 ) -> list[Table]:
-    """Build tables: COCO AP in full if it is alone, else side by side if they fit."""
+    """Build the tables of the results.
+
+    COCO AP alone gets a full table. Several protocols share a table if it fits on the screen;
+    otherwise, each protocol gets its own table.
+    """
     if protocols == ["coco"]:
         return [coco_table(result, linkings)]
     together = protocols_table(protocols, result, linkings)
@@ -128,8 +132,8 @@ def evaluate_predictions(
     """
     if stream is not StreamingDetector:
         msg = (
-            "evaluation.test_time_augmentation needs a detector: ckpt=FILE. Found saved "
-            "predictions only."
+            "evaluation.test_time_augmentation needs a detector: ckpt=FILE. Found only saved "
+            "predictions."
         )
         raise ConfigError(msg)
     if not config.predictions or not config.data.annotations:
@@ -147,9 +151,10 @@ def evaluate_predictions(
 def evaluate_checkpoint(
     config: DictConfig, trained: dict[str, Any], measures: Measures, stream: StreamFactory
 ) -> dict[str, float] | None:
-    """Stream the videos through the detector of a checkpoint; return None on all but one process.
+    """Stream the videos through the detector of a checkpoint and return the metrics.
 
-    The file of predictions contains the detections before any linking.
+    Only the first process returns metrics; the others return None. The predictions file contains
+    the detections before tubelet linking.
     """
     window = {
         f"window.{key}": config.window[key]
@@ -175,37 +180,38 @@ def evaluate_checkpoint(
 
 
 def source(data: DictConfig, trained: dict[str, Any]) -> Source:
-    """Return the evaluation data: as configured, else as in training.
+    """Return the evaluation data: the configured data, or the validation data of the training.
 
     Raises:
-        ConfigError: If there are none, or annotations are configured without images.
+        ConfigError: If neither exists, or annotations are configured without images.
     """
     known = trained_source(trained)
     annotations = data.annotations or known.get("annotations")
     images = data.images or (known.get("images") if not data.annotations else None)
     if data.annotations and not images:
         msg = (
-            f"Expected data.images=FOLDER beside data.annotations={annotations}: the folder that "
-            "the file names in it are relative to."
+            f"Expected data.images=FOLDER in addition to data.annotations={annotations}: the "
+            "folder that the file names in the annotations are relative to."
         )
         raise ConfigError(msg)
     if not annotations or not images:
         msg = (
-            "Expected data.annotations=FILE and data.images=FOLDER, since the checkpoint does not "
-            f"say on what to evaluate; found data.annotations={annotations}, data.images={images}."
+            "Expected data.annotations=FILE and data.images=FOLDER, because the checkpoint does "
+            "not name evaluation data; found "
+            f"data.annotations={annotations}, data.images={images}."
         )
         raise ConfigError(msg)
     if not data.images and "://" in images:
         msg = (
-            f"The checkpoint names images at a URL, {images!r}, which is not opened unasked. If "
-            "you trust it, give it as data.images=URL, with data.annotations=FILE."
+            f"The checkpoint names images at a URL, {images!r}. vodet does not open URLs that a "
+            "checkpoint names. If you trust the URL, set data.images=URL and data.annotations=FILE."
         )
         raise ConfigError(msg)
     return Source(annotations=annotations, images=images)
 
 
 def trained_source(trained: dict[str, Any]) -> dict[str, str]:
-    """Return the paths of the data that the config of a checkpoint names for evaluation."""
+    """Return the paths of the validation data in the config of a checkpoint."""
     node: Any = trained
     for key in ("data", "val"):
         node = node.get(key) if isinstance(node, dict) else None

@@ -13,8 +13,8 @@ def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
     """Return the data set and method of each experiment without a file, by name.
 
     Args:
-        folders: Config folders, whose ``data/*.yaml`` and ``method/*.yaml`` are combined, except
-            pairs that have an ``experiment/DATA_METHOD.yaml``.
+        folders: Config folders. Each ``data/*.yaml`` is combined with each ``method/*.yaml``,
+            except pairs that have an ``experiment/DATA_METHOD.yaml``.
     """
     data, methods, files = (
         sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
@@ -25,7 +25,7 @@ def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
 
 
 def register_experiments(*folders: Path) -> None:
-    """Register the experiments without a file in Hydra, as if each had a file."""
+    """Register the experiments without a file in Hydra, so that they work like files."""
     store = ConfigStore.instance()
     for name, (data, method) in experiments(*folders).items():
         defaults = [{"override /method": method}, {"override /data": data}]
@@ -37,6 +37,6 @@ def own_config_dirs(arguments: Sequence[str]) -> list[Path]:
     """Return the folder given by ``--config-dir``, if any."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
-    parser.add_argument("--cfg", "-c")  # otherwise parsed as a prefix of -cd
+    parser.add_argument("--cfg", "-c")  # without it, argparse would take -c for -cd
     folder = parser.parse_known_args(arguments)[0].config_dir
     return [folder] if folder is not None else []

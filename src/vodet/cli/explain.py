@@ -11,24 +11,24 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vodet.cli.faults import causes, is_named, of_the_machine, of_vodet
-from vodet.cli.unlisted import of_unlisted
+from vodet.cli.faults import causes, is_named, system_message, vodet_message
+from vodet.cli.unlisted import unlisted_key_message
 
 Compose = Callable[[list[str]], DictConfig]
 
 
 def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str | None:
-    """Return the message for an error that the user can fix, else None.
+    """Return the message for an error that the user can fix, or None for any other error.
 
     Args:
         error: The error that ended the command.
         arguments: The arguments of the command line.
         compose: Composes the config of the command from some of these arguments.
     """
-    if message := of_vodet(error):
+    if message := vodet_message(error):
         return message
     for cause in causes(error):
-        if message := _of_composition(cause, arguments, compose):
+        if message := _composition_message(cause, arguments, compose):
             return message
     if message := _replaced_keys(arguments, compose):
         return message
@@ -38,23 +38,25 @@ def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str
         if isinstance(cause, HydraException) or is_named(cause, "MisconfigurationException"):
             return str(cause)
         if _is_lost_process(cause):
-            return "Another process of this run has ended. Its own message says why."
-    return of_the_machine(error)
+            return "Another process of this run has ended. Its error message says why."
+    return system_message(error)
 
 
-def _of_composition(error: BaseException, arguments: Sequence[str], compose: Compose) -> str | None:
+def _composition_message(
+    error: BaseException, arguments: Sequence[str], compose: Compose
+) -> str | None:
     if isinstance(error, MissingConfigException) and error.options:
         return _unknown_choice(error)
     if isinstance(error, ConfigCompositionException) and (key := _refused_key(error)):
         config = _config_of(arguments, key, compose)
-        return of_unlisted(key, config, arguments) or _unknown_key(key, config, compose)
+        return unlisted_key_message(key, config, arguments) or _unknown_key(key, config, compose)
     if isinstance(error, ValueError) and "group override must be a string" in str(error):
-        return _number_of_a_group(arguments)
+        return _number_for_group(arguments)
     return None
 
 
-def _number_of_a_group(arguments: Sequence[str]) -> str | None:
-    """Name the argument that sets a group to a number, such as ``window=7``."""
+def _number_for_group(arguments: Sequence[str]) -> str | None:
+    """Return a message about the argument that sets a group to a number, such as ``window=7``."""
     number = next((text for text in arguments if re.fullmatch(r"[a-z_/]+=-?[\d.]+", text)), None)
     if number is None:
         return None
@@ -93,7 +95,7 @@ def _refused_key(error: ConfigCompositionException) -> str | None:
 
 
 def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> DictConfig:
-    """Compose the config with the groups that the user chose, if that is possible."""
+    """Compose the config with the user's choices of groups, or without them if that fails."""
     chosen = [argument for argument in arguments if re.match(r"\+*[\w/@]+=", argument)]
     try:
         return compose([choice for choice in chosen if choice.split("=")[0] != refused])
@@ -102,7 +104,7 @@ def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> Dict
 
 
 def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
-    """Suggest the most similar key in the same place, or a key of the same name elsewhere."""
+    """Suggest the most similar key in the same group, or a key of the same name in another one."""
     what, separator = ("group", "/") if "/" in key else ("config key", ".")
     parts = key.split(separator)
     known = _keys_below(config, [])
@@ -120,14 +122,14 @@ def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
     if depth and not found:
         found = _composed(f"{place.replace('.', '/')}={parts[depth]}", compose)
     valid = f" Valid keys{place and f' of {place}'}: {', '.join(known)}."
-    listed = valid if known else _of_empty(place, key, config)
+    listed = valid if known else _empty_place_hint(place, key, config)
     if place and separator == "." and not found and _has_entries(config, place):
         listed += f" To add an entry, write +{place}.{parts[depth]}._target_=CLASS."
     return f"There is no {what} {key!r}.{_did_you_mean(found) or listed}"
 
 
 def _has_entries(config: DictConfig, place: str) -> bool:
-    """Return whether the values of a mapping are objects to build, such as loggers."""
+    """Return whether some values of a mapping configure objects, such as loggers."""
     node = OmegaConf.select(config, place)
     if not isinstance(node, DictConfig) or "_target_" in node:
         return False
@@ -135,15 +137,15 @@ def _has_entries(config: DictConfig, place: str) -> bool:
     return any(isinstance(entry, DictConfig) and "_target_" in entry for entry in entries)
 
 
-def _of_empty(place: str, key: str, config: DictConfig) -> str:
-    """Return a hint for a place without keys, such as an empty mapping that the user fills."""
+def _empty_place_hint(place: str, key: str, config: DictConfig) -> str:
+    """Return a hint for a place without keys, such as an empty mapping for the user to fill."""
     node = OmegaConf.select(config, place)
     is_to_fill = isinstance(node, DictConfig) and not node
     return f" To add it to {place}, write +{key}=VALUE." if is_to_fill else f" {place} has no keys."
 
 
 def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:
-    """Name a setting that replaces a mapping by a value, such as ``data.resize=64``."""
+    """Return a message about a setting that replaces a mapping, such as ``data.resize=64``."""
     settings = [argument for argument in arguments if re.match(r"[\w/@.]+=", argument)]
     try:
         config = compose(settings)
@@ -166,12 +168,12 @@ def _is_choice(key: str, config: DictConfig) -> bool:
 
 
 def _as_choice(key: str, value: str, compose: Compose) -> list[str]:
-    """Return the setting that chooses a group's option, as a list with one or no entry."""
+    """Return the setting that chooses an option of a group, as a list with one or no entry."""
     return _composed(f"{key.replace('.', '/')}={value}", compose) if "." in key else []
 
 
 def _composed(choice: str, compose: Compose) -> list[str]:
-    """Return a choice, as a list, if the config can be composed with it."""
+    """Return a list with the choice, or an empty list if the config cannot be composed with it."""
     try:
         compose([choice])
     except (HydraException, OmegaConfBaseException, ValueError):

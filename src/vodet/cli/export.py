@@ -1,4 +1,4 @@
-"""``vodet-data export-results``: saved predictions as the official toolkits read them."""
+"""``vodet-data export-results``: converts saved predictions to the formats of official toolkits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from vodet.metrics.detection_table import DetectionTable
 
 EPILOG = """\
-RESULTS is what vodet-eval writes with predictions=FILE. DST is one file for vid-devkit and coco, a
-folder with a file a sequence for the others. Classes are known by their names, as `vodet-data
-convert` gives them.
+RESULTS is the file that vodet-eval writes with predictions=FILE. DST is one file for vid-devkit and
+coco, and a folder with one file per sequence for the other formats. Classes are matched by the
+names that `vodet-data convert` gives them.
 
 formats:
-  vid-devkit  frame_index class_id score xmin ymin xmax ymax, for the kit of ImageNet VID
+  vid-devkit  frame_index class_id score xmin ymin xmax ymax, for ImageNet VID's development kit
   uavdt       frame,-1,left,top,width,height,score,class,-1, for RES_DET of the toolkit
   kitti       results of KITTI tracking, track -1
   mot         frame,-1,left,top,width,height,score,-1,-1,-1, as det.txt of MOT Challenge
-  coco        a COCO results file; with --images-of its ids are those of the original file
+  coco        a COCO results file; --images-of FILE takes the ids from the original file
 
 examples:
   vodet-data export-results predictions.json.gz val.json vid.txt --format vid-devkit
@@ -39,38 +39,42 @@ FORMATS = ("vid-devkit", "uavdt", "kitti", "mot", "coco")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes to its parser."""
+    """Add the arguments of the command to its parser."""
     parser.add_argument("results", type=Path, metavar="RESULTS", help="a COCO results file")
     parser.add_argument(
-        "annotations", type=Path, metavar="ANNOTATIONS", help="the ST-COCO file it was made on"
+        "annotations", type=Path, metavar="ANNOTATIONS", help="the ST-COCO file of the evaluation"
     )
     parser.add_argument("target", type=Path, metavar="DST", help="the file or folder to write")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="what to write")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="the format to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of DST")
     parser.add_argument(
-        "--score-threshold", type=float, default=0.0, metavar="S", help="leave out lower scores"
+        "--score-threshold",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="skip detections with scores below S",
     )
     parser.add_argument(
         "--val-list",
         type=Path,
         metavar="FILE",
-        help="vid-devkit: the kit's val.txt, which numbers the frames (default: in order of videos "
-        "and frames)",
+        help="vid-devkit: the kit's val.txt, which numbers the frames (default: number the frames "
+        "video by video)",
     )
     parser.add_argument(
         "--images-of",
         type=Path,
         metavar="FILE",
-        help="coco: the file that was converted to ANNOTATIONS, whose ids the results shall have",
+        help="coco: the file that was converted to ANNOTATIONS; the results get its ids",
     )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the results and say what was written.
+    """Write the results and print a summary.
 
     Raises:
-        ConfigError: If DST is there already, or an option is of another format.
-        DataError: If RESULTS and ANNOTATIONS do not fit together, or not the format.
+        ConfigError: If DST exists already, or an option belongs to another format.
+        DataError: If RESULTS does not match ANNOTATIONS, or the format cannot express them.
     """
     from vodet.data.annotations.st_coco import read_st_coco
     from vodet.metrics.results_file import read_predictions
@@ -92,7 +96,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for option, format_name in (("val_list", "vid-devkit"), ("images_of", "coco")):
         if getattr(arguments, option) is not None and arguments.format != format_name:
             name = f"--{option.replace('_', '-')}"
-            msg = f"{name}: expected it with --format {format_name}, found {arguments.format}."
+            msg = f"{name}: expected --format {format_name}, found --format {arguments.format}."
             raise ConfigError(msg)
     sources = (arguments.results, arguments.annotations, arguments.val_list, arguments.images_of)
     refuse_source(arguments.target, filter(None, sources))
@@ -143,7 +147,7 @@ def _write_coco(
 def _original_ids(
     original: Path, index: VideoIndex, predictions: DetectionTable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the image id of each detection and the category id of each class in the original."""
+    """Return the original file's image id of each detection and category id of each class."""
     import numpy as np
 
     from vodet.data.formats.coco import read_coco_ids
@@ -193,6 +197,6 @@ def _print(
     is_numbered = arguments.format == "vid-devkit" and arguments.val_list is None
     if is_numbered and index.num_frames != OFFICIAL_FRAMES["val"]:
         console.print(
-            f"Warning: frames are numbered 1 to {index.num_frames}, while the kit's val.txt has "
-            f"{OFFICIAL_FRAMES['val']}. Give your list of frames with --val-list"
+            f"Warning: frames are numbered 1 to {index.num_frames}, but the kit's val.txt has "
+            f"{OFFICIAL_FRAMES['val']} frames. Pass your list of frames with --val-list"
         )

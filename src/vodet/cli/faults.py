@@ -16,21 +16,22 @@ _HINTS = {
 }
 
 
-def of_vodet(error: BaseException) -> str | None:
-    """Return the message of the vodet error that caused an error, if there is one."""
+def vodet_message(error: BaseException) -> str | None:
+    """Return the message of the vodet error that caused an error, or None if there is none."""
     for cause in causes(error):
-        if isinstance(cause, VodetError):  # after the traceback of a data loader worker
+        if isinstance(cause, VodetError):
+            # An error of a data loader worker has its traceback before its message.
             name = f"{type(cause).__module__}.{type(cause).__qualname__}: "
             return str(cause).rpartition(name)[2]
     return None
 
 
-def of_the_machine(error: BaseException) -> str | None:
-    """Return a message for an error of a file, the disk or the memory, else None."""
+def system_message(error: BaseException) -> str | None:
+    """Return a message for an error of a file, the disk or the memory, or None for any other."""
     cause: BaseException | None = error
-    while cause is not None:  # without __context__: that error has been handled
+    while cause is not None:  # ignores __context__, which holds errors that have been handled
         if isinstance(cause, OSError):
-            return _of_the_system(cause)
+            return _os_error_message(cause)
         if is_named(cause, "OutOfMemoryError", "MemoryError") or "allocate memory" in str(cause):
             found = str(cause).partition("\n")[0] or type(cause).__name__
             return (
@@ -41,23 +42,23 @@ def of_the_machine(error: BaseException) -> str | None:
 
 
 def explain(error: Exception) -> str | None:
-    """Return the message for an error that the user can fix, else None."""
-    return of_vodet(error) or of_the_machine(error)
+    """Return the message for an error that the user can fix, or None for any other error."""
+    return vodet_message(error) or system_message(error)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, then its causes; the context of an error stands in for a missing cause."""
+    """Yield an error, then its causes. An error without a cause is followed by its context."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def is_named(error: BaseException, *names: str) -> bool:
-    """Return whether an error has a class of one of these names, without importing the class."""
+    """Return whether a class of an error has one of the names, without importing the class."""
     return any(base.__name__ in names for base in type(error).__mro__)
 
 
-def _of_the_system(error: OSError) -> str:
+def _os_error_message(error: OSError) -> str:
     if error.strerror is None:
         return str(error).strip().rpartition("\n")[2]
     files = " and ".join(str(name) for name in (error.filename, error.filename2) if name)

@@ -1,4 +1,4 @@
-"""Help texts of the Hydra commands, made from the files of conf/ without composing them."""
+"""Help texts of the Hydra commands, made from the files in conf/ without composing a config."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def help_text(config_name: str, arguments: Sequence[str]) -> str:
 
     Args:
         config_name: The file of the command in conf/.
-        arguments: The arguments of the command line, which may name a config folder of the user.
+        arguments: The command line, which may name a config folder of the user.
     """
     folders = [config_dir(), *own_config_dirs(arguments)]
     config = config_dir() / f"{config_name}.yaml"
@@ -28,10 +28,10 @@ def help_text(config_name: str, arguments: Sequence[str]) -> str:
     groups = _groups(folders, OmegaConf.to_container(OmegaConf.load(config)))
     parts = [
         (config_dir() / "help" / f"{config_name}.txt").read_text(),
-        "Groups and their options, chosen as group=option; --cfg job shows all values of a choice",
+        "Groups and their options: choose with group=option; --cfg job shows all resulting values",
         *(f"{group}: {', '.join(options)}" for group, options in groups.items()),
-        f"\nValues, with their defaults, set as key=value\n{values.strip()}\n",
-        "Options of Hydra, such as --cfg and --multirun: --hydra-help. More: the README.\n",
+        f"\nValues and their defaults: set with key=value\n{values.strip()}\n",
+        "--hydra-help lists Hydra's options, such as --cfg and --multirun. See also the README.\n",
     ]
     return "\n".join(parts if groups else [parts[0].rstrip("\n"), *parts[2:]])
 

@@ -1,4 +1,4 @@
-"""``vodet-data import-weights``, which converts checkpoints of other programs."""
+"""``vodet-data import-weights``: converts checkpoints of other programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 SRC is a checkpoint of detectron2: model_final.pth of SLTnet or of its baseline, Faster R-CNN with
-FPN, or a .pkl of the model zoo. Nothing in it is executed. The weights tell the architecture. What
-they do not tell (window, memory, mean and std in files without them) comes from
-conf/experiment/imagenet_vid_sltnet.yaml or detectron2's defaults, and is printed.
+FPN, or a .pkl file from detectron2's model zoo. No code in SRC is executed. The command infers the
+architecture from the weights. It takes the window, the memory, and a mean and std that are not in
+SRC from conf/experiment/imagenet_vid_sltnet.yaml or detectron2's defaults, and prints a summary.
 
 examples:
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
@@ -53,8 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
         ConfigError: If DST exists, or the class names do not fit.
         CheckpointError: If SRC cannot be read, or its architecture is not supported.
     """
-    # Here, as these take seconds to import, which the other commands need not.
-
+    # Imported here because the imports take seconds and other commands do not need them.
     from vodet.tasks.checkpoint import AtomicCheckpointIO
     from vodet.tasks.detectron2_weights import architecture_of, convert
     from vodet.tasks.weights import read_weights
@@ -79,18 +78,18 @@ def class_names(text: str | None, count: int) -> list[str]:
     """Return the names of the classes.
 
     Args:
-        text: A file with one name per line, or names separated by commas; None for the default.
+        text: A file with one name per line, or names separated by commas; None means ImageNet VID.
         count: The number of classes.
 
     Raises:
-        ConfigError: If names are missing, too many, or not distinct.
+        ConfigError: If the number of names is not ``count``, or names are not distinct.
     """
     if text is None:
         text = IMAGENET_VID
         if count != text.count(",") + 1:
             msg = (
-                f"The weights are for {count} classes, whose names are not in the file. Expected "
-                f"--classes with {count} names, in the order of the training."
+                f"The weights are for {count} classes, but the file does not contain their names. "
+                f"Expected --classes with {count} names in the order of the weights."
             )
             raise ConfigError(msg)
     is_file = "," not in text and Path(text).is_file()
@@ -101,8 +100,8 @@ def class_names(text: str | None, count: int) -> list[str]:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         where = f"in {text}" if is_file else "separated by commas (there is no such file)"
         msg = (
-            f"--classes: expected {count} different names, as the weights are for {count} classes; "
-            f"found {len(names)} {where}: {listed or 'nothing'}."
+            f"--classes: expected {count} different names, because the weights are for {count} "
+            f"classes; found {len(names)} {where}: {listed or 'nothing'}."
         )
         raise ConfigError(msg)
     return names
@@ -124,7 +123,7 @@ def model_config(architecture: Architecture) -> dict[str, Any]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", overrides)
     for key, value in architecture.settings().items():
-        OmegaConf.update(config.model, key, value)  # fails for a key that does not exist
+        OmegaConf.update(config.model, key, value)  # raises an error for an unknown key
     plain: Any = OmegaConf.to_container(config.model, resolve=True)
     return dict(plain)
 

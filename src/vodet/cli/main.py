@@ -1,7 +1,7 @@
 """The console scripts.
 
-The imports of a command happen after its command line has been read, so that help and errors in the
-command line appear quickly.
+A command imports its modules after it has parsed its command line, so that it prints help and
+errors in the command line quickly.
 """
 
 from __future__ import annotations
@@ -60,28 +60,28 @@ def data() -> int:
 def _run(
     config_name: str,
     command: Callable[[DictConfig], None],
-    how_to_go_on: Callable[[DictConfig], str] | None = None,
+    how_to_continue: Callable[[DictConfig], str] | None = None,
 ) -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
-        from vodet.cli.ending import AGAIN, run_to_the_end
+        from vodet.cli.ending import AGAIN, run_command
         from vodet.cli.faults import explain
         from vodet.cli.help import help_text
 
         def show_help() -> None:
             sys.stdout.write(help_text(config_name, sys.argv[1:]))
 
-        sys.exit(run_to_the_end(show_help, explain, lambda: AGAIN))
+        sys.exit(run_command(show_help, explain, lambda: AGAIN))
     from vodet.cli.app import run
 
-    run(config_name, command, how_to_go_on)
+    run(config_name, command, how_to_continue)
 
 
 def _resume(config: DictConfig, arguments: list[str]) -> str:
     """Return how to resume a training that was stopped."""
     if not Path(config.run_dir, "last.ckpt").is_file():
         return (
-            f"There is no checkpoint in {config.run_dir} yet: the first is written at the end of "
-            "the first epoch. Start again without resume."
+            f"There is no checkpoint in {config.run_dir} yet: the first one is written at the end "
+            "of the first epoch. Start again without resume."
         )
     kept = [argument for argument in arguments if not argument.startswith("resume=")]
     command = shlex.join(["vodet-train", *kept, "resume=last"])

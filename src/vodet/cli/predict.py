@@ -1,4 +1,4 @@
-"""vodet-predict: videos in; annotated videos and their detections out."""
+"""vodet-predict: detects objects in videos, and writes annotated videos and the detections."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vodet.tasks.checkpoint import load
 
 
 def predict(config: DictConfig) -> None:
-    """Run the checkpoint of a config on each video of its source.
+    """Run the detector of a config on each video of its source.
 
     Raises:
-        ConfigError: If a setting cannot work.
-        FrameError: If there are videos that could not be read, or not whole; after the others.
+        ConfigError: If a setting is invalid.
+        FrameError: If a video could not be read completely; raised after the last video.
     """
     check_numbers(config)
     check_linking(config.tubelet_linking)
@@ -32,7 +32,7 @@ def predict(config: DictConfig) -> None:
     check_outputs(videos, folder)
     detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
     screen = Screen()
-    faults = []  # of each video
+    faults = []  # one text per video, empty if it has no faults
     for video in videos:
         try:
             result = predict_video(
@@ -49,16 +49,16 @@ def predict(config: DictConfig) -> None:
             faults.append("\n".join(result.faults))
         except FrameError as error:
             faults.append(f"{error} There is no output for this video.")
-        if faults[-1] and len(videos) > 1:  # now, and again at the end
+        if faults[-1] and len(videos) > 1:  # the report at the end repeats it
             screen.print(faults[-1], style="yellow", soft_wrap=True)
     report(faults)
 
 
 def check_outputs(videos: Sequence[VideoFiles], folder: Path) -> None:
-    """Make sure that no output takes the place of a source.
+    """Check that no output file would replace a source file.
 
     Raises:
-        ConfigError: If one would.
+        ConfigError: If an output file would replace a source file.
     """
     sources = {path.resolve() for video in videos for path in video.paths}
     for video in videos:
@@ -72,7 +72,10 @@ def check_outputs(videos: Sequence[VideoFiles], folder: Path) -> None:
 
 
 def report(faults: Sequence[str]) -> None:
-    """Report the faults of the videos, an empty text for each without one.
+    """Raise an error that lists the faults of all videos, if there are any.
+
+    Args:
+        faults: One text per video, empty if the video has no faults.
 
     Raises:
         FrameError: If a video has faults.
@@ -83,17 +86,17 @@ def report(faults: Sequence[str]) -> None:
     if found:
         listed = "\n".join(found).replace("\n", "\n  ")
         msg = (
-            f"{len(found)} of {len(faults)} videos could not be read, or not whole. The output of "
-            f"the others is complete.\n  {listed}"
+            f"{len(found)} of {len(faults)} videos could not be read completely. The output of the "
+            f"other videos is complete.\n  {listed}"
         )
         raise FrameError(msg)
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Make sure that the numbers of a config can be used.
+    """Check the numbers in a config.
 
     Raises:
-        ConfigError: If one is no number, or too small.
+        ConfigError: If a value is not a number, or out of range.
     """
     for name in ("score_threshold", "chunk_size", "fps"):
         if isinstance(config[name], bool) or not isinstance(config[name], int | float):
@@ -108,10 +111,10 @@ def check_numbers(config: DictConfig) -> None:
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is a GPU where there is one.
+    """Return the device with a name; ``auto`` means a GPU if there is one, or else the CPU.
 
     Raises:
-        ConfigError: If this machine has no such device.
+        ConfigError: If this machine does not have the device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

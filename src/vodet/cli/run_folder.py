@@ -1,4 +1,4 @@
-"""The folder of a training run: used by one process at a time, never overwritten by another run."""
+"""The folder of a training run, which one process uses at a time and no other run overwrites."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ from vodet.tasks.checkpoint import CARD_KEY, read_checkpoint
 
 _log = logging.getLogger(__name__)
 
-# What a checkpoint restores or has learned with: other values would be ignored or spoil the run.
+# The checkpoint restores these settings or was trained with them. Other values would have no
+# effect, or harm the training.
 _FIXED = ("model", "window", "optimizer", "scheduler")
-_OF_THE_START = ("run_dir", "resume", "init_from")  # say how a command starts, not how it trains
+_START_KEYS = ("run_dir", "resume", "init_from")  # do not affect the training itself
 
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder; the system forgets a dead process's claim.
+    """Lock a folder against other training processes.
+
+    The operating system releases the lock if the process dies.
 
     Raises:
-        ConfigError: If another process trains in it.
+        ConfigError: If another process is training in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
@@ -41,8 +44,8 @@ def claimed(folder: Path) -> Iterator[None]:
     except Timeout as error:
         owner = Path(lock.lock_file).read_text() or "another process"
         msg = (
-            f"run_dir={folder} is in use by {owner}, which is training in it. Wait for it, stop "
-            "it, or choose another run_dir."
+            f"run_dir={folder} is in use by {owner}, which is training in it. Wait until the "
+            "training ends, stop it, or choose another run_dir."
         )
         raise ConfigError(msg) from error
     try:
@@ -74,7 +77,7 @@ def find_checkpoint(config: DictConfig) -> Path | None:
     """Find the checkpoint named by ``resume``; the run continues in the folder of the checkpoint.
 
     Raises:
-        ConfigError: If there is no such checkpoint, or other settings contradict it.
+        ConfigError: If the checkpoint does not exist, or other settings contradict ``resume``.
     """
     if config.resume is None:
         return None
@@ -82,7 +85,7 @@ def find_checkpoint(config: DictConfig) -> Path | None:
         msg = (
             f"Expected resume or init_from, found both: resume={config.resume} continues a run "
             f"with its own weights, init_from={config.init_from} starts one with other weights. "
-            "Leave out one of them."
+            "Set only one of them."
         )
         raise ConfigError(msg)
     is_given = not OmegaConf.is_interpolation(config, "run_dir")
@@ -92,8 +95,8 @@ def find_checkpoint(config: DictConfig) -> Path | None:
         raise ConfigError(msg)
     if is_given and Path(config.run_dir).resolve() != checkpoint.parent.resolve():
         msg = (
-            f"resume={config.resume} continues in {checkpoint.parent}, the folder of its "
-            f"checkpoint; found run_dir={config.run_dir}. Leave out run_dir."
+            f"resume={config.resume} continues the run in {checkpoint.parent}, the folder of the "
+            f"checkpoint; found run_dir={config.run_dir}. Do not set run_dir."
         )
         raise ConfigError(msg)
     config.run_dir = str(checkpoint.parent)
@@ -105,8 +108,8 @@ def _newest(config: DictConfig, is_given: bool) -> Path:
     found = list(runs.glob("last.ckpt") if is_given else runs.rglob("last.ckpt"))
     if not found:
         msg = (
-            f"resume=last: expected a run with a last.ckpt in {runs}, found none. The first is "
-            "written at the end of the first epoch: start again, without resume."
+            f"resume=last: expected a run with a last.ckpt in {runs}, found none. The first "
+            "last.ckpt is written at the end of the first epoch. Start again without resume."
         )
         raise ConfigError(msg)
     return max(found, key=lambda path: path.stat().st_mtime)
@@ -116,12 +119,12 @@ def check_resumable(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
     """Return the settings that have changed since a checkpoint was written.
 
     Raises:
-        ConfigError: If one has changed that a run keeps to its end.
+        ConfigError: If a setting has changed that must stay the same throughout a run.
         CheckpointError: If the checkpoint cannot be read.
     """
     before = _flat(read_checkpoint(checkpoint)[CARD_KEY]["config"] or {})
     now = _flat(OmegaConf.to_container(config, resolve=True))
-    if not before:  # written by a task without a config
+    if not before:  # the task that wrote the checkpoint had no config
         return {}
     changed = {key: value for key, value in now.items() if before.get(key) != value}
     changed |= {key: None for key in before if key not in now}
@@ -130,16 +133,16 @@ def check_resumable(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
         lines = [f"\n  {key}: {before.get(key)} in the run, {now.get(key)} now" for key in fixed]
         more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
         msg = (
-            f"resume={checkpoint} continues a run, whose {', '.join(_FIXED)} do not change; found "
-            f"{len(fixed)} other values:{''.join(lines[:10])}{more}\nRepeat the settings of the "
-            f"run, or start a new run with init_from={checkpoint}."
+            f"resume={checkpoint} continues a run, so {', '.join(_FIXED)} must stay the same; "
+            f"found {len(fixed)} other values:{''.join(lines[:10])}{more}\nRepeat the settings of "
+            f"the run, or start a new run with init_from={checkpoint}."
         )
         raise ConfigError(msg)
     for key in changed.keys() - set_by_user.keys():
         if key.partition(".")[0] == "scheduler":
-            message = "%s stays %s as in the run, and is not %s: the schedule is part of the run."
+            message = "%s stays %s as in the run, not %s: a resumed run keeps its schedule."
             _log.warning(message, key, before.get(key), now.get(key))
-    return {key: value for key, value in set_by_user.items() if key not in _OF_THE_START}
+    return {key: value for key, value in set_by_user.items() if key not in _START_KEYS}
 
 
 def _flat(config: Any, key: str = "") -> dict[str, Any]:
@@ -154,7 +157,7 @@ def _flat(config: Any, key: str = "") -> dict[str, Any]:
 
 
 def _follows(key: str, config: DictConfig) -> bool:
-    """Return whether a value follows from others, as ``scheduler.scheduler.T_max`` does."""
+    """Return whether a value depends on other settings, as ``scheduler.scheduler.T_max`` does."""
     texts = _flat(OmegaConf.to_container(config, resolve=False))
     return any(
         isinstance(text, str) and "${" in text and f"{key}.".startswith(f"{name}.")
@@ -163,11 +166,11 @@ def _follows(key: str, config: DictConfig) -> bool:
 
 
 class RunRecord(Callback):
-    """Writes ``config.yaml`` when a run begins to train, and ``resumes.yaml`` when it goes on.
+    """Writes ``config.yaml`` when a run starts, and adds to ``resumes.yaml`` when it is resumed.
 
     Args:
         config: The config of the run.
-        changes: None in a new run; in a resumed run, the settings that differ from its beginning.
+        changes: In a resumed run, the settings that differ from the checkpoint; None in a new run.
     """
 
     def __init__(self, config: DictConfig, changes: dict[str, Any] | None = None) -> None:
@@ -177,7 +180,7 @@ class RunRecord(Callback):
         self.has_begun = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the file, on one process."""
+        """Write the file in the first process."""
         self.has_begun = True
         if not trainer.is_global_zero or self._config.trainer.fast_dev_run:
             return

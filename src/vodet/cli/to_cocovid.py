@@ -1,4 +1,4 @@
-"""``vodet-data to-cocovid``: ST-COCO to CocoVID, the format of mmtracking."""
+"""``vodet-data to-cocovid``: converts ST-COCO to CocoVID, the format of mmtracking."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from vodet.cli.convert import add_target, print_summary, progress_bar
 
 EPILOG = """\
-Frames are numbered without gaps and tracks through the set, as mmtracking asks. Kept are boxes,
-classes, tracks, crowds and which frames are annotated.
+As mmtracking requires, frame numbers have no gaps and track ids are unique in the data set. The
+file keeps boxes, classes, tracks, crowds, and which frames are annotated.
 
 examples:
   vodet-data to-cocovid train.json train_cocovid.json
@@ -17,7 +17,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes to its parser."""
+    """Add the arguments of the command to its parser."""
     parser.add_argument("source", type=Path, metavar="SRC", help="an ST-COCO file")
     add_target(parser)
 
@@ -26,8 +26,8 @@ def run(arguments: argparse.Namespace) -> None:
     """Convert an ST-COCO file to CocoVID.
 
     Raises:
-        ConfigError: If DST is there already.
-        DataError: If SRC is missing or faulty.
+        ConfigError: If DST exists already.
+        DataError: If SRC is missing or malformed.
     """
     from vodet.data.annotations.st_coco import read_st_coco
     from vodet.data.formats.cocovid import write_cocovid

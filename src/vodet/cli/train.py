@@ -39,7 +39,7 @@ def train(config: DictConfig) -> None:
     """Train the detector that a config describes.
 
     Raises:
-        ConfigError: If settings contradict each other, or the run's folder is in use.
+        ConfigError: If settings contradict each other, or the folder of the run is in use.
         OutputError: If a file cannot be written.
         TrainingError: If the training cannot continue.
     """
@@ -65,10 +65,11 @@ def train(config: DictConfig) -> None:
 
 @contextmanager
 def in_run_folder(folder: Path, *, is_new: bool, is_writing: bool) -> Iterator[None]:
-    """Claim the folder of a run, in the process that writes to it.
+    """Lock the folder of a run in the process that writes to it.
 
     Raises:
-        ConfigError: If another process trains in it, or a new run would overwrite another one.
+        ConfigError: If another process trains in the folder, or a new run would overwrite
+            another run.
     """
     if not is_writing:
         yield
@@ -91,8 +92,8 @@ def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
     parts = [part for part in detector.frozen if part.partition(".")[0] != "backbone"]
     if parts:
         msg = (
-            f"model.frozen keeps {', '.join(parts)} from learning, but their weights are random: "
-            "set init_from=CHECKPOINT, one whose detector has these parts."
+            f"model.frozen freezes {', '.join(parts)}, but their weights are random: set "
+            "init_from=CHECKPOINT with a checkpoint that has these parts."
         )
         raise ConfigError(msg)
     return None
@@ -102,7 +103,7 @@ def set_precision(name: str) -> None:
     """Set the precision of float32 matrix products on GPUs.
 
     Raises:
-        ConfigError: If the name is unknown; torch would only warn.
+        ConfigError: If the name is unknown. torch would only warn.
     """
     known = ("highest", "high", "medium")
     if name not in known:
@@ -112,7 +113,7 @@ def set_precision(name: str) -> None:
 
 
 def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
-    """Build the data module and, for its classes, the detector and its task.
+    """Build the data module, and the task with a detector for its classes.
 
     Raises:
         ConfigError: If a protocol does not exist, or no protocol has the metric ``best_by``.
@@ -157,10 +158,10 @@ def measures_of(evaluation: Mapping[str, Any]) -> Measures:
 
 
 def check_best_by(data: ClipDataModule, measures: Measures, best_by: str) -> None:
-    """Check, before hours of training, that the metric ``best_by`` will be computed.
+    """Check before the training that the metric ``best_by`` will be computed.
 
     Raises:
-        ConfigError: If the protocols have no such metric, or lower values of it are better.
+        ConfigError: If the protocols do not have the metric, or lower values of it are better.
     """
     if data.val is None:
         return
@@ -169,15 +170,15 @@ def check_best_by(data: ClipDataModule, measures: Measures, best_by: str) -> Non
     if best_by not in names or headline in LOWER_IS_BETTER:
         usable = [key for name in measures.by_name for key in HEADLINES[name]]
         msg = (
-            "evaluation.best_by must be a number of evaluation.protocols, which are "
-            f"{', '.join(measures.by_name)}, and the higher the better; found {best_by!r}. "
-            f"Such are {', '.join(key for key in usable if key not in LOWER_IS_BETTER)}."
+            f"evaluation.best_by must be a metric of evaluation.protocols "
+            f"({', '.join(measures.by_name)}) for which higher is better; found {best_by!r}. "
+            f"Valid metrics: {', '.join(key for key in usable if key not in LOWER_IS_BETTER)}."
         )
         raise ConfigError(msg)
 
 
 def prepare(config: DictConfig) -> None:
-    """Create the data set if its config says how, in one process at a time."""
+    """Create the data set as ``prepare_data`` configures, in one process at a time."""
     if config.prepare_data is not None:
         root = Path(config.data_dir)
         root.mkdir(parents=True, exist_ok=True)
@@ -186,7 +187,7 @@ def prepare(config: DictConfig) -> None:
 
 
 def print_nothing_left(trainer: L.Trainer) -> None:
-    """Say why nothing was trained."""
+    """Print why no training step was taken."""
     Screen(soft_wrap=True).print(
         f"Nothing was left to train: the run is at epoch {trainer.current_epoch} and step "
         f"{trainer.global_step}, with trainer.max_epochs={trainer.max_epochs} and "
@@ -195,7 +196,7 @@ def print_nothing_left(trainer: L.Trainer) -> None:
 
 
 def print_summary(trainer: L.Trainer, folder: Path, best_by: str) -> None:
-    """Print where the output is and the next command."""
+    """Print the folder of the run, its files and the next command."""
     console = Screen(soft_wrap=True)
     score = trainer.callback_metrics.get(f"val/{best_by}")
     if score is not None:

@@ -1,4 +1,4 @@
-"""Lightning's trainer, built from the config; what goes wrong in it becomes an error of vodet."""
+"""Builds Lightning's trainer from the config, and turns its errors into errors of vodet."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vodet.tasks.checkpoint import AtomicCheckpointIO
 from vodet.tasks.precision import check_precision
 from vodet.tasks.signals import OwnSignalHandler
 
-_EXTRAS = ("wandb", "mlflow")  # of pyproject.toml, named as their loggers
+_EXTRAS = ("wandb", "mlflow")  # extras in pyproject.toml with the names of their loggers
 
 
 def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
     """Build the trainer with the loggers and callbacks of the config and additional callbacks.
 
     Raises:
-        ConfigError: If the trainer cannot be built, such as on a machine without a GPU.
+        ConfigError: If the trainer cannot be built, for example without the GPUs it asks for.
     """
     check_precision(config.trainer.precision)
     switches = {
@@ -49,16 +49,16 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
             raise
         accelerator, devices = config.trainer.accelerator, config.trainer.devices
         msg = (
-            f"The trainer cannot be built: {reason} Asked for: trainer.accelerator={accelerator} "
-            f"trainer.devices={devices}; this machine has {torch.cuda.device_count()} GPUs. "
-            "trainer=cpu runs anywhere."
+            f"The trainer cannot be built: {reason} The config sets "
+            f"trainer.accelerator={accelerator} trainer.devices={devices}; this machine has "
+            f"{torch.cuda.device_count()} GPUs. trainer=cpu runs anywhere."
         )
         raise ConfigError(msg) from error
     return trainer
 
 
 def built(config: DictConfig, group: str) -> list[Any]:
-    """Build the entries of a config group whose options can be combined; null skips an entry.
+    """Build the entries of a config group that can have several, skipping entries that are null.
 
     Raises:
         ConfigError: If an entry needs a package that is not installed.
@@ -82,13 +82,13 @@ def _built(key: str, entry: DictConfig) -> Any:
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong around a training or an evaluation into errors of vodet.
+    """Turn errors during a training or an evaluation into errors of vodet.
 
     Args:
-        folder: Where the files are written.
+        folder: The folder to which files are written.
 
     Raises:
-        OutputError: If a file cannot be written, such as on a full disk.
+        OutputError: If a file cannot be written, for example on a full disk.
         DataError: If the system has killed a worker of a data loader.
     """
     try:
@@ -98,7 +98,7 @@ def explained(folder: Path) -> Iterator[None]:
     except OSError as error:
         msg = f"Cannot write in {folder}: {error}. Check the free space and the permissions."
         raise OutputError(msg) from error
-    except RuntimeError as error:  # torch raises it wherever the main process happens to be
+    except RuntimeError as error:  # torch raises it at any point in the main process
         if killed := killed_worker(error):
             raise killed from error
         raise

@@ -1,4 +1,4 @@
-"""Keys that conf/ does not list but that the command line can add with a ``+``."""
+"""Advice on keys that conf/ does not list, but that the command line can add with a ``+``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 
-def of_unlisted(key: str, config: DictConfig, arguments: Sequence[str]) -> str | None:
-    """Return how to add an unlisted key if the class of its settings has such a parameter.
+def unlisted_key_message(key: str, config: DictConfig, arguments: Sequence[str]) -> str | None:
+    """Return how to add a key if the class that its settings configure has such a parameter.
 
     Args:
         key: The key that the user set, such as ``trainer.val_check_interval``.
-        config: The config without it.
+        config: The config without the key.
         arguments: The arguments of the command line.
     """
     place, _, name = key.rpartition(".")
@@ -42,5 +42,5 @@ def _takes(settings: Mapping[Any, Any], name: str) -> bool:
 def _parameters(settings: Mapping[Any, Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(get_object(str(settings["_target_"]))).parameters
-    except Exception:  # not a class, or one that cannot be imported
+    except Exception:  # _target_ is not a class, or cannot be imported
         return {}

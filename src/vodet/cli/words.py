@@ -1,7 +1,7 @@
 """Prepares the arguments of a command line for Hydra.
 
-Hydra parses values with its own grammar: ``=``, ``#`` and non-ASCII letters need quotes, and
-``2024`` is a number. Where only one meaning is possible, this module adds the quotes.
+Hydra parses values with its own grammar, in which ``=``, ``#`` and non-ASCII letters need quotes,
+and ``2024`` is a number. This module adds the quotes if a value has only one possible meaning.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 
 from vodet.errors import ConfigError
 
-# Last parts of the keys whose values are names or paths: any value but null is text.
+# Last parts of keys whose values are names or paths: every value except null is text.
 TEXTS = {
     *("annotations", "checkpoint_path", "ckpt", "data_dir", "dirpath", "filename", "images"),
     *("init_from", "name", "output", "predictions", "resume", "root", "run_dir", "runs_dir"),
@@ -32,7 +32,7 @@ _STRUCTURE = "[]{}()'\","
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return arguments that Hydra parses as the user meant them: first settings, then options.
+    """Return arguments that Hydra parses as the user meant, with settings before options.
 
     Raises:
         ConfigError: If an argument is neither a setting nor an option, or cannot be parsed.
@@ -40,7 +40,7 @@ def for_hydra(arguments: Sequence[str]) -> list[str]:
     known, unknown = get_args_parser().parse_known_intermixed_args(arguments)
     if unknown:
         setting = unknown[0].lstrip("-")
-        hint = f" Values are set without dashes: {setting}." if "=" in setting else ""
+        hint = f" Set values without dashes: {setting}." if "=" in setting else ""
         msg = f"There is no option {unknown[0]}.{hint} See --help."
         raise ConfigError(msg)
     options = list(arguments)
@@ -76,36 +76,36 @@ def _check(key: str, equals: str, value: str) -> None:
     if not value:
         empty = key + '=""'
         msg = (
-            f"No value is given for {key}: found nothing after {key}=. If you passed a shell "
-            f"variable, it is not set. For an empty text, write {shlex.quote(empty)}."
+            f"No value is given for {key}: found nothing after {key}=. If you used a shell "
+            f"variable, it is not set. For an empty string, write {shlex.quote(empty)}."
         )
         raise ConfigError(msg)
     if _parsed(f"{key}=0") is None:
         msg = (
-            f"There is no config key {key!r}: keys have letters a-z, digits, - and _, separated by "
-            "dots or slashes."
+            f"There is no config key {key!r}: keys consist of letters a-z, digits, - and _, with "
+            "dots or slashes as separators."
         )
         raise ConfigError(msg)
 
 
 def _text(value: str) -> str:
-    """Quote a text unless it is null or already quoted."""
+    """Quote a value unless it is null or already quoted."""
     if value == "null" or _QUOTED.fullmatch(value):
         return value
-    if value.startswith("~/"):  # some shells do not expand it after a =
+    if value.startswith("~/"):  # some shells do not expand ~ after a =
         value = os.path.expanduser(value)  # noqa: PTH111 # a Path would drop a trailing slash
     return QuotedString(value, Quote.double).with_quotes()
 
 
 def _texts(word: str, value: str) -> str:
-    """Quote each text of a sweep, unless the user wrote the sweep in Hydra's grammar."""
+    """Quote each value of a sweep, unless the user wrote the sweep in Hydra's grammar."""
     if any(character in value for character in "\"'(") and _parsed(word) is not None:
         return value
     return ",".join(_text(part.strip()) for part in value.split(","))
 
 
 def _mended(key: str, value: str) -> str:
-    """Quote a value, or the entries of a list, that Hydra cannot parse."""
+    """Quote a value that Hydra cannot parse, or the entries of a list that it cannot parse."""
     if entries := _FLAT_LIST.fullmatch(value):
         parts = (part.strip() for part in entries[1].split(","))
         return f"[{','.join(part if _parsed(f'x={part}') else _text(part) for part in parts)}]"
@@ -114,7 +114,7 @@ def _mended(key: str, value: str) -> str:
     bad = [c for c in value if c not in _STRUCTURE and _parsed(f"x=a{c}a") is None]
     reason = f"{bad[0]!r} needs quotes" if bad else "its brackets or quotes do not match"
     msg = (
-        f"Cannot read {key}={value}: {reason}. To use it as text, put the value in quotes: "
+        f"Cannot read {key}={value}: {reason}. To use it as a string, put it in quotes: "
         f"{shlex.quote(f'{key}={_text(value)}')}."
     )
     raise ConfigError(msg)
