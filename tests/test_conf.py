@@ -181,7 +181,7 @@ def test_launcher_says_how_many_processes(
 def test_parts_combine_freely(compose) -> None:
     for fusion in options("model/fusion"):
         for head in options("model/head"):
-            for pyramid in ("projection", "fpn"):
+            for pyramid in ("projection", "fpn", "pafpn"):
                 config = compose(
                     "model.backbone.name=test_resnet",
                     f"model/fusion={fusion}",
