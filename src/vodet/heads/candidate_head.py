@@ -61,6 +61,9 @@ class CandidateHead(Head):
     further scores; with ``refine="boxes"`` a regressor refines its box as well. Without a candidate
     fusion, the head is the per-frame detector.
 
+    Where the fused features have two branches, the scores are predicted from the first one, and the
+    refined boxes from the second one.
+
     A subclass implements `predict_frames`, `frame_losses`, `candidate_targets` and `decode`.
 
     Args:
@@ -106,7 +109,7 @@ class CandidateHead(Head):
         self.remembers = self.fusion.remembers
         joins = self.fusion.joins_frames or self.fusion.encodes_candidates
         self.uses_support = bool(fusion) and joins
-        width = self.fusion.spec.width
+        width = self.fusion.spec.branch_width
         self.st_classifier = nn.Linear(width, num_classes) if fusion else None
         self.st_regressor = nn.Linear(width, 4) if fusion and refine == "boxes" else None
         if self.st_classifier is not None:
@@ -160,12 +163,21 @@ class CandidateHead(Head):
         fused, state = self.fusion(candidates, state)
         scores, boxes = windows.current.extra("class_scores"), fused.boxes[:, 0]
         if self.st_classifier is not None:
-            p_st = self.st_classifier(fused.features[0].flatten(2)).float().sigmoid()
+            p_st = self.st_scores(fused)
             scores = scores + p_st * (1 - scores) if self.scores == "both" else p_st
         if self.st_regressor is not None:
-            deltas = self.st_regressor(fused.features[0].flatten(2)).float()
+            deltas = self.st_regressor(self.fusion.spec.split(fused.features[0])[1]).float()
             boxes = clip_boxes(decode_boxes(deltas, boxes, _DELTA_WEIGHTS), fused.sizes[:, None])
         return {"scores": scores, "boxes": boxes, "is_valid": fused.is_valid[:, 0]}, state
+
+    def st_scores(self, fused: Candidates) -> Tensor:
+        """Return the scores from fused features, from 0 to 1, ``[B, N, K]``."""
+        return self._st_logits(fused).sigmoid()
+
+    def _st_logits(self, fused: Candidates) -> Tensor:
+        assert self.st_classifier is not None
+        logits: Tensor = self.st_classifier(self.fusion.spec.split(fused.features[0])[0])
+        return logits.float()
 
     def losses(
         self, windows: WindowBatch, targets: Targets, state: State
@@ -183,7 +195,8 @@ class CandidateHead(Head):
         losses = self.frame_losses(windows.current, references)
         fused, state = self.fusion(self._candidates(windows), state)
         if self.st_classifier is not None:
-            losses |= self._st_losses(fused, windows.current, references)
+            wanted = self.candidate_targets(fused, windows.current, references)
+            losses |= self.st_losses(fused, wanted)
         if not any(loss.requires_grad for loss in losses.values()):
             msg = (
                 "Nothing that the losses of the head reach can learn: model.frozen lists all parts "
@@ -192,18 +205,15 @@ class CandidateHead(Head):
             raise ConfigError(msg)
         return losses, state
 
-    def _st_losses(
-        self, fused: Candidates, frames: Selection, targets: ReferenceTargets
-    ) -> dict[str, Tensor]:
-        assert self.st_classifier is not None
-        wanted = self.candidate_targets(fused, frames, targets)
-        features = fused.features[0].flatten(2)
-        logits = self.st_classifier(features).float()
+    def st_losses(self, fused: Candidates, wanted: CandidateTargets) -> dict[str, Tensor]:
+        """Return the losses of what is predicted from fused features."""
+        logits = self._st_logits(fused)
         terms = F.binary_cross_entropy_with_logits(logits, wanted.scores, reduction="none")
         is_trained = wanted.is_trained.unsqueeze(2)
         losses = {"st_class": (terms * is_trained).sum() / is_trained.sum().clamp(min=1)}
         if self.st_regressor is not None:
             found = wanted.has_object
+            features = self.fusion.spec.split(fused.features[0])[1]
             deltas = self.st_regressor(features[found]).float()
             goal = encode_boxes(wanted.objects[found], fused.boxes[:, 0][found], _DELTA_WEIGHTS)
             losses["st_box"] = (deltas - goal).abs().sum() / max(len(goal), 1)

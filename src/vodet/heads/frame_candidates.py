@@ -19,6 +19,7 @@ def encoded(candidates: Candidates) -> dict[str, Tensor]:
         "scores": candidates.scores[:, 0],
         "is_valid": candidates.is_valid[:, 0],
         "features": candidates.features[0],
+        "confidences": candidates.factors[:, 0],
     }
 
 
@@ -34,6 +35,7 @@ def encoded_candidates(frames: Selection) -> Candidates:
         reference=0,
         linked=False,
         extras={},
+        confidences=frames.extra("confidences").unsqueeze(1),
     )
 
 
@@ -69,4 +71,5 @@ def with_support(
         scores=torch.cat([frame.scores for frame in frames], dim=1),
         is_valid=torch.cat([frame.is_valid for frame in frames], dim=1),
         reference=windows.reference,
+        confidences=torch.cat([frame.factors for frame in frames], dim=1),
     )
