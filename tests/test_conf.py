@@ -118,7 +118,8 @@ def test_choice_builds(group: str, option: str, compose) -> None:
 def test_data_sets_and_methods_make_experiments_without_a_file() -> None:
     data = {"cityscapes", "custom", "imagenet_vid", "imagenet_vid_det", "kitti_mots", "mot17"}
     data |= {"synthetic", "uavdt"}
-    methods = {"centernet", "faster_rcnn", "selsa", "sltnet", "stf"}
+    methods = {"centernet", "faster_rcnn", "one_stage", "selsa", "sltnet", "stf"}
+    methods |= {"yolov", "yolov_pp"}
     files = {"cityscapes_sltnet"} | {
         f"imagenet_vid_{m}" for m in ("faster_rcnn", "selsa", "sltnet")
     }
@@ -181,7 +182,7 @@ def test_launcher_says_how_many_processes(
 def test_parts_combine_freely(compose) -> None:
     for fusion in options("model/fusion"):
         for head in options("model/head"):
-            for pyramid in ("projection", "fpn"):
+            for pyramid in ("projection", "fpn", "pafpn"):
                 config = compose(
                     "model.backbone.name=test_resnet",
                     f"model/fusion={fusion}",

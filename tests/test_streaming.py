@@ -19,7 +19,9 @@ from tiny import (
     fusion_of,
     random_frames,
     tiny_detector,
+    tiny_one_stage,
     tiny_two_stage,
+    unlinked_fusion_names,
 )
 from vodet.detector import VideoDetector
 from vodet.encodings import Memory, WindowBatch
@@ -33,6 +35,11 @@ WINDOWS = [Window(), Window(past=1), Window(past=2, frame_stride=2), Window(past
 def _two_stage(name: str, *arguments: Any) -> VideoDetector:
     *fusion, window = arguments
     return tiny_two_stage(name, window, *fusion)
+
+
+def _one_stage(name: str, *arguments: Any, **head: Any) -> VideoDetector:
+    *fusion, window = arguments
+    return tiny_one_stage(name, window, *fusion, **head)
 
 
 assert_close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-4)
@@ -54,10 +61,13 @@ def assert_same(found: Sequence[Detections], expected: Sequence[Detections]) -> 
             assert_close(a[key][a_order], b[key][b_order])
 
 
-# Every detector: map fusions before both heads, RoI fusions in the two-stage head, both together.
+# Every detector: map fusions before each head, candidate fusions in each head, both together.
 DETECTORS: dict[str, Callable[[Window], VideoDetector]] = {
     **{f"centernet {name}": partial(tiny_detector, fusion_of(name)) for name in fusion_names()},
     **{f"two-stage {name}": partial(_two_stage, name) for name in candidate_fusion_names()},
+    **{f"one-stage {name}": partial(_one_stage, name) for name in unlinked_fusion_names()},
+    "one-stage yolov_pp, no suppression": partial(_one_stage, "yolov_pp", candidate_nms_iou=None),
+    "one-stage yolov, map fusion stf": partial(_one_stage, "yolov", fusion_of("stf")),
     "two-stage, map fusion mean": partial(_two_stage, "none", fusion_of("mean")),
     "two-stage sltnet, map fusion stf": partial(_two_stage, "sltnet", fusion_of("stf")),
 }
@@ -143,11 +153,18 @@ def test_a_video_leaves_nothing_to_the_next(build) -> None:
     assert_same([result.detections for result in results], expected)
 
 
-@pytest.mark.parametrize("name", ["max", "adaptive", "sltnet"])
-def test_the_window_matters(name: str) -> None:
+@pytest.mark.parametrize(
+    "build",
+    [
+        *(partial(_two_stage, name) for name in ("max", "adaptive", "sltnet", "yolov", "yolov_pp")),
+        *(partial(_one_stage, name) for name in ("selsa", "yolov", "yolov_pp")),
+    ],
+    ids=str,
+)
+def test_the_window_matters(build: Callable[[Window], VideoDetector]) -> None:
     frames = random_frames(5)
-    alone = streamed(_two_stage(name, Window()), frames, 5)[2].detections
-    joined = streamed(_two_stage(name, Window(past=2, future=2)), frames, 5)[2].detections
+    alone = streamed(build(Window()), frames, 5)[2].detections
+    joined = streamed(build(Window(past=2, future=2)), frames, 5)[2].detections
     assert (alone["scores"][:20] - joined["scores"][:20]).abs().max() > 1e-3
 
 

@@ -14,11 +14,15 @@ from omegaconf import DictConfig, OmegaConf
 from vodet.cli.app import config_dir
 from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
+from vodet.encodings import CandidateSpec
 from vodet.features.backbone import TimmBackbone
+from vodet.features.pafpn import PAFPN
 from vodet.features.pyramid import FPN, Projection, SumNeck
 from vodet.fusion.none import NoFusion
+from vodet.fusion_chain import FusionChain
 from vodet.heads.centernet import CenterNetHead
 from vodet.heads.linking import ProposalLimits
+from vodet.heads.one_stage import OneStageHead
 from vodet.heads.two_stage import TwoStageHead
 from vodet.structures import FrameInfo, Window
 
@@ -38,6 +42,14 @@ def fusion_names() -> list[str]:
 def candidate_fusion_names() -> list[str]:
     folder = config_dir() / "model" / "head" / "fusion"
     return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def unlinked_fusion_names() -> list[str]:
+    """The candidate fusions that every head with candidates takes."""
+    names = candidate_fusion_names()
+    return [
+        n for n in names if not FusionChain(CandidateSpec(8), candidate_fusions_of(n)).needs_links
+    ]
 
 
 # Settings that are small, and remember something within a few frames, where a fusion has them.
@@ -111,6 +123,41 @@ def tiny_two_stage(
     with torch.no_grad():
         detector.head.rpn.net.bbox_pred.weight.mul_(0.2)
         detector.head.box_head.classifier.weight.mul_(3)
+    return detector.eval()
+
+
+def tiny_one_stage(
+    candidate_fusions: str | dict[str, Callable[..., Any]],
+    window: Window,
+    fusion: Callable[..., Any] = NoFusion,
+    class_names: Sequence[str] = ("car", "dog", "kite"),
+    seed: int = 0,
+    **head: Any,
+) -> VideoDetector:
+    """A one-stage detector of some thousand weights, in eval mode, with lively outputs.
+
+    Its candidate fusions are given by name, of conf/model/head/fusion, or as factories.
+    """
+    torch.manual_seed(seed)
+    if isinstance(candidate_fusions, str):
+        head = {"refine": head_config_of(candidate_fusions).refine} | head
+        candidate_fusions = candidate_fusions_of(candidate_fusions)
+    settings = {"width": 8, "num_candidates": 20, "pre_nms_top_n": 60}
+    detector = VideoDetector(
+        TimmBackbone("test_resnet", strides=(4, 8)),
+        pyramid=partial(PAFPN, channels=8),
+        fusion=fusion,
+        head=partial(OneStageHead, fusion=candidate_fusions, **(settings | head)),
+        window=window,
+        class_names=class_names,
+        resize=OriginalSize(),
+    )
+    for weight in detector.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=1.5 * weight[0].numel() ** -0.5)
+    for level in detector.head.base:
+        torch.nn.init.zeros_(level.class_out.bias)
+        level.box_out.bias.data.copy_(torch.tensor([0.0, 0, 1, 1, 0]))
     return detector.eval()
 
 

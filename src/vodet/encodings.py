@@ -222,15 +222,35 @@ class CandidateSpec:
 
     A proposal has a grid of RoI features; a cell or a query has a single feature vector
     (``resolution`` 1).
+
+    Args:
+        channels: Number of channels.
+        resolution: Length of each side of the grid.
+        branches: 1, or 2 if the first half of the channels is for classes and the second half for
+            boxes and objectness, as in a decoupled one-stage head.
     """
 
     channels: int
     resolution: int = 1
+    branches: int = 1
 
     @property
     def width(self) -> int:
         """Number of features per candidate."""
         return self.channels * self.resolution**2
+
+    @property
+    def branch_width(self) -> int:
+        """Number of features per candidate and branch."""
+        return self.width // self.branches
+
+    def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Split features ``[B, N, C, s, s]`` into class and box features ``[B, N, branch_width]``.
+
+        With a single branch, both are the same.
+        """
+        branches = features.flatten(2).chunk(self.branches, dim=2)
+        return branches[0], branches[-1]
 
 
 @dataclass(frozen=True)
@@ -250,6 +270,8 @@ class Candidates:
         linked: Whether candidate ``n`` is the same object in all frames.
         extras: What a candidate fusion encoded from each frame, ``[B, T', ...]``, where ``T'`` is
             the number of frames of the window even if ``T`` is 1.
+        confidences: The two factors of a score, class score and objectness, from 0 to 1,
+            ``[B, T, N, 2]``; None if there is only a single score, which then is both.
     """
 
     features: tuple[Tensor, ...]
@@ -260,6 +282,14 @@ class Candidates:
     reference: int
     linked: bool
     extras: Mapping[str, Tensor]
+    confidences: Tensor | None = None
+
+    @property
+    def factors(self) -> Tensor:
+        """Class score and objectness of each candidate, from 0 to 1, ``[B, T, N, 2]``."""
+        if self.confidences is None:
+            return self.scores.sigmoid().unsqueeze(3).expand(-1, -1, -1, 2)
+        return self.confidences
 
     @property
     def current(self) -> Candidates:
@@ -272,6 +302,7 @@ class Candidates:
             scores=self.scores[:, one],
             is_valid=self.is_valid[:, one],
             reference=0,
+            confidences=None if self.confidences is None else self.confidences[:, one],
         )
 
     def best(self, count: int) -> Candidates:
@@ -282,6 +313,7 @@ class Candidates:
             boxes=self.boxes[:, :, :count],
             scores=self.scores[:, :, :count],
             is_valid=self.is_valid[:, :, :count],
+            confidences=None if self.confidences is None else self.confidences[:, :, :count],
         )
 
     def fused(self, features: Tensor) -> Candidates:

@@ -22,8 +22,12 @@ pytestmark = pytest.mark.slow
 DATA_SETS = ("cityscapes", "imagenet_vid", "kitti_mots", "mot17", "uavdt")
 METHODS = ("centernet", "stf", "faster_rcnn", "sltnet")
 EXPERIMENTS = sorted(
-    [*(f"{name}_{method}" for name in DATA_SETS for method in METHODS), "imagenet_vid_selsa"]
+    [
+        *(f"{name}_{method}" for name in DATA_SETS for method in METHODS),
+        *(f"imagenet_vid_{method}" for method in ("selsa", "yolov", "yolov_pp")),
+    ]
 )
+FIRST_PHASES = {"sltnet": "faster_rcnn", "yolov": "one_stage", "yolov_pp": "one_stage"}
 
 # Two steps of small detectors; all else is as the experiment says.
 SMALL = (
@@ -51,6 +55,7 @@ SMALL_HEADS = {
         "model.head.test_limits.pre_nms_top_n=30",
         "model.head.test_limits.post_nms_top_n=20",
     ),
+    "one_stage": ("model.pyramid.channels=16", "model.head.width=16"),
 }
 HEADLINES = {
     "cityscapes": {"map"},
@@ -97,13 +102,14 @@ def test_all_data_sets_are_here() -> None:
 def test_experiment(experiment: str, inside: Path, command: Command) -> None:
     name, method = data_set_of(experiment), method_of(experiment)
     run = inside / "runs" / experiment
-    is_centernet = method in ("centernet", "stf")
-    small = (*SMALL, *SMALL_HEADS["centernet" if is_centernet else "faster_rcnn"])
+    family = {"stf": "centernet", "selsa": "faster_rcnn"} | FIRST_PHASES
+    small = (*SMALL, *SMALL_HEADS[family.get(method, method)])
     begin = []
-    if method == "sltnet":
-        first = inside / "runs" / f"{name}_first_phase"
+    if method in FIRST_PHASES:
+        before = f"{name}_{FIRST_PHASES[method]}"
+        first = inside / "runs" / f"{before}_first_phase"
         if not (first / "best.ckpt").is_file():
-            command("train", f"experiment={name}_faster_rcnn", *small, f"run_dir={first}")
+            command("train", f"experiment={before}", *small, f"run_dir={first}")
         begin = [f"init_from={first}/best.ckpt"]
 
     command("train", f"experiment={experiment}", *small, *begin, f"run_dir={run}")

@@ -20,14 +20,18 @@ from vodet.encodings import (
 from vodet.fusion_chain import FusionChain
 from vodet.stages import CandidateFusion
 
-SPEC = CandidateSpec(channels=6, resolution=3)
-NAMES = [name for name in candidate_fusion_names() if name != "none"]
+SPECS = {"RoIs": CandidateSpec(channels=6, resolution=3), "cells": CandidateSpec(6, branches=2)}
+NAMES = [
+    f"{name} of {kind}" for name in candidate_fusion_names() if name != "none" for kind in SPECS
+]
 FRAMES = EncodedFrames(FeatureMaps((torch.zeros(1, 6, 16, 16),)), torch.tensor([[64, 64]]), {})
 
 
 def build(name: str) -> FusionChain:
     torch.manual_seed(0)
-    chain = FusionChain(SPEC, candidate_fusions_of(name))
+    name, _, kind = name.partition(" of ")
+    chain = FusionChain(SPECS[kind], candidate_fusions_of(name))
+    chain.given = SPECS[kind]
     assert all(isinstance(fusion, CandidateFusion) for fusion in chain.members.values())
     for weight in chain.parameters():
         nn.init.normal_(weight, std=0.3)
@@ -44,7 +48,8 @@ def candidates_of(
         return torch.rand(windows, *shape, generator=generator)
 
     corner, sides = 40 * random(length, count, 2), 5 + 20 * random(length, count, 2)
-    features = random(length, count, SPEC.channels, SPEC.resolution, SPEC.resolution) - 0.3
+    spec = chain.given
+    features = random(length, count, spec.channels, spec.resolution, spec.resolution) - 0.3
     candidates = Candidates(
         features=features.unbind(1),
         boxes=torch.cat((corner, corner + sides), dim=-1),
@@ -54,6 +59,7 @@ def candidates_of(
         reference=length // 2,
         linked=chain.needs_links,
         extras={},
+        confidences=random(length, count, 2) if spec.branches == 2 else None,
     )
     encoded = [
         chain.encode_candidates(replace(candidates, reference=place).current)
@@ -143,6 +149,7 @@ def item_of(candidates: Candidates, item: int) -> Candidates:
         scores=candidates.scores[one],
         is_valid=candidates.is_valid[one],
         sizes=candidates.sizes[one],
+        confidences=candidates.factors[one],
         extras={name: extra[one] for name, extra in candidates.extras.items()},
     )
 

@@ -8,7 +8,6 @@ for video object detection", Image and Vision Computing, 2021 (SLTnet), for the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,6 @@ from vodet.encodings import (
     Selection,
     State,
     WindowBatch,
-    of_stage,
     prefixed,
 )
 from vodet.errors import ConfigError
@@ -35,6 +33,7 @@ from vodet.heads.box_head import (
     detections_of,
     joined_scores,
 )
+from vodet.heads.frame_candidates import encoded, encoded_candidates, with_support
 from vodet.heads.linking import ProposalLimits, Proposals
 from vodet.heads.matching import Assigner
 from vodet.heads.proposals import Tubelets, draw_sample, key_proposals, padded
@@ -139,22 +138,17 @@ class TwoStageHead(Head):
         frame's candidates are added with the prefix ``fusion``.
         """
         anchors: dict[str, Tensor] = self.rpn(maps)
-        encoded: dict[str, Tensor] = {}
+        extras: dict[str, Tensor] = {}
         if self._trains:
-            encoded = dict(anchors)
+            extras = dict(anchors)
         elif self.fusion.needs_links:
-            encoded = {name: anchors[name] for name in ("anchor_logits", "anchor_boxes")}
-        if self.fusion.encodes_candidates or not encoded:
+            extras = {name: anchors[name] for name in ("anchor_logits", "anchor_boxes")}
+        if self.fusion.encodes_candidates or not extras:
             candidates = self._frame_candidates(EncodedFrames(maps, sizes, anchors))
-            encoded |= prefixed("fusion", self.fusion.encode_candidates(candidates))
+            extras |= prefixed("fusion", self.fusion.encode_candidates(candidates))
             if not self._trains:
-                encoded |= {
-                    "boxes": candidates.boxes[:, 0],
-                    "scores": candidates.scores[:, 0],
-                    "is_valid": candidates.is_valid[:, 0],
-                    "features": candidates.features[0],
-                }
-        return encoded
+                extras |= encoded(candidates)
+        return extras
 
     @property
     def _trains(self) -> bool:
@@ -326,54 +320,20 @@ class TwoStageHead(Head):
     def _candidates(self, windows: WindowBatch) -> Candidates:
         """Return the candidates of windows, in evaluation."""
         if "features" in windows.current.frames.extras:
-            return self._with_support(_encoded_candidates(windows.current), windows)
+            return self._with_support(encoded_candidates(windows.current), windows)
         places, reference = self._places(windows)
         rois = self.rpn.proposals(places, reference, self.limits[self.training])
         return self._with_support(self._pool(places, rois, reference), windows)
 
     def _with_support(self, candidates: Candidates, windows: WindowBatch) -> Candidates:
-        """Add the extras of the fusion and, if it uses them, the support frames' candidates."""
-        places = windows.places
-        extras = {
-            name: torch.stack([frames.extra(f"fusion.{name}") for frames in places], dim=1)
-            for name in of_stage("fusion", windows.current.frames.extras)
-        }
-        candidates = replace(candidates, extras=extras)
-        if self.fusion.needs_links or not self.fusion.joins_frames:
-            return candidates
-        count = candidates.boxes.shape[2]
-        frames = [self._support(selection, count) for selection in places]
-        frames[windows.reference] = candidates
-        return replace(
-            candidates,
-            features=tuple(frame.features[0] for frame in frames),
-            boxes=torch.cat([frame.boxes for frame in frames], dim=1),
-            scores=torch.cat([frame.scores for frame in frames], dim=1),
-            is_valid=torch.cat([frame.is_valid for frame in frames], dim=1),
-            reference=windows.reference,
-        )
+        return with_support(candidates, windows, self.fusion, self._support)
 
     def _support(self, frames: Selection, count: int) -> Candidates:
         """Return ``count`` candidates of each support frame."""
         if "features" in frames.frames.extras:
-            return _encoded_candidates(frames).best(count)
+            return encoded_candidates(frames).best(count)
         rois = self.rpn.proposals([frames], 0, self.limits[self.training]).resized(count)
         return self._pool([frames], rois, 0)
-
-
-def _encoded_candidates(frames: Selection) -> Candidates:
-    """Return the candidates that were computed when each frame was encoded."""
-    boxes, scores, is_valid = (frames.extra(name) for name in ("boxes", "scores", "is_valid"))
-    return Candidates(
-        features=(frames.extra("features"),),
-        boxes=boxes.unsqueeze(1),
-        scores=scores.unsqueeze(1),
-        is_valid=is_valid.unsqueeze(1),
-        sizes=frames.sizes,
-        reference=0,
-        linked=False,
-        extras={},
-    )
 
 
 def _learns(maps: FeatureMaps, *modules: nn.Module) -> bool:

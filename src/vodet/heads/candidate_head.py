@@ -1,0 +1,243 @@
+"""Base class of heads whose candidates, cells or queries, depend on a single frame.
+
+Source of the combined scores: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and
+long-term self-guided attention for video object detection", Image and Vision Computing, 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vodet.boxes import clip_boxes
+from vodet.encodings import (
+    Candidates,
+    CandidateSpec,
+    EncodedFrames,
+    FeatureMaps,
+    Selection,
+    State,
+    WindowBatch,
+    prefixed,
+)
+from vodet.errors import ConfigError
+from vodet.fusion_chain import FusionChain
+from vodet.heads.anchors import decode_boxes, encode_boxes
+from vodet.heads.frame_candidates import encoded, encoded_candidates, with_support
+from vodet.stages import CandidateFusionFactories, Head, ReferenceTargets, Targets
+
+SCORES = ("both", "spatio_temporal")
+REFINES = ("scores", "boxes")
+PRIOR = 0.01  # initial score of each class, as in RetinaNet
+_DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class CandidateTargets:
+    """What the spatio-temporal classifier should predict for candidates.
+
+    Args:
+        scores: Target score of each class, ``[B, N, K]``.
+        is_trained: Whether a candidate contributes to the loss of the scores, ``[B, N]``.
+        objects: Box of the object of each candidate, ``[B, N, 4]``.
+        has_object: Whether a candidate has an object, ``[B, N]``.
+    """
+
+    scores: Tensor
+    is_trained: Tensor
+    objects: Tensor
+    has_object: Tensor
+
+
+class CandidateHead(Head):
+    """Predicts candidates in each frame, then classifies them again from temporally fused features.
+
+    The per-frame detector makes a fixed number of candidates when a frame is encoded. If there are
+    candidate fusions, a spatio-temporal classifier on the fused features gives each candidate
+    further scores; with ``refine="boxes"`` a regressor refines its box as well. Without a candidate
+    fusion, the head is the per-frame detector.
+
+    Where the fused features have two branches, the scores are predicted from the first one, and the
+    refined boxes from the second one.
+
+    A subclass implements `predict_frames`, `frame_losses`, `candidate_targets` and `decode`.
+
+    Args:
+        spec: Shape of a candidate's features.
+        num_classes: Number of classes.
+        fusion: Candidate fusions by name, applied in order.
+        refine: ``scores``: the boxes are those of the per-frame detector; ``boxes``: they are
+            refined from the fused features.
+        scores: ``both`` combines the scores as ``p_s + p_st * (1 - p_s)``; ``spatio_temporal`` uses
+            the scores from fused features only.
+
+    Raises:
+        ConfigError: If ``refine`` or ``scores`` is unknown, or a fusion needs linked candidates.
+    """
+
+    def __init__(
+        self,
+        spec: CandidateSpec,
+        num_classes: int,
+        *,
+        fusion: CandidateFusionFactories | None = None,
+        refine: str = "scores",
+        scores: str = "both",
+    ) -> None:
+        super().__init__()
+        for name, value, options in (("refine", refine, REFINES), ("scores", scores, SCORES)):
+            if value not in options:
+                msg = (
+                    f"{type(self).__name__}: {name} must be one of {', '.join(options)}; found "
+                    f"{value!r}."
+                )
+                raise ConfigError(msg)
+        self.num_classes = num_classes
+        self.scores = scores
+        self.fusion = FusionChain(spec, fusion or {})
+        if self.fusion.needs_links:
+            msg = (
+                f"A candidate fusion of {', '.join(fusion or {})} needs candidates that are linked "
+                f"through the window, which {type(self).__name__} does not make: use "
+                "model/head=two_stage, or another fusion."
+            )
+            raise ConfigError(msg)
+        self.remembers = self.fusion.remembers
+        joins = self.fusion.joins_frames or self.fusion.encodes_candidates
+        self.uses_support = bool(fusion) and joins
+        width = self.fusion.spec.branch_width
+        self.st_classifier = nn.Linear(width, num_classes) if fusion else None
+        self.st_regressor = nn.Linear(width, 4) if fusion and refine == "boxes" else None
+        if self.st_classifier is not None:
+            nn.init.normal_(self.st_classifier.weight, std=0.01)
+            nn.init.constant_(self.st_classifier.bias, math.log(PRIOR / (1 - PRIOR)))
+        if self.st_regressor is not None:
+            nn.init.normal_(self.st_regressor.weight, std=0.001)
+            nn.init.zeros_(self.st_regressor.bias)
+
+    def predict_frames(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> tuple[Candidates, Mapping[str, Tensor]]:
+        """Return the candidates of ``F`` single frames, and further tensors of the detector.
+
+        Args:
+            pixels: Frames ``[F, 3, H, W]`` uint8 RGB; None for fused maps.
+            sizes: ``(height, width)`` of the pictures, ``[F, 2]``.
+            maps: Maps ``[F, C, h, w]`` of each level.
+
+        Returns:
+            Candidates with ``T = 1``, and named tensors ``[F, ...]``: always ``class_scores``
+            ``[F, N, K]``, the detector's own scores from 0 to 1, and what `frame_losses` needs.
+        """
+        raise NotImplementedError
+
+    def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
+        """Return the losses of the per-frame detector on annotated frames; none if it is frozen."""
+        raise NotImplementedError
+
+    def candidate_targets(
+        self, candidates: Candidates, frames: Selection, targets: ReferenceTargets
+    ) -> CandidateTargets:
+        """Assign the candidates of frames to their objects."""
+        raise NotImplementedError
+
+    def encode(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> Mapping[str, Tensor]:
+        """Return the candidates of each frame, and what the fusions encode from them."""
+        candidates, others = self.predict_frames(pixels, sizes, maps)
+        fusion = prefixed("fusion", self.fusion.encode_candidates(candidates))
+        return encoded(candidates) | dict(others) | fusion
+
+    def begin(self, videos: int, frames: EncodedFrames) -> State:
+        """Return the state of the candidate fusions."""
+        return self.fusion.begin(videos, frames)
+
+    def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
+        """Return ``scores`` ``[B, N, K]``, ``boxes`` ``[B, N, 4]``, ``is_valid`` ``[B, N]``."""
+        candidates = self._candidates(windows)
+        fused, state = self.fusion(candidates, state)
+        scores, boxes = windows.current.extra("class_scores"), fused.boxes[:, 0]
+        if self.st_classifier is not None:
+            p_st = self.st_scores(fused)
+            scores = scores + p_st * (1 - scores) if self.scores == "both" else p_st
+        if self.st_regressor is not None:
+            deltas = self.st_regressor(self.fusion.spec.split(fused.features[0])[1]).float()
+            boxes = clip_boxes(decode_boxes(deltas, boxes, _DELTA_WEIGHTS), fused.sizes[:, None])
+        return {"scores": scores, "boxes": boxes, "is_valid": fused.is_valid[:, 0]}, state
+
+    def st_scores(self, fused: Candidates) -> Tensor:
+        """Return the scores from fused features, from 0 to 1, ``[B, N, K]``."""
+        return self._st_logits(fused).sigmoid()
+
+    def _st_logits(self, fused: Candidates) -> Tensor:
+        assert self.st_classifier is not None
+        logits: Tensor = self.st_classifier(self.fusion.spec.split(fused.features[0])[0])
+        return logits.float()
+
+    def losses(
+        self, windows: WindowBatch, targets: Targets, state: State
+    ) -> tuple[dict[str, Tensor], State]:
+        """Return the losses of the trainable parts, and the new state.
+
+        Beside the losses of the per-frame detector: ``st_class``, the binary cross-entropy of the
+        spatio-temporal scores summed over classes, and ``st_box``, the L1 loss of the refined
+        boxes; both are divided by the number of candidates that contribute.
+
+        Raises:
+            ConfigError: If no part is trainable.
+        """
+        references = [clip[windows.reference] for clip in targets]
+        losses = self.frame_losses(windows.current, references)
+        fused, state = self.fusion(self._candidates(windows), state)
+        if self.st_classifier is not None:
+            wanted = self.candidate_targets(fused, windows.current, references)
+            losses |= self.st_losses(fused, wanted)
+        if not any(loss.requires_grad for loss in losses.values()):
+            msg = (
+                "Nothing that the losses of the head reach can learn: model.frozen lists all parts "
+                "of the detector. Remove one."
+            )
+            raise ConfigError(msg)
+        return losses, state
+
+    def st_losses(self, fused: Candidates, wanted: CandidateTargets) -> dict[str, Tensor]:
+        """Return the losses of what is predicted from fused features."""
+        logits = self._st_logits(fused)
+        terms = F.binary_cross_entropy_with_logits(logits, wanted.scores, reduction="none")
+        is_trained = wanted.is_trained.unsqueeze(2)
+        losses = {"st_class": (terms * is_trained).sum() / is_trained.sum().clamp(min=1)}
+        if self.st_regressor is not None:
+            found = wanted.has_object
+            features = self.fusion.spec.split(fused.features[0])[1]
+            deltas = self.st_regressor(features[found]).float()
+            goal = encode_boxes(wanted.objects[found], fused.boxes[:, 0][found], _DELTA_WEIGHTS)
+            losses["st_box"] = (deltas - goal).abs().sum() / max(len(goal), 1)
+        return losses
+
+    def recall(
+        self, state: State, history: Sequence[WindowBatch], targets: Sequence[Targets], now: Targets
+    ) -> State:
+        """Let the candidate fusions compute their state from the candidates of the history."""
+        if not self.remembers:
+            return state
+        past = [self._candidates(windows) for windows in history]
+        of_references = [
+            [clip[windows.reference] for clip in then]
+            for windows, then in zip(history, targets, strict=True)
+        ]
+        place = history[0].reference if history else 0
+        return self.fusion.recall(state, past, of_references, [clip[place] for clip in now])
+
+    def _candidates(self, windows: WindowBatch) -> Candidates:
+        """Return the candidates of the frames of the windows that the fusions use."""
+        return with_support(
+            encoded_candidates(windows.current),
+            windows,
+            self.fusion,
+            lambda frames, count: encoded_candidates(frames).best(count),
+        )

@@ -1,0 +1,75 @@
+"""Candidates that were computed when each frame was encoded, and their windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from vodet.encodings import Candidates, Selection, WindowBatch, of_stage
+from vodet.fusion_chain import FusionChain
+
+
+def encoded(candidates: Candidates) -> dict[str, Tensor]:
+    """Return the candidates of ``F`` single frames as named tensors ``[F, N, ...]``."""
+    return {
+        "boxes": candidates.boxes[:, 0],
+        "scores": candidates.scores[:, 0],
+        "is_valid": candidates.is_valid[:, 0],
+        "features": candidates.features[0],
+        "confidences": candidates.factors[:, 0],
+    }
+
+
+def encoded_candidates(frames: Selection) -> Candidates:
+    """Return the candidates that `encoded` stored in the extras of each frame."""
+    boxes, scores, is_valid = (frames.extra(name) for name in ("boxes", "scores", "is_valid"))
+    return Candidates(
+        features=(frames.extra("features"),),
+        boxes=boxes.unsqueeze(1),
+        scores=scores.unsqueeze(1),
+        is_valid=is_valid.unsqueeze(1),
+        sizes=frames.sizes,
+        reference=0,
+        linked=False,
+        extras={},
+        confidences=frames.extra("confidences").unsqueeze(1),
+    )
+
+
+def with_support(
+    candidates: Candidates,
+    windows: WindowBatch,
+    fusion: FusionChain,
+    of_support: Callable[[Selection, int], Candidates],
+) -> Candidates:
+    """Add what the fusion encoded from each frame and, if needed, the support frames' candidates.
+
+    Args:
+        candidates: Candidates of the reference frames, or of all frames if they are linked.
+        windows: The windows, with the extras of the head.
+        fusion: The candidate fusion of the head.
+        of_support: Returns a given number of candidates of frames.
+    """
+    places = windows.places
+    extras = {
+        name: torch.stack([frames.extra(f"fusion.{name}") for frames in places], dim=1)
+        for name in of_stage("fusion", windows.current.frames.extras)
+    }
+    candidates = replace(candidates, extras=extras)
+    if candidates.linked or not fusion.joins_frames:
+        return candidates
+    count = candidates.boxes.shape[2]
+    frames = [of_support(selection, count) for selection in places]
+    frames[windows.reference] = candidates
+    return replace(
+        candidates,
+        features=tuple(frame.features[0] for frame in frames),
+        boxes=torch.cat([frame.boxes for frame in frames], dim=1),
+        scores=torch.cat([frame.scores for frame in frames], dim=1),
+        is_valid=torch.cat([frame.is_valid for frame in frames], dim=1),
+        reference=windows.reference,
+        confidences=torch.cat([frame.factors for frame in frames], dim=1),
+    )

@@ -1,0 +1,310 @@
+"""The one-stage head: decoupled and anchor-free, with its best cells as candidates.
+
+Sources: Z. Ge et al., "YOLOX" (arXiv 2107.08430), for the detector; Y. Shi, N. Wang, X. Guo,
+"YOLOV" (arXiv 2208.09686) and Y. Shi, T. Zhang, X. Guo, "Practical Video Object Detection via
+Feature Selection and Aggregation" (arXiv 2407.19650), for the candidates. Two choices are ours: the
+number of candidates is fixed, and neither crowds nor padding count as background.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vodet.conv_block import conv_block
+from vodet.encodings import Candidates, CandidateSpec, FeatureMaps, FeatureSpec, Selection
+from vodet.errors import ConfigError
+from vodet.heads.box_head import detections_of
+from vodet.heads.candidate_head import PRIOR, CandidateHead, CandidateTargets
+from vodet.heads.cells import Cells, flat_cells, gather_cells
+from vodet.heads.matching import IGNORED
+from vodet.heads.one_stage_targets import CellTargets, candidate_targets, cell_losses
+from vodet.heads.simota import assign_cells
+from vodet.heads.suppression import suppress
+from vodet.stages import CandidateFusionFactories, ReferenceTargets
+from vodet.structures import Detections
+
+_CELL_OUTPUTS = ("cell_boxes", "objectness", "class_logits")
+_PRIOR_LOGIT = math.log(PRIOR / (1 - PRIOR))
+
+
+class OneStageHead(CandidateHead):
+    """Predicts a box, an objectness and class scores for each cell of each level.
+
+    The score of a class is the objectness times the probability of the class. Without a candidate
+    fusion, the ``pre_nms_top_n`` best cells are the detections before suppression.
+
+    With a candidate fusion, the ``num_candidates`` best cells of each frame are its candidates. A
+    candidate's features are those of a further class branch and of the box branch. The fused
+    features give new class probabilities; if they have two branches, as in YOLOV++, they also give
+    a new objectness.
+
+    Args:
+        spec: Levels of the maps, usually of strides 8, 16 and 32.
+        num_classes: Number of classes.
+        fusion: Candidate fusions by name, applied in order.
+        refine: ``scores`` or ``boxes``: whether boxes too are refined from the fused features.
+        scores: ``spatio_temporal`` uses the scores from fused features; ``both`` combines them with
+            the scores of the frame as ``p_s + p_st * (1 - p_s)``.
+        width: Channels of each branch.
+        num_candidates: Maximum number of candidates per frame.
+        pre_nms_top_n: Number of cells before the first suppression: with a candidate fusion, the
+            cells with the highest objectness; without one, the cells with the highest scores.
+        candidate_nms_iou: IoU threshold of the suppression within a class that selects the
+            candidates; None selects the cells with the highest scores.
+        center_radius: Distance from an object's centre, in strides, up to which cells are assigned
+            to it.
+        iou_weight: Weight of the IoU loss.
+        score_threshold: Minimum score of a detection (exclusive).
+        nms_iou: IoU threshold of non-maximum suppression within a class.
+        max_detections: Maximum number of detections per frame.
+
+    Raises:
+        ConfigError: If a number is not positive, ``refine`` or ``scores`` is unknown, or a fusion
+            needs linked candidates.
+    """
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        num_classes: int,
+        *,
+        fusion: CandidateFusionFactories | None = None,
+        refine: str = "scores",
+        scores: str = "spatio_temporal",
+        width: int = 256,
+        num_candidates: int = 30,
+        pre_nms_top_n: int = 1000,
+        candidate_nms_iou: float | None = 0.75,
+        center_radius: float = 2.5,
+        iou_weight: float = 5.0,
+        score_threshold: float = 0.001,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+    ) -> None:
+        if min(width, num_candidates, pre_nms_top_n, max_detections) < 1:
+            msg = (
+                f"OneStageHead: expected positive numbers; found {width=}, {num_candidates=}, "
+                f"{pre_nms_top_n=}, {max_detections=}."
+            )
+            raise ConfigError(msg)
+        candidate_spec = CandidateSpec(2 * width, branches=2)
+        super().__init__(candidate_spec, num_classes, fusion=fusion, refine=refine, scores=scores)
+        self.strides = spec.strides
+        self.num_candidates = num_candidates
+        self.pre_nms_top_n = pre_nms_top_n
+        self.candidate_nms_iou = candidate_nms_iou
+        self.center_radius = center_radius
+        self.iou_weight = iou_weight
+        self.score_threshold = score_threshold
+        self.nms_iou = nms_iou
+        self.max_detections = max_detections
+        self.base = nn.ModuleList(LevelHead(c, width, num_classes) for c in spec.channels)
+        self.class_features = nn.ModuleList(_branch(width) for _ in spec.channels if fusion)
+        has_objectness = bool(fusion) and self.fusion.spec.branches == 2
+        self.st_objectness = nn.Linear(self.fusion.spec.branch_width, 1) if has_objectness else None
+        if self.st_objectness is not None:
+            nn.init.normal_(self.st_objectness.weight, std=0.01)
+            nn.init.constant_(self.st_objectness.bias, _PRIOR_LOGIT)
+
+    def predict_frames(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> tuple[Candidates, Mapping[str, Tensor]]:
+        """Return the best cells of each frame.
+
+        In training, the tensors beside ``class_scores`` are ``rows`` ``[F, N]``, the candidates'
+        cells, and the outputs for all cells: ``cell_boxes`` ``[F, A, 4]``, ``objectness``
+        ``[F, A]`` and ``class_logits`` ``[F, A, K]``.
+        """
+        levels = [head(level) for head, level in zip(self.base, maps.levels, strict=True)]
+        cells = Cells.of(maps, self.strides)
+        raw_boxes = flat_cells([level.boxes for level in levels])
+        boxes, objectness = cells.boxes(raw_boxes[..., :4]), raw_boxes[..., 4]
+        class_logits = flat_cells([level.class_logits for level in levels])
+        rows, is_valid = self._select(boxes, objectness, class_logits, cells.inside(sizes))
+        found = boxes.detach().gather(1, rows.unsqueeze(2).expand(-1, -1, 4))
+        p_object = objectness.detach().gather(1, rows).sigmoid()
+        logits = class_logits.detach().gather(1, rows.unsqueeze(2).expand(-1, -1, self.num_classes))
+        p_class = logits.sigmoid()
+        confidences = torch.stack((p_class.amax(dim=2), p_object), dim=2)
+        candidates = Candidates(
+            features=(self._features(levels, rows)[..., None, None],),
+            boxes=found.unsqueeze(1),
+            scores=confidences.prod(dim=2).logit(eps=1e-6).unsqueeze(1),
+            is_valid=is_valid.unsqueeze(1),
+            sizes=sizes,
+            reference=0,
+            linked=False,
+            extras={},
+            confidences=confidences.unsqueeze(1),
+        )
+        others = {"class_scores": p_class * p_object.unsqueeze(2)}
+        if self.training or torch.is_grad_enabled():  # losses also of a frozen head
+            others |= {"rows": rows, "cell_boxes": boxes}
+            others |= {"objectness": objectness, "class_logits": class_logits}
+        return candidates, others
+
+    def _features(
+        self, levels: list[LevelOutputs], rows: Int[Tensor, "F N"]
+    ) -> Float[Tensor, "F N D2"]:
+        """Return class and box features at some cells; nobody needs them without a fusion."""
+        class_maps = [level.class_features for level in levels]
+        if self.class_features:
+            stems = [level.stem for level in levels]
+            class_maps = [net(x) for net, x in zip(self.class_features, stems, strict=True)]
+        box_maps = [level.box_features for level in levels]
+        return torch.cat((gather_cells(class_maps, rows), gather_cells(box_maps, rows)), dim=2)
+
+    @torch.no_grad()
+    def _select(
+        self,
+        boxes: Float[Tensor, "F A 4"],
+        objectness: Float[Tensor, "F A"],
+        class_logits: Float[Tensor, "F A K"],
+        is_inside: Bool[Tensor, "F A"],
+    ) -> tuple[Int[Tensor, "F N"], Bool[Tensor, "F N"]]:
+        """Return the cells of the candidates, best first, and which of them are valid."""
+        logits, labels = class_logits.max(dim=2)
+        scores = F.logsigmoid(objectness) + F.logsigmoid(logits)
+        count = self.num_candidates if len(self.fusion.members) else self.pre_nms_top_n
+        if self.candidate_nms_iou is None or not len(self.fusion.members):
+            best = scores.masked_fill(~is_inside, -torch.inf).topk(min(count, scores.shape[1]))
+            return best.indices, best.values > -torch.inf
+        ranked = objectness.masked_fill(~is_inside, -torch.inf)
+        top = ranked.topk(min(self.pre_nms_top_n, scores.shape[1])).indices
+        rows, is_valid = suppress(
+            boxes.gather(1, top.unsqueeze(2).expand(-1, -1, 4)),
+            scores.gather(1, top),
+            labels.gather(1, top),
+            is_inside.gather(1, top),
+            self.candidate_nms_iou,
+            min(self.num_candidates, scores.shape[1]),
+        )
+        return top.gather(1, rows), is_valid
+
+    def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
+        """Return ``class``, ``objectness`` and ``iou``, divided by the number of positive cells."""
+        outputs = {name: frames.extra(name) for name in _CELL_OUTPUTS}
+        if not any(output.requires_grad for output in outputs.values()):
+            return {}
+        losses = cell_losses(outputs, self._assign(frames, targets), targets)
+        return losses | {"iou": self.iou_weight * losses["iou"]}
+
+    def _assign(self, frames: Selection, targets: ReferenceTargets) -> Int[Tensor, "B A"]:
+        """Return the object of each cell; frames without annotations are ignored."""
+        cells = Cells.of(frames.frames.maps, self.strides)
+        boxes, objectness, class_logits = (frames.extra(name).detach() for name in _CELL_OUTPUTS)
+        matched = torch.full_like(objectness, IGNORED, dtype=torch.int64)
+        for item, target in enumerate(targets):
+            if target is not None:
+                outputs = boxes[item], objectness[item], class_logits[item]
+                matched[item] = assign_cells(cells, *outputs, target, self.center_radius)
+        return matched
+
+    def candidate_targets(
+        self, candidates: Candidates, frames: Selection, targets: ReferenceTargets
+    ) -> CellTargets:
+        """Assign candidates to the objects of their cells.
+
+        If the objectness is not refined, other candidates are assigned to the object that they
+        overlap most, as in YOLOV.
+        """
+        matched = self._assign(frames, targets).gather(1, frames.extra("rows"))
+        is_by_overlap = self.st_objectness is None
+        return candidate_targets(candidates, matched, targets, self.num_classes, is_by_overlap)
+
+    def st_scores(self, fused: Candidates) -> Tensor:
+        """Return objectness times class probabilities from the fused features."""
+        objectness = fused.factors[:, 0, :, 1:]
+        if self.st_objectness is not None:
+            objectness = self._st_objectness(fused).sigmoid().unsqueeze(2)
+        return objectness * super().st_scores(fused)
+
+    def _st_objectness(self, fused: Candidates) -> Float[Tensor, "B N"]:
+        assert self.st_objectness is not None
+        logits: Tensor = self.st_objectness(self.fusion.spec.split(fused.features[0])[1])
+        return logits.squeeze(2).float()
+
+    def st_losses(self, fused: Candidates, wanted: CandidateTargets) -> dict[str, Tensor]:
+        """Return the losses of the fused features, with ``st_objectness`` if it is refined."""
+        losses = super().st_losses(fused, wanted)
+        if self.st_objectness is not None:
+            assert isinstance(wanted, CellTargets)
+            logits, goal = self._st_objectness(fused), wanted.has_object.float()
+            terms = F.binary_cross_entropy_with_logits(logits, goal, reduction="none")
+            positives = wanted.has_object.sum().clamp(min=1)
+            losses["st_objectness"] = (terms * wanted.is_judged).sum() / positives
+        return losses
+
+    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
+        """Return the detections of each frame after suppression, in input pixels, best first."""
+        scores = outputs["scores"].float()
+        boxes = outputs["boxes"].unsqueeze(2).expand(*scores.shape, 4)
+        return detections_of(
+            scores,
+            boxes,
+            outputs["is_valid"],
+            self.score_threshold,
+            self.nms_iou,
+            self.max_detections,
+        )
+
+
+class LevelOutputs(NamedTuple):
+    """Outputs for one level, each ``[F, C, h, w]``.
+
+    Args:
+        stem: What both branches start from.
+        class_features: Features of the class branch.
+        box_features: Features of the box branch.
+        class_logits: ``K`` channels, float32.
+        boxes: Raw ``(x, y, w, h)`` and the objectness logit, float32.
+    """
+
+    stem: Tensor
+    class_features: Tensor
+    box_features: Tensor
+    class_logits: Tensor
+    boxes: Tensor
+
+
+class LevelHead(nn.Module):
+    """The decoupled head of one level: a stem, a class branch and a box branch.
+
+    The last layers are float32 even under autocast: scores of neighbouring cells and coordinates
+    need more digits than half precision has.
+
+    Args:
+        in_channels: Channels of the level.
+        width: Channels of each branch.
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, in_channels: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.stem = conv_block(in_channels, width, 1)
+        self.class_branch, self.box_branch = _branch(width), _branch(width)
+        self.class_out = nn.Conv2d(width, num_classes, kernel_size=1)
+        self.box_out = nn.Conv2d(width, 5, kernel_size=1)
+        nn.init.constant_(self.class_out.get_parameter("bias"), _PRIOR_LOGIT)
+        nn.init.zeros_(self.box_out.get_parameter("bias"))
+        nn.init.constant_(self.box_out.get_parameter("bias")[4:], _PRIOR_LOGIT)
+
+    def forward(self, x: Float[Tensor, "F C h w"]) -> LevelOutputs:
+        """Return the outputs for each cell."""
+        stem = self.stem(x)
+        class_features, box_features = self.class_branch(stem), self.box_branch(stem)
+        with torch.autocast(x.device.type, enabled=False):
+            class_logits = self.class_out(class_features.to(self.class_out.weight.dtype))
+            boxes = self.box_out(box_features.to(self.box_out.weight.dtype))
+        return LevelOutputs(stem, class_features, box_features, class_logits, boxes)
+
+
+def _branch(width: int) -> nn.Sequential:
+    return nn.Sequential(conv_block(width, width), conv_block(width, width))
