@@ -20,7 +20,9 @@ from tiny import (
     random_frames,
     tiny_detector,
     tiny_two_stage,
+    unlinked_fusion_names,
 )
+from tiny_detr import tiny_detr
 from vodet.detector import VideoDetector
 from vodet.encodings import Memory, WindowBatch
 from vodet.errors import ConfigError
@@ -54,10 +56,12 @@ def assert_same(found: Sequence[Detections], expected: Sequence[Detections]) -> 
             assert_close(a[key][a_order], b[key][b_order])
 
 
-# Every detector: map fusions before both heads, RoI fusions in the two-stage head, both together.
+# Every detector: map fusions before the heads with maps, candidate fusions in the heads that have
+# candidates, both together.
 DETECTORS: dict[str, Callable[[Window], VideoDetector]] = {
     **{f"centernet {name}": partial(tiny_detector, fusion_of(name)) for name in fusion_names()},
     **{f"two-stage {name}": partial(_two_stage, name) for name in candidate_fusion_names()},
+    **{f"detr {name}": partial(tiny_detr, name) for name in unlinked_fusion_names()},
     "two-stage, map fusion mean": partial(_two_stage, "none", fusion_of("mean")),
     "two-stage sltnet, map fusion stf": partial(_two_stage, "sltnet", fusion_of("stf")),
 }

@@ -14,9 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from vodet.cli.app import config_dir
 from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
+from vodet.encodings import CandidateSpec
 from vodet.features.backbone import TimmBackbone
 from vodet.features.pyramid import FPN, Projection, SumNeck
 from vodet.fusion.none import NoFusion
+from vodet.fusion_chain import FusionChain
 from vodet.heads.centernet import CenterNetHead
 from vodet.heads.linking import ProposalLimits
 from vodet.heads.two_stage import TwoStageHead
@@ -40,6 +42,15 @@ def candidate_fusion_names() -> list[str]:
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
+def unlinked_fusion_names() -> list[str]:
+    """The candidate fusions that work in heads whose candidates depend on a single frame."""
+    spec = CandidateSpec(16)
+    chains = {
+        name: FusionChain(spec, candidate_fusions_of(name)) for name in candidate_fusion_names()
+    }
+    return [name for name, chain in chains.items() if not chain.needs_links]
+
+
 # Settings that are small, and remember something within a few frames, where a fusion has them.
 _SMALL = {
     "group_width": 8,
@@ -47,6 +58,9 @@ _SMALL = {
     "keys_per_frame": 6,
     "key_frame_interval": 2,
     "num_key_frames": 3,
+    "stages": [8, 4, 3],
+    "feedforward": 16,
+    "dropout": 0.0,
 }
 
 

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -182,8 +181,8 @@ class CandidateHead(Head):
         """
         references = [clip[windows.reference] for clip in targets]
         losses = self.frame_losses(windows.current, references)
-        fused, state = self.fusion(self._candidates(windows), state)
         if self.st_classifier is not None:
+            fused, state = self.fusion(self._candidates(windows), state)
             losses |= self._st_losses(fused, windows.current, references)
         if not any(loss.requires_grad for loss in losses.values()):
             msg = (

@@ -12,6 +12,8 @@ from vodet.tasks.checkpoint import CARD_KEY, detector_weights, read_checkpoint
 from vodet.tasks.checkpoint_file import FilePath
 from vodet.tasks.weights import difference_of, first_ten
 
+_BASES = ("backbone", "head.model")  # the second in heads that are whole detectors
+
 
 @dataclass(frozen=True)
 class InitReport:
@@ -79,10 +81,11 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 
 
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:
-    if not any(name.startswith("backbone.") for name in loaded):
+    base = next((part for part in _BASES if any(n.startswith(f"{part}.") for n in own)), None)
+    if base and not any(name.startswith(f"{base}.") for name in loaded):
         msg = (
-            f"init_from={path}: the checkpoint is of another architecture, as no weight of the "
-            "backbone fits. Choose model/backbone and model.backbone.name as in its training."
+            f"init_from={path}: the checkpoint is of another architecture, as no weight of "
+            f"{base} fits. Choose this part of the detector as in its training."
         )
         raise CheckpointError(msg)
     missing = [
