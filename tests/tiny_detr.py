@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,11 +136,14 @@ def tiny_detr(
     seed: int = 0,
     frozen: tuple[str, ...] = (),
     lively: bool = True,
+    precise: bool = False,
     **head: Any,
 ) -> VideoDetector:
     """A detector of some ten thousand weights, in eval mode, with lively outputs.
 
-    Its candidate fusions are given by name, of conf/model/head/fusion, or as factories.
+    Its candidate fusions are given by name, of conf/model/head/fusion, or as factories. A precise
+    one makes its candidates in float64: attention with geometry amplifies rounding errors of boxes
+    that hardly move.
     """
     torch.manual_seed(seed)
     if isinstance(candidate_fusions, str):
@@ -161,7 +165,8 @@ def tiny_detr(
         enliven(detector)
         if detector.head.st_classifier is not None:  # scores far from 0
             torch.nn.init.zeros_(detector.head.st_classifier.bias)
-            detector.head.st_classifier.weight.data.mul_(3)
+    if precise:
+        detector.head.model.double()
     return detector.eval()
 
 
@@ -170,3 +175,27 @@ def enliven(detector: torch.nn.Module) -> None:
     for weight in detector.parameters():
         if weight.ndim > 1:
             torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5)
+
+
+PROCESSORS = {
+    "rt_detr": "RTDetrImageProcessor",
+    "rt_detr_v2": "RTDetrImageProcessor",
+    "d_fine": "RTDetrImageProcessor",
+    "deimv2": "RTDetrImageProcessor",
+    "rf_detr": "RfDetrImageProcessor",
+    "lw_detr": "DeformableDetrImageProcessor",
+    "deformable_detr": "DeformableDetrImageProcessor",
+}
+
+
+def saved(folder: Path, name: str = "rt_detr_v2", labels: int = 3, **processor: Any) -> Path:
+    """A model as the library saves it, with its processor, in a folder."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(name, **CONFIGS[name], num_labels=labels)
+    model = transformers.AutoModelForObjectDetection.from_config(config)
+    enliven(model)
+    model.save_pretrained(folder)
+    getattr(transformers, PROCESSORS[name])(**processor).save_pretrained(folder)
+    return folder

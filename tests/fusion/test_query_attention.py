@@ -136,6 +136,7 @@ def test_numbers_out_of_range_are_refused(options: dict) -> None:
 def test_support_frames_matter(build) -> None:
     detector = build("query_attention", Window(past=1))
     frames = random_frames(2)
+    frames[0] = 0
     pair, alone = (
         StreamingDetector(detector).push(part)[-1].detections for part in (frames, frames[1:])
     )

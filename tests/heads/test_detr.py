@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tiny import frame_info, fusion_of, random_frames, tiny_detector
-from tiny_detr import CONFIGS, config_of, enliven, tiny_detr
+from tiny_detr import CONFIGS, config_of, saved, tiny_detr
 from vodet.boxes import box_areas, clip_boxes
 from vodet.detector import VideoDetector
 from vodet.encodings import WindowBatch
@@ -27,26 +27,6 @@ from vodet.structures import ClipBatch, ClipLayout, Detections, Target, Window
 
 transformers = pytest.importorskip("transformers")
 SIZE, ORIGINAL = (64, 96), (128, 288)
-PROCESSORS = {
-    "rt_detr": "RTDetrImageProcessor",
-    "rt_detr_v2": "RTDetrImageProcessor",
-    "d_fine": "RTDetrImageProcessor",
-    "deimv2": "RTDetrImageProcessor",
-    "rf_detr": "RfDetrImageProcessor",
-    "lw_detr": "DeformableDetrImageProcessor",
-    "deformable_detr": "DeformableDetrImageProcessor",
-}
-
-
-def saved(name: str, folder: Path, labels: int = 3, **processor: Any) -> Path:
-    """A model as the library saves it, with its processor, in a folder."""
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(name, **CONFIGS[name], num_labels=labels)
-    model = transformers.AutoModelForObjectDetection.from_config(config)
-    enliven(model)
-    model.save_pretrained(folder)
-    getattr(transformers, PROCESSORS[name])(**processor).save_pretrained(folder)
-    return folder
 
 
 def target(boxes: list[list[float]], labels: list[int], crowds: int = 0) -> Target:
@@ -81,7 +61,7 @@ def detections_of(detector: VideoDetector, frames: Tensor) -> list[Detections]:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_detections_are_those_of_the_library(name: str, tmp_path: Path) -> None:
-    folder = saved(name, tmp_path)
+    folder = saved(tmp_path, name)
     options = {"pretrained": str(folder), "config": {}, "num_candidates": 20, "max_detections": 20}
     head = tiny_detr("none", Window(), **options, lively=False)
     frames = random_frames(3, size=SIZE)

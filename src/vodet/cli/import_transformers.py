@@ -90,6 +90,8 @@ def model_config(source: str, *, trusted: bool) -> Any:
         config = compose("train", list(CHOICES)).model
     OmegaConf.resolve(config)
     config.head.pretrained, config.head.trusted = source, trusted
+    usual = config.head.num_candidates
+    config.head.num_candidates = min(usual, getattr(read_config(source, {}), "num_queries", usual))
     size = getattr(read_processor(source), "size", None)
     if size is not None and size.height and size.width:
         sides = {"height": size.height, "width": size.width}

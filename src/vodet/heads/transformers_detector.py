@@ -114,7 +114,7 @@ class TransformersDetector(nn.Module):
         """
         with _evaluation_mode(self.net), torch.no_grad():
             outputs = self._run(pixels)
-        logits, features = outputs.logits.float(), outputs.last_hidden_state
+        logits, features = outputs.logits.float(), outputs.last_hidden_state.float()
         if logits.shape[2] != self.num_classes or features.shape[2] != self.width:
             msg = (
                 f"{type(self.net).__name__} is not a detector of the kind that model/head=detr "

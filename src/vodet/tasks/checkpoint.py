@@ -171,8 +171,9 @@ def _model_config(card: dict[str, Any]) -> Any:
     """Return the config of the detector, with the settings of its parts that replace names."""
     model: Any = card["config"].get("model")
     for part, settings in (card.get("settings") or {}).items():
-        if isinstance(settings, dict) and isinstance(model, dict) and model.get(part):
-            model = {**model, part: {**model[part], **settings}}
+        named = model.get(part) if isinstance(model, dict) else None
+        if isinstance(settings, dict) and isinstance(named, dict):
+            model = {**model, part: {**named, **settings}}
     return model
 
 

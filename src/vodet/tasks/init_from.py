@@ -59,7 +59,7 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
         path: A checkpoint written by `vodet-train`, of this or another detector.
 
     Raises:
-        CheckpointError: If it cannot be read, if it is of another architecture (nothing of the
+        CheckpointError: If it cannot be read, if it is of another architecture (under half of the
             backbone fits), or if it lacks weights of frozen parts, which would never learn.
     """
     checkpoint = read_checkpoint(path)
@@ -81,13 +81,15 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 
 
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:
-    base = next((part for part in _BASES if any(n.startswith(f"{part}.") for n in own)), None)
-    if base and not any(name.startswith(f"{base}.") for name in loaded):
-        msg = (
-            f"init_from={path}: the checkpoint is of another architecture, as no weight of "
-            f"{base} fits. Choose this part of the detector as in its training."
-        )
-        raise CheckpointError(msg)
+    for base in _BASES:
+        weights = [name for name in own if name.startswith(f"{base}.")]
+        count = len(loaded.intersection(weights))
+        if count < len(weights) / 2:
+            msg = (
+                f"init_from={path}: the checkpoint is of another architecture, as {count} of "
+                f"{len(weights)} weights of {base} fit. Choose this part as in its training."
+            )
+            raise CheckpointError(msg)
     missing = [
         name
         for name in own
