@@ -32,6 +32,15 @@ def groups() -> list[str]:
     return sorted(str(folder) for folder in folders if folder.parts[0] != "hydra")
 
 
+DETR = ("detr", "query_attention", "model/backbone=none")
+DETR_OVERRIDES = [
+    "model/backbone=none",
+    "model/pyramid=identity",
+    "model/fusion=none",
+    "model.head.pretrained=null",
+    "+model.head.config.model_type=rt_detr_v2",
+]
+
 CHOICES = [(group, option) for group in groups() for option in options(group)]
 PAIRS = experiments(config_dir())
 
@@ -57,15 +66,18 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         f"data.val.annotations={data_set}/val.json",
         f"data.val.images={data_set}",
         "prepare_data=null",
-        "model.backbone.pretrained=false",
         "trainer.accelerator=cpu",
     ]
 
     register_experiments(config_dir())
 
     def compose_(*choices: str) -> DictConfig:
+        parts = [choice for choice in choices if not choice.startswith("model/head/fusion=")]
+        is_detr = any(part.endswith(DETR) for part in parts)
+        # A DETR has no backbone of its own, and its model is on a hub.
+        own = DETR_OVERRIDES if is_detr else ["model.backbone.pretrained=false"]
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return hydra.compose("train", [*choices, *overrides])
+            return hydra.compose("train", [*choices, *overrides, *own])
 
     return compose_
 
@@ -91,6 +103,7 @@ def test_choice_builds(group: str, option: str, compose) -> None:
         "trainer": ["trainer.accelerator=cpu"],
         "model/head/fusion": ["model/head=two_stage"],
         "phase": ["model/head=two_stage", "window=symmetric"],
+        "model/backbone": ["model/head=detr"] if option == "none" else [],
     }
     if group == "logger" and option in {"wandb", "mlflow"} and find_spec(option) is None:
         pytest.skip(f"needs {option}")
@@ -118,8 +131,8 @@ def test_choice_builds(group: str, option: str, compose) -> None:
 def test_data_sets_and_methods_make_experiments_without_a_file() -> None:
     data = {"cityscapes", "custom", "imagenet_vid", "imagenet_vid_det", "kitti_mots", "mot17"}
     data |= {"synthetic", "uavdt"}
-    methods = {"centernet", "faster_rcnn", "one_stage", "selsa", "sltnet", "stf"}
-    methods |= {"yolov", "yolov_pp"}
+    methods = {"centernet", "detr", "faster_rcnn", "one_stage", "query_attention", "selsa"}
+    methods |= {"sltnet", "stf", "yolov", "yolov_pp"}
     files = {"cityscapes_sltnet"} | {
         f"imagenet_vid_{m}" for m in ("faster_rcnn", "selsa", "sltnet")
     }
@@ -129,11 +142,11 @@ def test_data_sets_and_methods_make_experiments_without_a_file() -> None:
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_experiment_without_a_file_is_its_data_set_with_its_method(name: str, compose) -> None:
-    # The method's own backbone is built by the test of the method.
-    small = "model.backbone.name=test_resnet"
     data, method = PAIRS[name]
-    config = compose(f"experiment={name}", small)
-    assert config == compose(f"data={data}", f"method={method}", f"name={name}", small)
+    # The method's own backbone is built by the test of the method.
+    small = ["model.backbone.name=test_resnet"] if method not in DETR else []
+    config = compose(*small, f"experiment={name}")
+    assert config == compose(*small, f"data={data}", f"name={name}", f"method={method}")
     data_module, task = build(config)
     assert task.detector.window == data_module.window == instantiate(config.window)
 

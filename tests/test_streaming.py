@@ -23,6 +23,7 @@ from tiny import (
     tiny_two_stage,
     unlinked_fusion_names,
 )
+from tiny_detr import tiny_detr
 from vodet.detector import VideoDetector
 from vodet.encodings import Memory, WindowBatch
 from vodet.errors import ConfigError
@@ -61,13 +62,15 @@ def assert_same(found: Sequence[Detections], expected: Sequence[Detections]) -> 
             assert_close(a[key][a_order], b[key][b_order])
 
 
-# Every detector: map fusions before each head, candidate fusions in each head, both together.
+# Every detector: map fusions before the heads with maps, candidate fusions in the heads that have
+# candidates, both together.
 DETECTORS: dict[str, Callable[[Window], VideoDetector]] = {
     **{f"centernet {name}": partial(tiny_detector, fusion_of(name)) for name in fusion_names()},
     **{f"two-stage {name}": partial(_two_stage, name) for name in candidate_fusion_names()},
     **{f"one-stage {name}": partial(_one_stage, name) for name in unlinked_fusion_names()},
     "one-stage yolov_pp, no suppression": partial(_one_stage, "yolov_pp", candidate_nms_iou=None),
     "one-stage yolov, map fusion stf": partial(_one_stage, "yolov", fusion_of("stf")),
+    **{f"detr {name}": partial(tiny_detr, name, precise=True) for name in unlinked_fusion_names()},
     "two-stage, map fusion mean": partial(_two_stage, "none", fusion_of("mean")),
     "two-stage sltnet, map fusion stf": partial(_two_stage, "sltnet", fusion_of("stf")),
 }

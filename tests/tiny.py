@@ -59,6 +59,9 @@ _SMALL = {
     "keys_per_frame": 6,
     "key_frame_interval": 2,
     "num_key_frames": 3,
+    "stages": [8, 4, 3],
+    "feedforward": 16,
+    "dropout": 0.0,
 }
 
 

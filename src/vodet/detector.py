@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from vodet.encodings import EncodedFrames, FeatureMaps, Memory, State, WindowBatch, prefixed
 from vodet.errors import ConfigError
+from vodet.features.no_backbone import NoBackbone
 from vodet.freezing import find_modules, freeze
 from vodet.inference.postprocess import to_original
 from vodet.stages import (
@@ -54,8 +55,8 @@ class VideoDetector(nn.Module):
 
     Raises:
         ConfigError: If there are no classes, a class name occurs twice or contains control codes,
-            ``frozen`` names a part that does not exist, or the head needs pixels but would get
-            fused maps.
+            ``frozen`` names a part that does not exist, the head needs pixels but would get fused
+            maps, or the head and the backbone do not fit each other: see `Head.uses_maps`.
     """
 
     def __init__(
@@ -89,6 +90,13 @@ class VideoDetector(nn.Module):
             msg = (
                 f"{type(self.head).__name__} needs the pixels of the frames, so no map fusion can "
                 f"come before it: expected model/fusion=none, found {type(joined).__name__}."
+            )
+            raise ConfigError(msg)
+        if self.head.uses_maps == isinstance(backbone, NoBackbone):
+            needs = "feature maps, so a backbone" if self.head.uses_maps else "model/backbone=none"
+            msg = (
+                f"{type(self.head).__name__} needs {needs}: found {type(backbone).__name__}. "
+                "Choose another model/backbone or model/head."
             )
             raise ConfigError(msg)
         self.frozen = tuple(frozen)

@@ -8,7 +8,7 @@ window. A head detects objects and may contain candidate fusions. Shape letters 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -222,11 +222,22 @@ class Head(Stage):
     Attributes:
         needs_pixels: Whether `encode` uses the pixels of the frames; if so, no map fusion can come
             before the head.
+        uses_maps: Whether the head uses feature maps. A head without them is a whole detector, and
+            needs the backbone `NoBackbone`.
         uses_support: Whether the head uses what it encoded from support frames.
     """
 
     needs_pixels: bool = False
+    uses_maps: bool = True
     uses_support: bool = False
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Arguments that rebuild the head without the files or models that its config names.
+
+        A checkpoint stores them, since loading it opens nothing that its config names.
+        """
+        return {}
 
     def encode(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps

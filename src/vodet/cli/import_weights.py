@@ -18,7 +18,11 @@ FPN, or a .pkl file from detectron2's model zoo. No code in SRC is executed. The
 architecture from the weights. It takes the window, the memory, and a mean and std that are not in
 SRC from conf/experiment/imagenet_vid_sltnet.yaml or detectron2's defaults, and prints a summary.
 
+For transformers, SRC is the name of a DETR-type detector on the Hugging Face hub, or a folder. Its
+config tells its classes, and its preprocessing the size and normalisation of its input.
+
 examples:
+  vodet-data import-weights transformers PekingU/rtdetr_v2_r18vd detr.ckpt
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
   vodet-data import-weights sltnet model_final.pkl coco.ckpt --classes coco_names.txt
   vodet-data import-weights sltnet own.pth own.ckpt --classes car,dog,kite --overwrite
@@ -34,7 +38,9 @@ IMAGENET_VID = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument("program", choices=["sltnet"], help="the program that wrote SRC")
+    parser.add_argument(
+        "program", choices=["sltnet", "transformers"], help="the program that wrote SRC"
+    )
     parser.add_argument("source", type=Path, metavar="SRC", help="the checkpoint to read")
     parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write")
     parser.add_argument(
@@ -44,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default for 30 classes: ImageNet VID)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+    parser.add_argument(
+        "--trusted",
+        action="store_true",
+        help="transformers: also read weights that are a pickle, if you trust their author",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -62,6 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
     if target.exists() and not arguments.overwrite:
         msg = f"{target} exists already. Choose another DST, or replace it with --overwrite."
         raise ConfigError(msg)
+    if arguments.program == "transformers":
+        _run_transformers(arguments)
+        return
     weights = read_weights(source)
     architecture = architecture_of(weights, source)
     names = class_names(arguments.classes, architecture.num_classes)
@@ -72,6 +86,17 @@ def run(arguments: argparse.Namespace) -> None:
     for line in (_summary(architecture), report, _input(architecture)):
         console.print(str(line))
     console.print(f"Next: vodet-eval ckpt={target} data.annotations=FILE data.images=FOLDER")
+
+
+def _run_transformers(arguments: argparse.Namespace) -> None:
+    from vodet.cli.import_transformers import import_transformers, label_count
+
+    source, names = str(arguments.source), None
+    if arguments.classes is not None:
+        names = class_names(arguments.classes, label_count(source))
+    lines = import_transformers(source, arguments.target, names, trusted=arguments.trusted)
+    for line in (*lines, f"Next: vodet-predict ckpt={arguments.target} source=VIDEO"):
+        Screen(soft_wrap=True).print(line)
 
 
 def class_names(text: str | None, count: int) -> list[str]:

@@ -89,7 +89,7 @@ def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
     """
     if config.init_from is not None:
         return init_from(detector, config.init_from)
-    parts = [part for part in detector.frozen if part.partition(".")[0] != "backbone"]
+    parts = [part for part in detector.frozen if not _is_pretrained(detector, part)]
     if parts:
         msg = (
             f"model.frozen freezes {', '.join(parts)}, but their weights are random: set "
@@ -97,6 +97,14 @@ def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
         )
         raise ConfigError(msg)
     return None
+
+
+def _is_pretrained(detector: VideoDetector, part: str) -> bool:
+    """Return whether a part may have pretrained weights: a backbone, or one that says so."""
+    modules, names = dict(detector.named_modules()), part.split(".")
+    inside = [".".join(names[: depth + 1]) for depth in range(len(names))]
+    says_so = any(getattr(modules[name], "is_pretrained", False) for name in inside)
+    return names[0] == "backbone" or says_so
 
 
 def set_precision(name: str) -> None:

@@ -56,7 +56,7 @@ class Assigner:
             )
             found = matcher(iou[overlapped])
             matched = torch.where(found >= 0, objects[overlapped][found.clamp(min=0)], found)
-        in_crowd = _covered(boxes, target["boxes"][target["iscrowd"]]) >= self.ignored_share
+        in_crowd = covered_shares(boxes, target["boxes"][target["iscrowd"]]) >= self.ignored_share
         return matched.masked_fill(in_crowd & (matched == BACKGROUND), IGNORED)
 
     def draw(self, matched: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
@@ -67,7 +67,9 @@ class Assigner:
         return positive.bool(), negative.bool()
 
 
-def _covered(boxes: Float[Tensor, "n 4"], regions: Float[Tensor, "m 4"]) -> Float[Tensor, " n"]:
+def covered_shares(
+    boxes: Float[Tensor, "n 4"], regions: Float[Tensor, "m 4"]
+) -> Float[Tensor, " n"]:
     """Return the largest share of each box covered by a single region; 0 without regions."""
     if not len(regions):
         return torch.zeros_like(boxes[:, 0])

@@ -66,6 +66,7 @@ def model_card(detector: VideoDetector, config: dict[str, Any] | None) -> dict[s
         "version": __version__,
         "class_names": list(detector.class_names),
         "config": config,
+        "settings": {"head": dict(detector.head.settings)},
     }
 
 
@@ -103,9 +104,14 @@ def checked_checkpoint(checkpoint: Any, path: FilePath) -> dict[str, Any]:
 
 
 def _check_card(card: Any, path: FilePath) -> None:
-    expected: dict[str, Any] = {"class_names": list, "config": dict | None}
+    expected: dict[str, Any] = {
+        "class_names": list,
+        "config": dict | None,
+        "settings": dict | None,
+    }
     for key, kind in expected.items():
-        found = card.get(key, ...) if isinstance(card, dict) else card
+        default = None if key == "settings" else ...
+        found: Any = card.get(key, default) if isinstance(card, dict) else card
         is_kind = isinstance(found, kind)
         if not is_kind or (kind is list and not all(isinstance(name, str) for name in found)):
             msg = (
@@ -151,7 +157,7 @@ def load(
             "Build the detector yourself and call load_weights(detector, path)."
         )
         raise CheckpointError(msg)
-    config = trusted_config(card["config"].get("model"), trusted, path)
+    config = trusted_config(_model_config(card), trusted, path)
     if not trusted:  # classes of other packages need not work on the meta device
         with torch.device("meta"):  # to compare shapes before allocating memory
             outline = _build(config, card["class_names"], overrides or {}, path)
@@ -159,6 +165,16 @@ def load(
     detector = _build(config, card["class_names"], overrides or {}, path)
     load_weights(detector, path, checkpoint)
     return detector.to(map_location).eval()
+
+
+def _model_config(card: dict[str, Any]) -> Any:
+    """Return the config of the detector, with the settings of its parts that replace names."""
+    model: Any = card["config"].get("model")
+    for part, settings in (card.get("settings") or {}).items():
+        named = model.get(part) if isinstance(model, dict) else None
+        if isinstance(settings, dict) and isinstance(named, dict):
+            model = {**model, part: {**named, **settings}}
+    return model
 
 
 def load_weights(

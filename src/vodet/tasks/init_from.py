@@ -12,6 +12,8 @@ from vodet.tasks.checkpoint import CARD_KEY, detector_weights, read_checkpoint
 from vodet.tasks.checkpoint_file import FilePath
 from vodet.tasks.weights import difference_of, first_ten
 
+_BASES = ("backbone", "head.model")  # the second in heads that are whole detectors
+
 
 @dataclass(frozen=True)
 class InitReport:
@@ -57,7 +59,7 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
         path: A checkpoint written by `vodet-train`, of this or another detector.
 
     Raises:
-        CheckpointError: If it cannot be read, if it is of another architecture (nothing of the
+        CheckpointError: If it cannot be read, if it is of another architecture (under half of the
             backbone fits), or if it lacks weights of frozen parts, which would never learn.
     """
     checkpoint = read_checkpoint(path)
@@ -79,12 +81,15 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 
 
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:
-    if not any(name.startswith("backbone.") for name in loaded):
-        msg = (
-            f"init_from={path}: the checkpoint is of another architecture, as no weight of the "
-            "backbone fits. Choose model/backbone and model.backbone.name as in its training."
-        )
-        raise CheckpointError(msg)
+    for base in _BASES:
+        weights = [name for name in own if name.startswith(f"{base}.")]
+        count = len(loaded.intersection(weights))
+        if count < len(weights) / 2:
+            msg = (
+                f"init_from={path}: the checkpoint is of another architecture, as {count} of "
+                f"{len(weights)} weights of {base} fit. Choose this part as in its training."
+            )
+            raise CheckpointError(msg)
     missing = [
         name
         for name in own

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vodet.data.frames.resize import Letterbox, OriginalSize, Rescale, Resize
+from vodet.data.frames.resize import Letterbox, OriginalSize, Rescale, Resize, Stretch
 from vodet.errors import ConfigError
 
 
@@ -17,6 +17,7 @@ from vodet.errors import ConfigError
         (Letterbox(320, 320), (720, 1280), (180, 320)),
         (Letterbox(320, 576), (1000, 100), (320, 32)),
         (Letterbox(10, 10), (5, 1000), (1, 10)),
+        (Stretch(64, 48), (720, 1280), (64, 48)),
         (OriginalSize(), (48, 64), (48, 64)),
     ],
 )
@@ -32,6 +33,7 @@ def test_target_size(resize, size, expected):
         (Resize(600), 0.5, Resize(300)),
         (Resize(600, 1000), 1.5, Resize(900, 1500)),
         (Letterbox(320, 576), 1.25, Letterbox(400, 720)),
+        (Stretch(640, 320), 1.25, Stretch(800, 400)),
     ],
 )
 def test_scaled(resize, factor, expected):
@@ -42,6 +44,16 @@ def test_scaled(resize, factor, expected):
         pytest.approx(factor * height, abs=1),
         pytest.approx(factor * width, abs=1),
     )
+
+
+def test_a_stretch_averages_the_side_that_shrinks_and_interpolates_the_one_that_grows():
+    frame = np.arange(4 * 4 * 3, dtype=np.uint8).reshape(4, 4, 3) * 5
+
+    stretched = Stretch(8, 2)(frame)
+
+    assert stretched.shape == (8, 2, 3)
+    means = frame.reshape(4, 2, 2, 3).mean(2)
+    assert np.abs(stretched[[0, -1]] - means[[0, -1]]).max() <= 0.5
 
 
 def test_rescale_multiplies_both_sides():
@@ -77,11 +89,12 @@ def test_letterbox_puts_the_picture_at_the_top_left_on_black():
         lambda: Resize(0),
         lambda: Resize(600, 500),
         lambda: Letterbox(320, 0),
+        lambda: Stretch(320, 0),
         lambda: Rescale(0.0),
         lambda: Resize(600).scaled(0.0001),
         lambda: OriginalSize().scaled(-1.0),
     ],
 )
 def test_impossible_sizes(make):
-    with pytest.raises(ConfigError, match=r"found (Resize|Letterbox|Rescale)"):
+    with pytest.raises(ConfigError, match=r"found (Resize|Letterbox|Stretch|Rescale)"):
         make()

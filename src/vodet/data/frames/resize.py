@@ -17,12 +17,13 @@ from vodet.structures import Size
 def resize_frame(
     frame: UInt8[np.ndarray, "h w 3"], size: Size
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize a frame: averaging areas to shrink it, bilinearly to enlarge it."""
-    if frame.shape[:2] == size:
-        return frame
-    shrinks = size[0] < frame.shape[0]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(frame, (size[1], size[0]), interpolation=interpolation)
+    """Resize a frame: averaging areas to shrink a side, bilinearly to enlarge one."""
+    height, width = min(size[0], frame.shape[0]), min(size[1], frame.shape[1])
+    if (height, width) != frame.shape[:2]:
+        frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    if size != frame.shape[:2]:
+        frame = cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+    return frame
 
 
 def _scaled(size: Size, scale: float) -> Size:
@@ -112,6 +113,39 @@ class Resize(FrameResize):
         """Return a resize with both lengths multiplied by ``factor``."""
         long_side = self.long_side and round(self.long_side * factor)
         return Resize(round(self.short_side * factor), long_side)
+
+
+@dataclass(frozen=True)
+class Stretch(FrameResize):
+    """Resizes frames to one shape, whatever their aspect ratio, as detectors of DETR type do.
+
+    Args:
+        height: Height of every result in pixels.
+        width: Width of every result in pixels.
+
+    Raises:
+        ConfigError: If a side is not positive.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            msg = f"Stretching needs a positive height and width, found {self}."
+            raise ConfigError(msg)
+
+    def target_size(self, original_size: Size) -> Size:
+        """Return the size after resizing."""
+        return self.height, self.width
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Resize ``[H, W, 3]`` uint8."""
+        return resize_frame(frame, (self.height, self.width))
+
+    def scaled(self, factor: float) -> Stretch:
+        """Return a stretch to both sides multiplied by ``factor``."""
+        return Stretch(round(self.height * factor), round(self.width * factor))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,190 @@
+"""The DETR head: a whole detector of the transformers library, with candidate fusions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vodet.boxes import box_areas, clip_boxes
+from vodet.encodings import Candidates, CandidateSpec, FeatureMaps, FeatureSpec, Selection
+from vodet.errors import ConfigError
+from vodet.heads.candidate_head import CandidateHead, CandidateTargets
+from vodet.heads.matching import covered_shares
+from vodet.heads.one_to_one import match_one_to_one
+from vodet.heads.transformers_detector import TransformersDetector
+from vodet.stages import CandidateFusionFactories, ReferenceTargets
+from vodet.structures import Detections
+
+_CROWD_SHARE = 0.5  # a candidate covered by a crowd region to this share is not trained
+
+
+class DetrHead(CandidateHead):
+    """A DETR-type detector of the ``transformers`` library that works on each frame by itself.
+
+    RT-DETR, RT-DETRv2, D-FINE, DEIMv2, LW-DETR, RF-DETR, Deformable DETR and others with one
+    sigmoid per class. Its best queries by score are the candidates of a frame. It learns from its
+    own losses, with its own matching; candidate fusions learn from their scores (see
+    `CandidateHead`), and no gradient goes from them to the detector.
+
+    Args:
+        spec: Levels of the maps, which are not used.
+        num_classes: Number of classes.
+        pretrained: Name of a model on the Hugging Face hub, or a folder, with weights.
+        config: Values of the model's config; with a ``model_type`` and without ``pretrained``, the
+            weights are random.
+        num_candidates: Number of best queries per frame that are candidates.
+        width: Number of features of a candidate: if the detector's queries have another number, a
+            linear layer converts them for the candidate fusions.
+        fusion: Candidate fusions by name, applied in order.
+        refine: ``scores`` or ``boxes``, see `CandidateHead`.
+        scores: ``both`` or ``spatio_temporal``, see `CandidateHead`.
+        mean: Mean of the three channels, on a scale of 0 to 255; None means that of ``pretrained``,
+            else ImageNet's.
+        std: Standard deviation of the three channels, like ``mean``.
+        trusted: Also load weights that are a pickle; otherwise only safetensors.
+        score_threshold: Minimum score of a detection (exclusive).
+        max_detections: Maximum number of detections per frame.
+
+    Raises:
+        ConfigError: If an option is unknown, or ``transformers`` is not installed.
+        CheckpointError: If the model cannot be read, or is not a detector.
+    """
+
+    needs_pixels = True
+    uses_maps = False
+
+    def __init__(
+        self,
+        spec: FeatureSpec,
+        num_classes: int,
+        *,
+        pretrained: str | Path | None = None,
+        config: Mapping[str, Any] | None = None,
+        num_candidates: int = 100,
+        width: int = 256,
+        fusion: CandidateFusionFactories | None = None,
+        refine: str = "scores",
+        scores: str = "both",
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        trusted: bool = False,
+        score_threshold: float = 0.0,
+        max_detections: int = 100,
+    ) -> None:
+        super().__init__(
+            CandidateSpec(width), num_classes, fusion=fusion, refine=refine, scores=scores
+        )
+        self.model = TransformersDetector(
+            num_classes, pretrained=pretrained, config=config, mean=mean, std=std, trusted=trusted
+        )
+        converts = bool(fusion) and self.model.width != width
+        self.projection = nn.Linear(self.model.width, width) if converts else nn.Identity()
+        self.num_candidates = num_candidates
+        self.score_threshold = score_threshold
+        self.max_detections = max_detections
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Arguments that rebuild the detector without the model that ``pretrained`` names."""
+        return self.model.settings
+
+    @property
+    def _detector_learns(self) -> bool:
+        weights = self.model.parameters()
+        return torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+
+    def encode(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> Mapping[str, Tensor]:
+        """Return the candidates of each frame; in training also its pixels, for the losses."""
+        assert pixels is not None  # no map fusion comes before this head
+        kept = {"pixels": pixels} if self._detector_learns else {}
+        if kept and self.training and self.st_classifier is None:
+            return kept  # nothing uses candidates
+        return {**super().encode(pixels, sizes, maps), **kept}
+
+    def predict_frames(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> tuple[Candidates, Mapping[str, Tensor]]:
+        """Return the best queries, and their ``class_scores`` ``[F, N, K]``.
+
+        Raises:
+            ConfigError: If the detector has fewer queries than candidates are wanted.
+        """
+        assert pixels is not None
+        logits, boxes, features = self.model(pixels)
+        if logits.shape[1] < self.num_candidates:
+            msg = (
+                f"model.head.num_candidates must be at most {logits.shape[1]}, the number of "
+                f"queries of the detector; found {self.num_candidates}."
+            )
+            raise ConfigError(msg)
+        best, rows = logits.amax(dim=2).topk(self.num_candidates, dim=1)
+        frame = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+        boxes = clip_boxes(boxes[frame, rows], sizes.unsqueeze(1))
+        candidates = Candidates(
+            features=(self.projection(features[frame, rows])[..., None, None],),
+            boxes=boxes.unsqueeze(1),
+            scores=best.unsqueeze(1),
+            is_valid=(box_areas(boxes) > 0).unsqueeze(1),
+            sizes=sizes,
+            reference=0,
+            linked=False,
+            extras={},
+        )
+        return candidates, {"class_scores": logits[frame, rows].sigmoid()}
+
+    def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
+        """Return ``detector``, the detector's own loss on the annotated frames."""
+        if not self._detector_learns:
+            return {}
+        rows = [row for row, target in enumerate(targets) if target is not None]
+        if not rows:  # a zero that reaches all weights, as other processes expect
+            weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+            return {"detector": torch.stack([0 * weight.sum() for weight in weights]).sum()}
+        known = [target for target in targets if target is not None]
+        return {"detector": self.model.loss(frames.extra("pixels")[rows], known)}
+
+    def candidate_targets(
+        self, candidates: Candidates, frames: Selection, targets: ReferenceTargets
+    ) -> CandidateTargets:
+        """Assign each object to one candidate, by the detector's own scores and boxes.
+
+        There is no suppression of duplicates, so all other candidates are negative, except in
+        crowd regions, where they do not contribute.
+        """
+        boxes, is_valid = candidates.boxes[:, 0], candidates.is_valid[:, 0]
+        class_scores = frames.extra("class_scores")
+        matched = match_one_to_one(class_scores, boxes, is_valid, candidates.sizes, targets)
+        scores, objects = torch.zeros_like(class_scores), torch.zeros_like(boxes)
+        is_trained = torch.zeros_like(is_valid)
+        for frame, target in enumerate(targets):
+            if target is None:
+                continue
+            found = (matched[frame] >= 0).nonzero()[:, 0]
+            rows = matched[frame, found]
+            scores[frame, found, target["labels"][rows]] = 1
+            objects[frame, found] = target["boxes"][rows]
+            crowds = target["boxes"][target["iscrowd"]]
+            is_crowd = covered_shares(boxes[frame], crowds) >= _CROWD_SHARE
+            is_trained[frame] = is_valid[frame] & (~is_crowd | (matched[frame] >= 0))
+        return CandidateTargets(scores, is_trained, objects, matched >= 0)
+
+    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
+        """Return the best pairs of candidate and class of each frame, best first."""
+        count = outputs["scores"].shape[2]
+        scores = outputs["scores"].flatten(1)
+        scores, pairs = scores.topk(min(self.max_detections, scores.shape[1]), dim=1)
+        kept = [(own > self.score_threshold).nonzero()[:, 0] for own in scores]
+        return [
+            Detections(
+                boxes=outputs["boxes"][frame, pairs[frame, own] // count],
+                scores=scores[frame, own],
+                labels=pairs[frame, own] % count,
+            )
+            for frame, own in enumerate(kept)
+        ]
