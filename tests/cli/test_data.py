@@ -195,7 +195,7 @@ def test_generate_refuses_an_existing_folder_unless_asked(copy, capsys):
 
 def test_generate_refuses_bad_settings(tmp_path, capsys):
     assert data.main(["generate", str(tmp_path / "set"), "--degradation-rate", "2"]) == 1
-    assert "degradation_rate must lie in 0 to 0.5, found 2" in capsys.readouterr().err
+    assert "degradation_rate must be from 0 to 0.5, found 2" in capsys.readouterr().err
 
 
 def test_contact_sheet_has_videos_as_rows_and_frames_as_columns(tiny):
