@@ -197,7 +197,7 @@ def _boxes(
 
 
 def _tracks(entries: list[AnnotationEntry]) -> Int64[np.ndarray, " n"]:
-    """Number the track ids of the file; a number in two videos stands for two objects."""
+    """Number the distinct track ids of the file; equal ids in two videos are different objects."""
     tracks = [entry.instance_id if entry.id_track is None else entry.id_track for entry in entries]
     numbers, distinct = _number(None if track is None else str(track) for track in tracks)
     if None in distinct:

@@ -137,7 +137,7 @@ def statistics_table(index: VideoIndex) -> Table:
 
 
 def oddities(index: VideoIndex) -> list[str]:
-    """Return warnings about what ST-COCO allows but training or some systems do not support."""
+    """Return warnings about data that ST-COCO allows but that can cause errors later."""
     return [*_mixed_sizes(index), *_windows_names(index)]
 
 

@@ -239,7 +239,7 @@ class ClipDataModule(LightningDataModule):
         """Refuse to resume a run with different training data.
 
         Raises:
-            ConfigError: If the annotations differ from those of the checkpoint.
+            ConfigError: If the annotations differ from the annotations in the checkpoint.
         """
         check_same(state_dict, self.state_dict())
 

@@ -22,7 +22,8 @@ from torch.utils.data import get_worker_info
 
 from vodet.structures import ClipBatch, VideoChunk
 
-# More slots than a loader holds batches of one worker. If all are in use, the oldest is given up.
+# A loader holds fewer batches of one worker at a time. If all slots are in use, a new slot takes
+# the place of the oldest, which is then not reused.
 MAX_SLOTS = 16
 _slots: list[Tensor] = []  # the slots of this process
 

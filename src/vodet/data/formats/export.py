@@ -156,7 +156,7 @@ def write_sequences(
 
 def _check_sequences(toolkit: Toolkit, index: VideoIndex, names: Sequence[str]) -> None:
     if leaving := [name for name in names if leaves_root(name)]:
-        msg = f"{index.source}: expected video names that can name files, found {leaving[0]!r}."
+        msg = f"{index.source}: expected video names that can be file names, found {leaving[0]!r}."
         raise DataError(msg)
     first = int(index.frame_numbers.min(initial=toolkit.first_frame))
     if first < toolkit.first_frame:

@@ -62,7 +62,7 @@ def _of_list(index: VideoIndex, video: int) -> str:
 
 
 def _listed(index: VideoIndex, used: np.ndarray, val_list: Path) -> np.ndarray:
-    """Return the number in the list for each frame in ``used``; other frames get 0."""
+    """Look up the number of each frame in ``used`` in the list; all other frames get 0."""
     rows = read_rows(val_list, {"frame": str, "frame_index": integer}, separator=None)
     known = {row.values["frame"]: row.values["frame_index"] for row in rows}
     videos = np.searchsorted(index.video_starts, used, side="right") - 1

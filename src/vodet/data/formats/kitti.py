@@ -15,7 +15,7 @@ from vodet.data.formats.sequence import Sequence
 
 _TRAIN = "0000 0001 0003 0004 0005 0009 0011 0012 0015 0017 0019 0020"
 _VAL = "0002 0006 0007 0008 0010 0013 0014 0016 0018"
-SPLITS = {"train": tuple(_TRAIN.split()), "val": tuple(_VAL.split())}  # of KITTI MOTS
+SPLITS = {"train": tuple(_TRAIN.split()), "val": tuple(_VAL.split())}  # splits of KITTI MOTS
 OFFICIAL_FRAMES: dict[str | None, int] = {"train": 5027, "val": 2981}
 Reader = Callable[[Path, Sequence], Iterator[Frame]]
 

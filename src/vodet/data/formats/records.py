@@ -17,7 +17,7 @@ class Box(NamedTuple):
         label: Position of its class in the classes of the data set.
         xyxy: Corners in pixels; they may lie outside the image, since the writer clips boxes.
         track: Id of the object in its video.
-        area: Area in square pixels, if it is not the area of the box but, for example, of a mask.
+        area: Area in square pixels, such as of a mask; None means the area of the box.
         is_ignored: Whether it is a crowd or an ignore region: neither object nor background.
         is_occluded: Whether it is partly hidden; None if the data set does not say.
     """

@@ -16,7 +16,7 @@ from vodet.boxes import box_areas, clip_boxes
 from vodet.errors import ConfigError, FrameError
 from vodet.structures import Target
 
-# Otherwise, importing albumentations asks a server for its newest version.
+# Without this setting, importing albumentations asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations
 from albumentations.augmentations.crops.transforms import BaseCrop

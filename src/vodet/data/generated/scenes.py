@@ -89,10 +89,10 @@ class Scene:
         """Annotate a frame.
 
         A box is the tight rectangle around the part of the silhouette (opacity of at least one
-        half) inside the picture, including what other objects cover. An object is left out if less
-        than ``MIN_SHARE_IN_PICTURE`` of its area lies inside the picture, or if other objects leave
-        less than ``MIN_SHARE_UNCOVERED`` of the area inside visible. Degradations do not change
-        boxes.
+        half) inside the picture, including parts that other objects cover. An object is left out if
+        less than ``MIN_SHARE_IN_PICTURE`` of its area lies inside the picture, or if less than
+        ``MIN_SHARE_UNCOVERED`` of its area inside the picture is not covered by other objects.
+        Degradations do not change boxes.
         """
         masks = [item.opacity(frame, self.size) >= 0.5 for item in self.objects]
         covered = np.zeros((self.size, self.size), dtype=bool)

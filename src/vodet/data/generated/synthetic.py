@@ -212,7 +212,7 @@ def _write_video(
 def _degradation_probability(rate: float, earlier: list[RenderedFrame]) -> float:
     """Return the probability of degrading the next frame.
 
-    Over many videos, each frame is degraded at ``rate``, but never directly after a degraded frame.
+    This keeps the expected share of degraded frames at ``rate``, with no two in a row.
     """
     if not earlier:
         return rate
