@@ -78,7 +78,7 @@ def test_a_folder_gets_a_file_of_every_split(tmp_path, capsys):
 
 def test_a_wrong_source_leaves_nothing(tmp_path, capsys):
     assert run("convert", "mot", tmp_path / "nowhere", tmp_path / "out") == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert "nowhere is not a folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

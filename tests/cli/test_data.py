@@ -195,7 +195,7 @@ def test_generate_refuses_an_existing_folder_unless_asked(copy, capsys):
 
 def test_generate_refuses_bad_settings(tmp_path, capsys):
     assert data.main(["generate", str(tmp_path / "set"), "--degradation-rate", "2"]) == 1
-    assert "degradation_rate must lie in 0 to 0.5, found 2" in capsys.readouterr().err
+    assert "degradation_rate must be from 0 to 0.5, found 2" in capsys.readouterr().err
 
 
 def test_contact_sheet_has_videos_as_rows_and_frames_as_columns(tiny):
@@ -245,11 +245,9 @@ def test_check_points_out_frames_of_several_sizes_and_names_of_windows(copy, cap
     assert data.main(["check", str(copy / "odd.json")]) == 0
 
     text = capsys.readouterr().out
-    assert "Warning: 1 of 3 videos have frames of several sizes; of 'val_000' frame 0" in text
-    assert (
-        r"Warning: 1 of 15 file names have the separators of Windows, such as 'images\\val\\7"
-        in text
-    )
+    sizes, names = (line for line in text.splitlines() if line.startswith("Warning"))
+    assert all(fact in sizes for fact in ("1 of 3 videos", "'val_000', frame 0", "40 x 80"))
+    assert all(fact in names for fact in ("1 of 15 file names", r"'images\\val\\7"))
 
 
 def test_names_are_no_markup(copy, capsys):

@@ -254,7 +254,7 @@ def test_choices_that_the_tests_would_refuse_before(inside: Path, data_set: Path
     message = process_fails(*train_on(data_set), "data.on_bad_frame=skp")
     assert message == "Error: data.on_bad_frame must be one of raise, skip; found 'skp'."
     message = process_fails(*train_on(data_set), "data.train.share=half")
-    assert message.startswith("Error: Expected a share, a number above 0, for every set to train")
+    assert message.startswith("Error: Expected a share above 0 for each training set")
     assert message.endswith("found ['half'].")
 
 

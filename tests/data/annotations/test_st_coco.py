@@ -195,7 +195,7 @@ AREA, FINITE = "width and height above 0", "finite numbers"
         ("images", 1, "id", DELETED, "`int`", "nothing"),
         ("images", 1, "id", "1", "`int`", "'1'"),
         ("images", 1, "id", 2**64, "`int` <= 9223372036854775807", str(2**64)),
-        ("images", 1, "id", 10, "no repetition", "10, as in images[0]"),
+        ("images", 1, "id", 10, "a unique value", "10, as in images[0]"),
         ("images", 1, "file_name", DELETED, "`str`", "nothing"),
         ("images", 1, "height", 0, "`int` >= 1", "0"),
         ("images", 1, "width", -160, "`int` >= 1", "-160"),
@@ -203,10 +203,10 @@ AREA, FINITE = "width and height above 0", "finite numbers"
         ("images", 1, "video", DELETED, "`str` (or `video_id`)", "nothing"),
         ("images", 1, "video", 3, "`str | null`", "3"),
         ("images", 1, "frame_number", DELETED, "`int` (or `frame_id`)", "nothing"),
-        ("images", 1, "frame_number", 0, "no repetition", "0 of video 'b', as in images[0]"),
+        ("images", 1, "frame_number", 0, "a unique value", "0 of video 'b', as in images[0]"),
         ("images", 1, "is_annotated", 2, "`int` <= 1", "2"),
         ("annotations", 2, "id", DELETED, "`int`", "nothing"),
-        ("annotations", 2, "id", 1, "no repetition", "1, as in annotations[1]"),
+        ("annotations", 2, "id", 1, "a unique value", "1, as in annotations[1]"),
         ("annotations", 2, "image_id", DELETED, "`int`", "nothing"),
         ("annotations", 2, "image_id", 99, "an id that is in `images`", "99"),
         ("annotations", 2, "category_id", 0, "an id that is in `categories`", "0"),
@@ -223,8 +223,8 @@ AREA, FINITE = "width and height above 0", "finite numbers"
         ("annotations", 2, "area", float("nan"), "`float` >= 0.0", "nan"),
         ("annotations", 2, "iscrowd", "0", "`bool | int`", "'0'"),
         ("annotations", 2, "id_track", 1.5, "`int | str | null`", "1.5"),
-        ("categories", 1, "id", 7, "no repetition", "7, as in categories[0]"),
-        ("categories", 1, "name", "dog", "no repetition", "'dog', as in categories[0]"),
+        ("categories", 1, "id", 7, "a unique value", "7, as in categories[0]"),
+        ("categories", 1, "name", "dog", "a unique value", "'dog', as in categories[0]"),
         ("categories", 1, "name", None, "`str`", "None"),
         ("videos", 1, "attributes", "night", "`array | null`", "'night'"),
         ("videos", 1, "attributes", {"light": "night"}, "`array | null`", "{'light': 'night'}"),
@@ -263,7 +263,7 @@ def test_file_name_that_leaves_the_image_root(
     document: dict[str, Any], write: Any, file_name: str
 ) -> None:
     document["images"][2]["file_name"] = file_name
-    separators = ", with `/` between folders instead of the `\\` of Windows"
+    separators = ", with `/` between folders instead of the Windows separator `\\`"
     expected = "a path that stays below the image root"
     expected += separators if "\\" in file_name else ""
     assert faults_of(write(document)) == [
@@ -283,9 +283,9 @@ def test_unknown_video(document: dict[str, Any], write: Any) -> None:
     document["images"][2]["video_id"] = 4
     document["videos"] = [{"id": 3, "name": "x"}, {"id": 3, "name": "x"}]
     assert faults_of(write(document)) == [
-        "  videos.id: expected no repetition (1 fault)",
+        "  videos.id: expected a unique value (1 fault)",
         "    videos[1].id: found 3, as in videos[0]",
-        "  videos.name: expected no repetition (1 fault)",
+        "  videos.name: expected a unique value (1 fault)",
         "    videos[1].name: found 'x', as in videos[0]",
         "  images.video_id: expected an id that is in `videos` (1 fault)",
         "    images[2].video_id: found 4",
@@ -312,7 +312,7 @@ def test_all_faults_at_once_and_the_first_ten_of_a_kind(
         "    annotations[1].category_id: found 'x'",
         "  annotations.bbox: expected finite numbers (1 fault)",
         "    annotations[0].bbox: found [10.0, nan, 30.5, 40.0]",
-        "  annotations.bbox: expected width and height above 0 (12 faults, the first 10 of them)",
+        "  annotations.bbox: expected width and height above 0 (12 faults; the first 10 are shown)",
         *(f"    annotations[{4 + i}].bbox: found [0.0, 0.0, {i}.0, 0.0]" for i in range(10)),
         "  annotations.image_id: expected an id that is in `images` (1 fault)",
         "    annotations[3].image_id: found 77",

@@ -180,7 +180,7 @@ def test_frames_of_several_sizes_and_names_of_windows_are_oddities(tmp_path):
     good = ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     assert oddities(index_of([(4, 6), (4, 6), (8, 6), (8, 6)], good)) == []
     (mixed,) = oddities(index_of([(4, 6), (4, 6), (8, 6), (6, 8)], good))
-    for fact in ("1 of 2 videos", "'b'", "frame 2 ('2.jpg') has 8 x 6", "frame 3 ('3.jpg')"):
+    for fact in ("1 of 2 videos", "'b'", "frame 2 ('2.jpg') is 8 x 6", "frame 3 ('3.jpg')"):
         assert fact in mixed
     (names,) = oddities(index_of([(4, 6)] * 4, ["a/0.jpg", r"a\1.jpg", r"a\2.jpg", "3.jpg"]))
     assert "2 of 4" in names

@@ -275,7 +275,7 @@ def test_further_data_are_joined_by_the_names_of_their_classes(write_set, caplog
             assert top[1] == 28  # as the green box
         else:
             assert target["labels"].tolist() == [0]
-    assert "data.train has no class green" in caplog.text
+    assert "data.train lacks these classes: green" in caplog.text
     assert "extra_train.stills has" not in caplog.text
 
 

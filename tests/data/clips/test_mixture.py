@@ -46,7 +46,7 @@ def test_weights_follow_the_shares(write_set):
 @pytest.mark.parametrize("shares", [(1, None), (1, 0), (-1, 1), (1, math.nan), (1, True)])
 def test_shares_for_all_or_none(write_set, shares):
     mixed = MixedClips([clips_of(write_set("a")), clips_of(write_set("b"))])
-    with pytest.raises(ConfigError, match=r"a number above 0, for every set .*or for none"):
+    with pytest.raises(ConfigError, match=r"above 0 for each .*data.train.share.*or for none"):
         mixed.weights(shares)
 
 

@@ -54,7 +54,7 @@ def test_the_rest_is_another_one_in_each_epoch():
 def test_fewer_clips_than_processes():
     sampler = ClipSampler(2, rank=0, world_size=3)
     for ask in (len, list):
-        with pytest.raises(DataError, match=r"3 processes needs at least as many clips, found 2"):
+        with pytest.raises(DataError, match=r"3 processes needs at least 3 clips, found 2"):
             ask(sampler)
 
 

@@ -271,7 +271,7 @@ def test_a_dropout_that_does_not_fit_the_window():
 def test_unknown_options():
     with pytest.raises(ConfigError, match=r"losses_on: expected reference or all; found 'every'"):
         ClipSampling(Window(), losses_on="every")
-    with pytest.raises(ConfigError, match=r"previous, anywhere; found windows=2, policy='later'"):
+    with pytest.raises(ConfigError, match=r"previous or anywhere; found windows=2, policy='later'"):
         History(2, "later")
     with pytest.raises(ConfigError, match=r"windows >= 0 .* found windows=-1"):
         History(-1)

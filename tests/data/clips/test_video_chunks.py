@@ -88,7 +88,7 @@ def test_a_video_of_two_sizes(source):
     dataset = chunks(source, resize=_Uneven())
 
     with pytest.raises(
-        FrameError, match=r"'long' of .*set.json: frames of one video must have one size.*Letterbox"
+        FrameError, match=r"'long' of .*set.json: .*must have the same size.*Letterbox"
     ):
         dataset[0]
 

@@ -82,7 +82,7 @@ def test_boxes_of_what_is_visible_and_groups_as_crowd(annotated, convert, masks)
 def test_what_is_left_out_is_counted(annotated, convert):
     assert convert(read_cityscapes(annotated(), split="val")).summary.skipped == {
         "polygons marked as deleted": 1,
-        "objects wholly covered by others or outside the image": 1,
+        "objects entirely covered by others or outside the image": 1,
         "instances of classes that are not evaluated (caravan, trailer)": 1,
     }
 
@@ -131,7 +131,7 @@ def test_missing_neighbours_are_counted(annotated, convert, image):
     found = convert(read_cityscapes(root, split="val"), drop_ignored=True)
 
     assert [number for _, number in found.frames] == [17, 18, 19, 20]
-    assert found.summary.skipped["neighbours that leftImg8bit_sequence lacks"] == 26
+    assert found.summary.skipped["neighbouring frames missing from leftImg8bit_sequence"] == 26
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_faulty_polygons(annotated, convert, objects, message):
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        (np.full((10, WIDTH), 7, np.uint16), FrameError, "expected the image's 20 x 40 .*10 x 40"),
+        (np.full((10, WIDTH), 7, np.uint16), FrameError, "image size 20 x 40 .*10 x 40"),
         (np.full((HEIGHT, WIDTH), 45001, np.uint16), DataError, "labels 0 to 33, found 45001"),
         (np.full((HEIGHT, WIDTH, 3), 7, np.uint8), FrameError, "one channel .* found 3 channels"),
     ],
@@ -184,7 +184,7 @@ def test_missing_or_misnamed_annotations(annotated, tmp_path):
 
 
 def test_what_is_missing_or_of_another_size(annotated, convert, image):
-    with pytest.raises(DataError, match=r"expected the image's 20 x 40 .* found 10 x 40"):
+    with pytest.raises(DataError, match=r"expected the image size 20 x 40 .* found 10 x 40"):
         convert(read_cityscapes(annotated(size=(10, WIDTH)), split="val"))
     root = annotated()
     neighbour = f"leftImg8bit_sequence/val/{CITY}/{CITY}_000000_000018_leftImg8bit.png"
@@ -192,7 +192,7 @@ def test_what_is_missing_or_of_another_size(annotated, convert, image):
     with pytest.raises(FrameError, match=r"expected 20 x 40 .* found 10 x 10"):
         convert(read_cityscapes(root, split="val"))
     (root / f"leftImg8bit/val/{CITY}/{CITY}_000000_000019_leftImg8bit.png").unlink()
-    with pytest.raises(DataError, match=r"Expected an image of .*polygons"):
+    with pytest.raises(DataError, match=r"Expected the image of .*polygons"):
         convert(read_cityscapes(root, split="val"))
     with pytest.raises(ConfigError, match="expected one of train, val; found test"):
         read_cityscapes(root, split="test")

@@ -52,8 +52,8 @@ def test_images_are_videos_of_one_frame(source, convert):
 @pytest.mark.parametrize(
     ("table", "entry", "field", "value", "message"),
     [
-        ("images", 1, "id", 9, "images.id: expected no repetition, found 9 twice"),
-        ("images", 1, "file_name", "b/2.png", "file_name, .*: expected no repetition, found 'b/2'"),
+        ("images", 1, "id", 9, "images.id: expected unique values, found 9 twice"),
+        ("images", 1, "file_name", "b/2.png", "file_name .*: expected unique values, found 'b/2'"),
         (
             "images",
             0,
@@ -66,7 +66,7 @@ def test_images_are_videos_of_one_frame(source, convert):
         ("annotations", 0, "category_id", 1, r"annotations\[0\]\.category_id: .* found 1"),
         ("annotations", 0, "bbox", [1, 2], r"\$\.annotations\[0\]\.bbox"),
         ("annotations", 0, "bbox", None, r"\$\.annotations\[0\]\.bbox"),
-        ("categories", 0, "name", "car", "categories.name: expected no repetition"),
+        ("categories", 0, "name", "car", "categories.name: expected unique values"),
     ],
 )
 def test_faults_are_named(source, table, entry, field, value, message):
@@ -85,7 +85,7 @@ def test_ids_by_name_of_files_with_and_without_annotations(source):
     del changed["annotations"]
     assert read_coco_ids(source(changed)) == expected
     changed["images"][1]["file_name"] = "b/2.jpg"
-    with pytest.raises(DataError, match=r"images\.file_name: expected no repetition, found 'b/2"):
+    with pytest.raises(DataError, match=r"images\.file_name: expected unique values, found 'b/2"):
         read_coco_ids(source(changed))
 
 
@@ -112,4 +112,4 @@ def test_boxes_outside_the_image_are_clipped_or_counted(source, convert):
 
     assert found.frames["b/1", 0] == [("dog", (0, 2, 2.5, 4), None, 0)]
     assert found.summary.clipped == 1
-    assert found.summary.skipped == {"boxes wholly outside the image": 1, "boxes without area": 1}
+    assert found.summary.skipped == {"boxes entirely outside the image": 1, "boxes without area": 1}

@@ -165,7 +165,7 @@ def test_annotations_come_back(
         ("uavdt", ["car"], {"A": [0]}, "frames numbered from 1, as in UAVDT, found frame 0"),
         ("mot", ["pedestrian"], {"A": [0]}, "numbered from 1, as in MOT Challenge, found frame 0"),
         ("kitti", ["car"], {"A": [-1]}, "numbered from 0, as in KITTI tracking, found frame -1"),
-        ("uavdt", ["car"], {"../A": [1]}, r"names of videos that files can have, found '\.\./A'"),
+        ("uavdt", ["car"], {"../A": [1]}, r"can be file names, found '\.\./A'"),
     ],
 )
 def test_data_sets_that_do_not_fit_are_refused(index_of, tmp_path, name, classes, videos, message):

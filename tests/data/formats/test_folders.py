@@ -28,7 +28,7 @@ def test_more_names_than_a_path_may_be_long():
         (["A", "B 1 2"], r"list\.txt, line 2: expected a sequence, .*found 'B 1 2'"),
         (["A empty 5 4"], r"list\.txt, line 1: expected a sequence"),
         (["A", "A empty 0 4"], "expected each sequence once, found A twice"),
-        (["name"], "expected names, or a file with one a line"),
+        (["name"], "expected names or a file with one per line"),
     ],
 )
 def test_malformed_lists_are_refused(text, tmp_path, lines, message):

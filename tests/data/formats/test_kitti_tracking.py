@@ -59,7 +59,7 @@ def test_boxes_outside_the_image_are_counted(source, convert, text):
 
     found = convert(read_kitti_tracking(source))
 
-    assert found.summary.skipped == {"boxes wholly outside the image": 1}
+    assert found.summary.skipped == {"boxes entirely outside the image": 1}
     assert found.summary.boxes.total() == 0
 
 

@@ -50,7 +50,7 @@ def test_frames_from_1_with_pedestrians_and_ignore_regions(sequence, convert):
     assert found.summary.clipped == 1
     assert found.summary.skipped == {
         "objects of other classes (vehicles, occluders)": 1,
-        "boxes wholly outside the image": 1,
+        "boxes entirely outside the image": 1,
     }
 
 
@@ -107,7 +107,7 @@ def test_what_is_missing_or_of_another_size(sequence, convert, tmp_path):
         read_mot(source, split="val")
     with pytest.raises(DataError, match=r"1 of 1 sequences are not in .*: B; there are: MOT17-02"):
         read_mot(source, sequences={"B": None})
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="none is not a folder"):
         read_mot(tmp_path / "none", split="train")
     source = sequence()
     (source / "train/MOT17-02-FRCNN/img1").rename(tmp_path / "img1")
@@ -158,7 +158,7 @@ def test_a_task_of_cvat(cvat, convert, text):
     folder = cvat()
     with pytest.raises(DataError, match=r"task1 has no seqinfo\.ini.*imWidth.*imHeight.*seqLength"):
         convert(read_mot(folder.parent))
-    with pytest.raises(DataError, match=r"task1 is a sequence.*the folder that holds it"):
+    with pytest.raises(DataError, match=r"one sequence: .*task1.*parent folder"):
         read_mot(folder)
     text(folder / "seqinfo.ini", *SEQINFO)
 

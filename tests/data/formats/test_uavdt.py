@@ -120,7 +120,7 @@ def test_boxes_outside_the_image_are_clipped_or_counted(source, convert, text):
 
     assert found.frames["M0101", 1][0] == ("car", (0, 20, 10, 6), "1", 0)
     assert found.summary.clipped == 1
-    assert found.summary.skipped == {"boxes wholly outside the image": 1}
+    assert found.summary.skipped == {"boxes entirely outside the image": 1}
 
 
 def test_missing_folders(source, convert):

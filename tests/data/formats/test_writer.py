@@ -61,11 +61,11 @@ def test_clips_what_sticks_out_and_counts_it(convert):
 @pytest.mark.parametrize(
     ("xyxy", "reason"),
     [
-        ((64, 0, 70, 9), "boxes wholly outside the image"),
-        ((3, -9, 9, 0), "boxes wholly outside the image"),
+        ((64, 0, 70, 9), "boxes entirely outside the image"),
+        ((3, -9, 9, 0), "boxes entirely outside the image"),
         ((5, 5, 5, 9), "boxes without area"),
         ((5, 5, 5.00001, 9), "boxes without area"),  # in float32, as which it is read
-        ((63.99999, 0, 70, 9), "boxes wholly outside the image"),
+        ((63.99999, 0, 70, 9), "boxes entirely outside the image"),
         ((5, 9, 7, 4), "boxes without area"),
     ],
 )
@@ -84,7 +84,7 @@ def test_ignored_boxes_are_counted_apart_and_can_be_dropped(convert):
     assert [a["ignore"] for a in kept.annotations] == [0, 1]
     assert (kept.summary.boxes, kept.summary.ignored) == ({0: 1}, {1: 1})
     assert [a["category_id"] for a in dropped.annotations] == [0]
-    assert dropped.summary.skipped == {"ignore regions, as asked": 1}
+    assert dropped.summary.skipped == {"ignore regions (--drop-ignored)": 1}
 
 
 def test_support_frames_are_marked(convert):

@@ -97,7 +97,7 @@ def test_a_size_that_fits_only_the_other_way_names_the_option(tmp_path, rgb, exi
     sizes = {"apply": SIZE, "ignore": SIZE[::-1]}
 
     assert read_frame(path, 1, sizes[exif], exif=exif).shape[:2] == sizes[exif]
-    expected = rf"EXIF orientation is 6: stored, it is 64 x 48, upright 48 x 64.*data\.exif={other}"
+    expected = rf"orientation is 6: .*stored.* 64 x 48, .*upright.* 48 x 64.*data\.exif={other}"
     with pytest.raises(FrameError, match=expected):
         read_frame(path, 1, sizes[other], exif=exif)
     with pytest.raises(FrameError, match=r"found \d\d x \d\d\.$"):
@@ -153,7 +153,7 @@ def test_names_that_no_file_can_have(tmp_path, name):
 
 
 def test_windows_separators_are_named_where_the_file_is_missing(tmp_path):
-    with pytest.raises(FrameError, match=r"no such file.*`\\` of Windows.*write `/`"):
+    with pytest.raises(FrameError, match=r"no such file.*Windows.*`\\`.*use `/`"):
         read_frame(image_path(tmp_path, "val\\0.jpg"), 42, SIZE)
 
 
@@ -226,7 +226,7 @@ def test_truncated(tmp_path, suffix, part):
     path = tmp_path / f"cut{suffix}"
     for cut in (data[: int(part * len(data))], data[: int(part * len(data))] + b"\0" * 5000):
         path.write_bytes(cut)
-        with pytest.raises(FrameError, match=r"cut.* \(image id 42\): expected a whole image.*t"):
+        with pytest.raises(FrameError, match=r"cut.* \(image id 42\): expected an intact image.*t"):
             read_frame(path, 42, SIZE)
 
 

@@ -215,5 +215,5 @@ def test_impossible_settings(make, text):
 
 def test_frames_of_a_clip_must_have_one_size():
     frames = [np.zeros((4, 5, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)]
-    with pytest.raises(FrameError, match=r"one size, found \[\(4, 5, 3\), \(4, 6, 3\)\]"):
+    with pytest.raises(FrameError, match=r"same size, found \[\(4, 5, 3\), \(4, 6, 3\)\]"):
         ClipTransform()(frames, [target([])] * 2, clip_generator(0, ClipDraw(0, 0)))

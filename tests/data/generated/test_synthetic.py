@@ -332,9 +332,9 @@ def test_ensure_generated_refuses_another_folder(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"degradation_rate": 1.5}, "degradation_rate must lie in 0 to 0.5, found 1.5"),
-        ({"size": 10}, "size must lie in 64 to 4096, found 10"),
-        ({"min_objects": 9}, "min_objects must lie in 0 to 5, found 9"),
+        ({"degradation_rate": 1.5}, "degradation_rate must be from 0 to 0.5, found 1.5"),
+        ({"size": 10}, "size must be from 64 to 4096, found 10"),
+        ({"min_objects": 9}, "min_objects must be from 0 to 5, found 9"),
         ({"train_videos": 0, "seed": -1}, "train_videos .* found 0; seed .* found -1"),
     ],
 )

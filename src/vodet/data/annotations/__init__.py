@@ -1,1 +1,1 @@
-"""Annotation files and what is known of a data set before a frame is read."""
+"""Annotation files: reading, indexing and describing them without opening an image."""

@@ -1,4 +1,4 @@
-"""Read-only columns that all processes of a training read from one place."""
+"""Read-only arrays that all processes of a training run share."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch import Tensor
 
 
 def starts_of(lengths: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
-    """Return where each of consecutive runs of rows starts, and where the last one ends."""
+    """Return the first row of each group of consecutive rows, then the total number of rows."""
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Columns:
-    """Base of frozen dataclasses of read-only arrays that all processes read from one place.
+    """Base class of frozen dataclasses whose read-only arrays are shared by all processes.
 
-    Forked workers inherit the arrays. For spawned ones the arrays move to shared memory when the
-    first of them starts, so that data sets larger than `/dev/shm` still work with forked workers.
+    Forked workers inherit the arrays. The arrays move to shared memory only when the first spawned
+    worker starts, so with forked workers a data set may be larger than `/dev/shm`.
     """
 
     _shared: dict[str, Tensor] = field(default_factory=dict, init=False)
@@ -43,7 +43,7 @@ class Columns:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the arrays take."""
+        """Size of the arrays in bytes."""
         return sum(getattr(value, "nbytes", 0) for value in self._values().values())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -64,7 +64,7 @@ def _reduce_shared(columns: Columns) -> tuple[Any, ...]:
 
 
 def _shared_copy(array: np.ndarray) -> Tensor:
-    # A copy: moving the array itself would leave a dangling pointer in all other references to it.
+    # Copied, because moving the array would leave all other references to it dangling.
     tensor = torch.tensor(array)
     tensor.untyped_storage().share_memory_()
     return tensor
@@ -81,7 +81,7 @@ class PackedStrings(Columns):
     """An immutable sequence of strings in one buffer.
 
     Args:
-        buffer: The strings in UTF-8, one after the other.
+        buffer: The concatenated strings in UTF-8.
         starts: String ``i`` is ``buffer[starts[i]:starts[i + 1]]``.
     """
 
@@ -107,6 +107,6 @@ class PackedStrings(Columns):
 
     def reorder(self, rows: Int[np.ndarray, " n"]) -> PackedStrings:
         """Return the strings in the order of ``rows``."""
-        if np.array_equal(rows, np.arange(len(self))):  # as most files are
+        if np.array_equal(rows, np.arange(len(self))):  # most files are in order
             return self
         return PackedStrings.pack([self[row] for row in rows.tolist()])

@@ -1,4 +1,4 @@
-"""Recognises a data set again, wherever its files are now."""
+"""Identifies a data set by its content, wherever its files are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BOXES = ("boxes", "labels", "track_ids", "iscrowd")
 
 
 def fingerprint(index: VideoIndex) -> dict[str, Any]:
-    """Return a few plain values that differ between data sets: numbers, classes and a hash."""
+    """Return the file of a data set, and its counts, classes and hash, which identify it."""
     content = hashlib.sha256()
     for name in _FRAMES + _BOXES:
         content.update(np.ascontiguousarray(getattr(index, name)).tobytes())
@@ -31,10 +31,14 @@ def fingerprint(index: VideoIndex) -> dict[str, Any]:
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Check that a run continues on the data that it began with, by name of the data set.
+    """Check that a run resumes with the data that it was started with.
+
+    Args:
+        before: Fingerprints of the data sets at the start of the run, by their names in the config.
+        now: Fingerprints of the current data sets, by their names in the config.
 
     Raises:
-        ConfigError: If the data differ; the message has both.
+        ConfigError: If a fingerprint differs; the message shows both fingerprints.
     """
     for name in before | now:
         old, new = before.get(name), now.get(name)

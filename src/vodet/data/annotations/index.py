@@ -20,15 +20,15 @@ UNKNOWN_TRACK = -1
 
 @dataclass(frozen=True)
 class FrameRows:
-    """Frames in any order, as they are read.
+    """Frames in any order, one per row.
 
     Args:
-        videos: Positions in the names of the videos.
-        file_names: Paths of the images below the image root.
-        image_ids: Ids of the frames in the file.
-        frame_numbers: Their numbers in their videos.
-        sizes: ``(height, width)`` in pixels.
-        is_annotated: Whether the objects of the frame are known.
+        videos: Position of the video of each frame in the list of video names.
+        file_names: Path of each image below the image root.
+        image_ids: Id of each frame in the file.
+        frame_numbers: Number of each frame in its video.
+        sizes: ``(height, width)`` of each frame in pixels.
+        is_annotated: Whether the objects of each frame are known.
     """
 
     videos: Int[np.ndarray, " F"]
@@ -41,16 +41,16 @@ class FrameRows:
 
 @dataclass(frozen=True)
 class BoxRows:
-    """Boxes in any order, as they are read.
+    """Boxes in any order, one per row.
 
     Args:
-        frames: Positions in ``FrameRows``.
+        frames: Row of the frame of each box in ``FrameRows``.
         boxes: xyxy in pixels of the image file.
-        labels: Positions in the class names.
-        tracks: A number from 0 that an object keeps in its video and shares with no other there;
-            -1 where unknown.
-        areas: In square pixels.
-        iscrowd: Crowds and ignore regions.
+        labels: Position of the class of each box in the class names.
+        tracks: Number of the track of each box, at least 0 and unique within the video; -1 where
+            the track is unknown.
+        areas: Area of each object in square pixels.
+        iscrowd: Whether each box is a crowd or an ignore region.
     """
 
     frames: Int[np.ndarray, " A"]
@@ -65,31 +65,32 @@ class BoxRows:
 class VideoIndex(Columns):
     """Videos, frames and boxes of a data set.
 
-    Frames are ordered by video, then by frame number; boxes by frame. All arrays are read-only.
-    An index is cheap to hand to worker processes, forked or spawned: they read the same memory.
+    Frames are ordered by video, then by frame number; boxes are ordered by frame. All arrays are
+    read-only, and worker processes, forked or spawned, share them without copies.
 
     Args:
-        source: The file it was read from.
-        class_names: In ascending order of category id; a label is a position in it.
+        source: The file that the index was read from.
+        class_names: Names of the classes; a label is a position in this tuple. When an index is
+            read from a file, the classes are in ascending order of category id.
         category_ids: Category id of each label; ``NO_CATEGORY`` for classes that the file lacks.
         video_names: Names of the videos, in the order of their first appearance in the file.
         video_starts: Frames of video ``v`` are rows ``video_starts[v]:video_starts[v + 1]``.
-        attribute_names: Names of the attributes of videos, ``night`` and the like.
-        video_attributes: Which video has which attribute.
-        file_names: Paths of the images below the image root.
-        image_ids: Ids of the frames in the file.
-        frame_numbers: Numbers of the frames in their videos.
-        sizes: ``(height, width)`` of the frames in pixels.
-        is_annotated: Whether the objects of a frame are known.
+        attribute_names: Names of the video attributes, such as ``night``.
+        video_attributes: Whether each video has each attribute.
+        file_names: Path of each image below the image root.
+        image_ids: Id of each frame in the file.
+        frame_numbers: Number of each frame in its video.
+        sizes: ``(height, width)`` of each frame in pixels.
+        is_annotated: Whether the objects of each frame are known.
         box_starts: Boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
         boxes: xyxy in pixels of the image file.
-        labels: Classes of the boxes.
-        track_ids: Identity of the object in its video, numbered from 0; -1 where unknown.
-        areas: In square pixels, as annotated or else of the box.
-        iscrowd: Crowds and ignore regions: neither object nor background.
+        labels: Class of each box.
+        track_ids: Track of each box, numbered from 0 in each video; -1 where unknown.
+        areas: Annotated area of each object in square pixels, or the area of its box.
+        iscrowd: Whether each box is a crowd or an ignore region: neither object nor background.
 
     Raises:
-        DataError: If the columns do not fit together in length.
+        DataError: If the lengths of the columns do not match.
     """
 
     source: str
@@ -139,18 +140,18 @@ class VideoIndex(Columns):
         boxes: BoxRows,
         attributes: Mapping[str, Collection[str]] | None = None,
     ) -> VideoIndex:
-        """Order frames and boxes that are in any order.
+        """Build an index from frames and boxes in any order.
 
         Args:
-            source: The file they come from.
+            source: The file that was read.
             categories: Name of each category id; labels are positions in the ascending ids.
-            video_names: Names that ``frames.videos`` points into.
+            video_names: Names of the videos, which ``frames.videos`` refers to by position.
             frames: The frames.
-            boxes: Their boxes.
-            attributes: Those of the videos that have some, by name.
+            boxes: The boxes of the frames.
+            attributes: Attributes by video name; videos without attributes can be left out.
 
         Raises:
-            DataError: If the columns do not fit together in length.
+            DataError: If the lengths of the columns do not match.
         """
         frame_order = np.lexsort((frames.frame_numbers, frames.videos))
         frame_of_box = np.argsort(frame_order)[boxes.frames]

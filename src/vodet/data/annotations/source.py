@@ -23,7 +23,8 @@ class Source:
 
     Args:
         annotations: ST-COCO file.
-        images: Folder or fsspec URL that the file names in it are relative to.
+        images: Folder or fsspec URL of the images; file names in the annotations are relative to
+            it.
         share: Share of an epoch's clips, in proportion to the shares of the other training sets.
             If all shares are None, each set has its own number of clips.
     """
@@ -37,21 +38,21 @@ def read_source(source: Source, name: str) -> VideoIndex:
     """Read the annotations of a data set.
 
     Args:
-        source: Its location.
-        name: Its name in the config below ``data``, for the text of errors.
+        source: Location of the data set.
+        name: Name of the data set in the config below ``data``, for error messages.
 
     Raises:
-        DataError: If it is missing or invalid.
+        DataError: If the annotations are missing or invalid, or the image folder is missing.
     """
     advice = (
-        f"Set data.{name}.annotations and data.{name}.images, or VODET_DATA to the folder of your "
-        "data sets. `vodet-data generate` makes a data set; `vodet-data check FILE` says whether "
-        "a file of your own, converted to ST-COCO, is right."
+        f"Set data.{name}.annotations and data.{name}.images, or set VODET_DATA to the folder of "
+        "your data sets. `vodet-data generate` generates a data set; `vodet-data check FILE` "
+        "checks an ST-COCO file of your own."
     )
     if not os.path.lexists(source.annotations):
         msg = f"data.{name}.annotations: no such file: {source.annotations}. {advice}"
         raise DataError(msg)
-    # Whether a URL exists shows when the first frame is read.
+    # A wrong URL is reported when the first frame is read.
     if "://" not in source.images and not os.path.isdir(source.images):  # noqa: PTH112  never raises
         msg = f"data.{name}.images: no such folder: {source.images}. {advice}"
         raise DataError(msg)
@@ -59,23 +60,23 @@ def read_source(source: Source, name: str) -> VideoIndex:
 
 
 def match_classes(data: Labelled, class_names: Sequence[str]) -> Labelled:
-    """Give annotations the labels of a detector, by the names of the classes.
+    """Convert the labels of annotations to the labels of a detector by class name.
 
-    The category ids of the annotations are kept, so that predictions match their file. A class
-    that the annotations lack gets ``NO_CATEGORY``.
+    The category ids are kept, so that exported predictions match the annotation file. A class that
+    the annotations lack gets the category id ``NO_CATEGORY``.
 
     Args:
         data: The annotations.
         class_names: Classes of the detector.
 
     Raises:
-        ConfigError: If the annotations have a class that is not among the given ones.
+        ConfigError: If the annotations have a class that is not in ``class_names``.
     """
     unknown = [name for name in data.class_names if name not in class_names]
     if unknown:
         msg = (
-            f"{data.source} has classes that the detector lacks: {', '.join(unknown)}. The classes "
-            f"of the detector, which are those of its training data, are: {', '.join(class_names)}."
+            f"{data.source} has classes that the detector lacks: {', '.join(unknown)}. The "
+            f"detector has the classes of its training data: {', '.join(class_names)}."
         )
         raise ConfigError(msg)
     ids = dict(zip(data.class_names, data.category_ids.tolist(), strict=True))

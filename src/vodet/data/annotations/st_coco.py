@@ -44,8 +44,9 @@ def read_st_coco(path: str | Path) -> VideoIndex:
         path: The file.
 
     Raises:
-        DataError: If the file is missing or not JSON, or with all faults of its entries: for each
-            kind the number and the first ten, with entry, field, what was expected and found.
+        DataError: If the file is missing, is not JSON or has faulty entries. The message gives the
+            number of faults of each kind and shows the first ten with their entry, field, expected
+            value and actual value.
     """
     source = Path(path)
     data = read_json(source, "an ST-COCO file (.json or .json.gz)")
@@ -89,7 +90,7 @@ class _Ids:
                 expected = f"an id that is in `{self.table}`"
                 faults.add(f"{table.place(row)}.{field}", expected, str(wanted[row]))
         order = np.argsort(self.readable, kind="stable")
-        rows = np.append(order, 0)  # where an unknown id larger than all others ends up
+        rows = np.append(order, 0)  # row 0 for an unknown id larger than all known ids
         return rows[np.searchsorted(self.readable, wanted, sorter=order)]
 
 
@@ -158,7 +159,7 @@ def _video_names(
 def _read_boxes(
     table: Table[AnnotationEntry], image_ids: _Ids, category_ids: _Ids, faults: Faults
 ) -> BoxRows:
-    """Return the boxes, with labels that are positions in the category ids."""
+    """Return the boxes; labels are positions in the ascending category ids."""
     ids = table.column("id")
     _check_unique(table, "id", ids, lambda row: str(ids[row]), faults)
     boxes, areas = _boxes(table, faults)
@@ -175,11 +176,11 @@ def _read_boxes(
 def _boxes(
     table: Table[AnnotationEntry], faults: Faults
 ) -> tuple[Float32[np.ndarray, "n 4"], Float32[np.ndarray, " n"]]:
-    """Return boxes as xyxy, and their areas: as annotated or else width times height."""
+    """Return boxes as xyxy, and their annotated areas; without one, width times height."""
     entries = table.entries
     numbers = chain.from_iterable(map(attrgetter("bbox"), entries))
     xywh = np.fromiter(numbers, np.float64, 4 * len(entries)).reshape(-1, 4)
-    with np.errstate(over="ignore", invalid="ignore"):  # reported as faults
+    with np.errstate(over="ignore", invalid="ignore"):  # reported as faults below
         boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
         areas = (xywh[:, 2] * xywh[:, 3]).astype(np.float32)
     is_finite = np.isfinite(boxes).all(axis=1)
@@ -196,7 +197,7 @@ def _boxes(
 
 
 def _tracks(entries: list[AnnotationEntry]) -> Int64[np.ndarray, " n"]:
-    """Number the tracks of the whole file; the same number in two videos is not the same object."""
+    """Number the distinct track ids of the file; equal ids in two videos are different objects."""
     tracks = [entry.instance_id if entry.id_track is None else entry.id_track for entry in entries]
     numbers, distinct = _number(None if track is None else str(track) for track in tracks)
     if None in distinct:
@@ -221,9 +222,9 @@ def _check_unique(
     describe: Callable[[int], str],
     faults: Faults,
 ) -> None:
-    """Note each entry whose key an earlier entry has."""
+    """Record a fault for each entry that repeats the key of an earlier entry."""
     order = np.argsort(keys, kind="stable")
     repeats = np.flatnonzero(np.diff(keys[order]) == 0)
     for earlier, row in zip(order[repeats].tolist(), order[repeats + 1].tolist(), strict=True):
         found = f"{describe(row)}, as in {table.place(earlier)}"
-        faults.add(f"{table.place(row)}.{field}", "no repetition", found)
+        faults.add(f"{table.place(row)}.{field}", "a unique value", found)

@@ -1,7 +1,7 @@
 """The tables of an ST-COCO file as typed entries, with the rules for each entry.
 
-A good file is decoded straight into entries, one table after the other, which keeps the peak of
-memory low. Where that fails, the file is read again entry by entry, to name every fault.
+A valid file is decoded directly into typed entries, one table at a time, which keeps peak memory
+low. If decoding fails, the file is read again entry by entry, so that every fault is reported.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FrameNumber = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 Area = Annotated[float, Meta(ge=0, le=float(np.finfo(np.float32).max))]
 Flag = bool | Annotated[int, Meta(ge=0, le=1)]
 
-WINDOWS_SEPARATORS = ", with `/` between folders instead of the `\\` of Windows"
+WINDOWS_SEPARATORS = ", with `/` between folders instead of the Windows separator `\\`"
 
 
 class _EntryError(ValueError):
-    """A fault within one entry, at ``where`` in it."""
+    """A fault within one entry; ``where`` names the field."""
 
     def __init__(self, where: str, expected: str, found: str) -> None:
         super().__init__(where, expected, found)
@@ -38,7 +38,7 @@ class _EntryError(ValueError):
 
 
 class ImageEntry(msgspec.Struct, gc=False):
-    """A frame of a video, in the names of ST-COCO or of CocoVID."""
+    """A frame of a video, with the field names of ST-COCO or CocoVID."""
 
     id: Id
     file_name: str
@@ -64,7 +64,7 @@ class ImageEntry(msgspec.Struct, gc=False):
 
 
 def expected_path(file_name: str) -> str | None:
-    """Return what was expected if a file name is not a path below the image root, else None."""
+    """Describe the expected path if a file name leaves the image root; otherwise return None."""
     if not leaves_root(file_name):
         return None
     separators = WINDOWS_SEPARATORS if "\\" in file_name else ""
@@ -72,7 +72,7 @@ def expected_path(file_name: str) -> str | None:
 
 
 def leaves_root(file_name: str) -> bool:
-    """Tell whether a file name is not a path below the image root."""
+    """Return whether a file name is empty or leads out of the image root."""
     return (
         file_name.startswith(("/", "\\"))
         or file_name[1:2] == ":"
@@ -83,7 +83,7 @@ def leaves_root(file_name: str) -> bool:
 
 
 class AnnotationEntry(msgspec.Struct, gc=False):
-    """A box ``[x, y, width, height]``, in the names of ST-COCO or of CocoVID."""
+    """A box ``[x, y, width, height]``, with the field names of ST-COCO or CocoVID."""
 
     id: Id
     image_id: Id
@@ -104,7 +104,7 @@ class CategoryEntry(msgspec.Struct, gc=False):
 
 
 class VideoEntry(msgspec.Struct, gc=False):
-    """A video: its id as in CocoVID, and what holds for all of its frames."""
+    """A video: its id as in CocoVID, its name and its attributes."""
 
     id: int | str
     name: str
@@ -128,10 +128,10 @@ class Table(Generic[Entry]):
     """The readable entries of a table.
 
     Args:
-        name: Its name in the file.
+        name: Name of the table in the file.
         entries: The readable entries.
-        positions: Their positions in the file.
-        unreadable_ids: Ids of the other entries; ``None`` where that is not readable either.
+        positions: Position of each readable entry in the table of the file.
+        unreadable_ids: Id of each unreadable entry; ``None`` if the id is unreadable too.
     """
 
     name: str
@@ -145,16 +145,16 @@ class Table(Generic[Entry]):
         return len(self.entries) + len(self.unreadable_ids)
 
     def place(self, row: int) -> str:
-        """Return where in the file a readable entry stands: ``images[3]``."""
+        """Return the place of a readable entry in the file, such as ``images[3]``."""
         return f"{self.name}[{self.positions[row]}]"
 
     def column(self, field: str, dtype: type[np.generic] = np.int64) -> np.ndarray:
-        """Return a field of the readable entries."""
+        """Return one field of all readable entries."""
         return np.fromiter(map(attrgetter(field), self.entries), dtype, len(self.entries))
 
 
 class TypedFile:
-    """Tables of a file without faults within its entries; raises msgspec's errors otherwise."""
+    """Decodes the tables of a file; raises an error of msgspec at the first faulty entry."""
 
     def __init__(self, data: bytes) -> None:
         self._document = msgspec.json.decode(data, type=_Document)
@@ -167,14 +167,14 @@ class TypedFile:
 
 
 class FaultyFile:
-    """Tables of a file. Entries with faults are left out and reported."""
+    """Decodes the tables of a file entry by entry; leaves out faulty entries and reports them."""
 
     def __init__(self, data: bytes, faults: Faults) -> None:
         self._tables = _parse_tables(data, faults)
         self._faults = faults
 
     def read(self, name: str, kind: type[Entry]) -> Table[Entry]:
-        """Return a table without its faulty entries, which are noted."""
+        """Return a table without its faulty entries, and record their faults."""
         entries, positions, unreadable_ids = [], [], []
         for position, row in enumerate(self._tables[name]):
             try:
@@ -207,7 +207,7 @@ def _parse_tables(data: bytes, faults: Faults) -> dict[str, list[Any]]:
 def _entry_faults(
     row: object, kind: type[msgspec.Struct], error: msgspec.ValidationError
 ) -> Iterator[_EntryError]:
-    """Yield all faults of an entry; ``error`` is the first of them."""
+    """Yield all faults of an entry; ``error`` is the error that msgspec raised for the first."""
     if isinstance(error.__cause__, _EntryError):
         yield error.__cause__
     elif not isinstance(row, dict):

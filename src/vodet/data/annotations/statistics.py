@@ -1,4 +1,4 @@
-"""What a data set consists of, in numbers."""
+"""Statistics of a data set, and warnings about its peculiarities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_SIZES = 8  # in the table
 
 @dataclass(frozen=True)
 class Spread:
-    """Smallest, middle and largest of some numbers."""
+    """Minimum, median and maximum of some values."""
 
     minimum: float
     median: float
@@ -39,7 +39,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Numbers of a data set.
+    """Statistics of a data set.
 
     Args:
         videos: Number of videos.
@@ -48,12 +48,12 @@ class Statistics:
         empty_frames: Number of annotated frames without any box.
         boxes: Number of boxes that are not crowds or ignore regions.
         crowds: Number of crowds and ignore regions.
-        boxes_per_class: Number of boxes of each class, crowds not counted.
+        boxes_per_class: Number of boxes of each class, without crowds.
         frame_sizes: Number of frames of each ``(height, width)``, most frequent first.
         video_lengths: Frames per video.
-        box_sizes: Square root of width times height of the boxes, in pixels, crowds not counted.
-        tracks: Number of tracks, crowds not counted.
-        track_lengths: Boxes per track; ``None`` where no track is known.
+        box_sizes: Square root of width times height of the boxes, in pixels, without crowds.
+        tracks: Number of tracks, without crowds.
+        track_lengths: Boxes per track; ``None`` if the data set has no tracks.
         videos_per_attribute: Number of videos with each attribute.
     """
 
@@ -73,7 +73,7 @@ class Statistics:
 
 
 def compute_statistics(index: VideoIndex) -> Statistics:
-    """Count what an index holds."""
+    """Compute the statistics of an index."""
     objects = ~index.iscrowd
     per_class = np.bincount(index.labels[objects], minlength=len(index.class_names)).tolist()
     sizes, frames_of_size = np.unique(index.sizes, axis=0, return_counts=True)
@@ -132,12 +132,12 @@ def statistics_table(index: VideoIndex) -> Table:
     table.add_section()
     for name, videos in numbers.videos_per_attribute.items():
         table.add_row(Text(f"videos with {name!r}"), str(videos))
-    table.caption = "Spreads are minimum / median / maximum."
+    table.caption = "Ranges are minimum / median / maximum."
     return table
 
 
 def oddities(index: VideoIndex) -> list[str]:
-    """Return what the format allows but some uses do not, in sentences."""
+    """Return warnings about data that ST-COCO allows but that can cause errors later."""
     return [*_mixed_sizes(index), *_windows_names(index)]
 
 
@@ -149,23 +149,23 @@ def _mixed_sizes(index: VideoIndex) -> Iterator[str]:
     if len(rows):
         first, other = (_frame_size(index, int(row)) for row in (firsts[videos[0]], rows[0]))
         yield (
-            f"{len(videos)} of {index.num_videos} videos have frames of several sizes; of "
-            f"{index.video_name(videos[0])!r} {first} and {other} (height x width). Training and "
-            "evaluation need one size in a video, unless data.resize is a Letterbox."
+            f"{len(videos)} of {index.num_videos} videos have frames of different sizes (height x "
+            f"width). In {index.video_name(videos[0])!r}, {first} and {other}. Training and "
+            "evaluation need frames of one size per video, unless data.resize is a Letterbox."
         )
 
 
 def _frame_size(index: VideoIndex, row: int) -> str:
     height, width = index.sizes[row].tolist()
-    return f"frame {index.frame_numbers[row]} ({index.file_name(row)!r}) has {height} x {width}"
+    return f"frame {index.frame_numbers[row]} ({index.file_name(row)!r}) is {height} x {width}"
 
 
 def _windows_names(index: VideoIndex) -> Iterator[str]:
     names = [name for name in index.file_names if "\\" in name]
     if names:
         yield (
-            f"{len(names)} of {index.num_frames} file names have the separators of Windows, such "
-            f"as {names[0]!r}. Other systems do not find these files: write `/`."
+            f"{len(names)} of {index.num_frames} file names contain the Windows separator `\\`, "
+            f"such as {names[0]!r}. Other systems cannot find these files: use `/` instead."
         )
 
 

@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 class ClipDataModule(LightningDataModule):
     """Batches of clips for training and chunks of whole videos for evaluation.
 
-    Both are already divided among the processes, so the trainer must not do it again: set
-    ``use_distributed_sampler=False``. The loaders also work without a trainer.
+    The loaders already divide clips and videos among the processes, so the trainer must not divide
+    them again: set ``use_distributed_sampler=False``. The loaders also work without a trainer.
 
     Args:
         train: Training data; None for evaluation only.
@@ -63,15 +63,15 @@ class ClipDataModule(LightningDataModule):
         size_divisor: Training batches are padded to multiples of this number of pixels.
         on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
             ``skip`` skips it and logs the number of skipped images at the end of the epoch.
-        exif: ``apply`` turns images as their EXIF orientation asks, as viewers and annotation tools
-            do; ``ignore`` leaves them as they are stored.
+        exif: ``apply`` orients images by their EXIF tag, as viewers and annotation tools do;
+            ``ignore`` leaves images as stored.
         seed: Seed of the order of clips and of all random choices for a clip.
         pin_memory: Whether batches are pinned; None means only if there is a CUDA device.
         multiprocessing_context: Start method of workers: ``fork``, ``spawn`` or ``forkserver``;
             None means the default of the platform.
 
     Raises:
-        ConfigError: If a number is too small, or as for `ClipSampling`.
+        ConfigError: If a number is too small, or for a reason given in `ClipSampling`.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class ClipDataModule(LightningDataModule):
 
     @cached_property
     def _train_indexes(self) -> list[VideoIndex]:
-        """The training data, read once, each source with its own labels."""
+        """The training data with the labels of each source, read once."""
         return [read_source(source, name) for name, source in self._train_sources.items()]
 
     @property
@@ -160,7 +160,7 @@ class ClipDataModule(LightningDataModule):
         """
         for name, index in zip(self._train_sources, self._train_indexes, strict=True):
             if lacking := [known for known in self.class_names if known not in index.class_names]:
-                message = "data.%s has no class %s: where it shows one, that is background."
+                message = "data.%s lacks these classes: %s. Their objects count as background."
                 _log.warning(message, name, ", ".join(lacking))
         return [match_classes(index, self.class_names) for index in self._train_indexes]
 
@@ -179,7 +179,7 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels: as given, else of all training data by first occurrence."""
+        """Class names as given, or of all training data by first occurrence, or else of ``val``."""
         if self._class_names is not None:
             return tuple(self._class_names)
         if self.train is None:
@@ -232,14 +232,14 @@ class ClipDataModule(LightningDataModule):
         return {name: fingerprint(index) for name, index in indexes}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what identifies the training data, for checkpoints."""
+        """Return the fingerprints of the training data, for checkpoints."""
         return {} if self.train is None else self._fingerprints
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume a training with other data.
+        """Refuse to resume a run with different training data.
 
         Raises:
-            ConfigError: If the annotations differ from those of the checkpoint.
+            ConfigError: If the annotations differ from the annotations in the checkpoint.
         """
         check_same(state_dict, self.state_dict())
 
@@ -277,7 +277,7 @@ class _ReportingLoader(DataLoader[Any]):
 
     dataset: MixedClips | VideoChunkDataset
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names its private class
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch annotates a private class
         try:
             yield from super().__iter__()
         except (RuntimeError, ConnectionError, EOFError) as error:
@@ -289,16 +289,16 @@ class _ReportingLoader(DataLoader[Any]):
 
 
 def killed_worker(error: BaseException) -> DataError | None:
-    """Return what to raise if an error says that a worker of a data loader was killed, else None.
+    """Return the error to raise if ``error`` means that a data loader worker was killed, else None.
 
-    Torch has no class for it. It raises a RuntimeError wherever the main process happens to be; if
-    the worker was sending a batch, the connection to it breaks instead.
+    PyTorch has no error class for a killed worker. It raises a RuntimeError at any point of the
+    main process; if the worker was sending a batch, a connection error occurs instead.
     """
     if "DataLoader worker" not in str(error) and not isinstance(error, ConnectionError | EOFError):
         return None
     return DataError(
-        "A process that loads data was killed, most often because the memory was used up: "
-        f"{str(error).strip()} Use a lower data.num_workers (0 loads in the main process), "
+        "A data loader worker was killed, most often because memory ran out: "
+        f"{str(error).strip()} Reduce data.num_workers (0 loads in the main process), "
         "data.batch_size or data.chunk_size. In a container, /dev/shm may be too small."
     )
 

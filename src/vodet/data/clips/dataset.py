@@ -41,8 +41,8 @@ class ClipDataset(Dataset[Clip]):
         transform: Augmentation, with the same random parameters for all frames of a clip.
         clips_per_video: Maximum number of reference frames per video, evenly spaced; None takes
             all.
-        require_complete_tubelets: Replace clips in whose window tracks start or end by the next
-            clip.
+        require_complete_tubelets: Replace a clip by the next one if a track starts or ends in its
+            window.
         on_bad_frame: ``raise`` or ``skip``.
         exif: ``apply`` or ``ignore`` the EXIF orientation of images.
         seed: Seed of all random choices, combined with the `ClipDraw`.
@@ -79,7 +79,8 @@ class ClipDataset(Dataset[Clip]):
         if require_complete_tubelets and (unknown := _unknown_tracks(index)):
             msg = (
                 "data.require_complete_tubelets needs the id_track of every object, except in "
-                f"still images; {unknown} of {(~index.iscrowd).sum()} in {index.source} have none."
+                f"still images; {unknown} of {(~index.iscrowd).sum()} objects in {index.source} "
+                "have none."
             )
             raise DataError(msg)
 
@@ -103,19 +104,19 @@ class ClipDataset(Dataset[Clip]):
                 return made
         if self.require_complete_tubelets:
             msg = (
-                f"No clip with the same tracks in all frames among {MAX_SKIPPED_IN_A_ROW} in a row "
-                f"from {self.reader.index.source}. Make the window shorter, or set "
-                "data.require_complete_tubelets=false."
+                f"Found no clip with the same tracks in all frames of its window among "
+                f"{MAX_SKIPPED_IN_A_ROW} consecutive clips of {self.reader.index.source}. Use a "
+                "shorter window, or set data.require_complete_tubelets=false."
             )
             raise DataError(msg)
         msg = (
-            f"No clip without a bad frame among {MAX_SKIPPED_IN_A_ROW} in a row from "
+            f"Found no clip without a bad frame among {MAX_SKIPPED_IN_A_ROW} consecutive clips of "
             f"{self.reader.index.source}. Are the images below {self.reader.images}?"
         )
         raise DataError(msg)
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return clip and class of each object in a reference frame: two arrays ``[P]``."""
+        """Return the clip and the class of each object in the reference frames, ``[P]`` each."""
         index = self.reader.index
         lengths = np.diff(index.box_starts)[self.references]
         firsts = np.cumsum(lengths) - lengths
@@ -156,7 +157,10 @@ class ClipDataset(Dataset[Clip]):
         )
 
     def _info(self, info: FrameInfo, clip: list[int], number: int) -> FrameInfo:
-        """Set ``has_loss``; with ``losses_on=all`` only the last occurrence of a frame has one."""
+        """Set ``has_loss``.
+
+        With ``losses_on=all``, only the last occurrence of a frame in the clip has a loss.
+        """
         layout = self.sampling.layout
         later = (clip[n] for n in layout.reference_frames if n > number)
         is_repeated = self.sampling.losses_on == "all" and clip[number] in later
@@ -166,7 +170,7 @@ class ClipDataset(Dataset[Clip]):
         return len({frozenset(self._tracks(row)) for row in window}) == 1
 
     def _tracks(self, row: int) -> list[int]:
-        """Return the tracks of a frame; crowds and ignore regions are none."""
+        """Return the track ids of the objects of a frame, without crowds and ignore regions."""
         index = self.reader.index
         boxes = index.boxes_of(row)
         tracks: list[int] = index.track_ids[boxes][~index.iscrowd[boxes]].tolist()

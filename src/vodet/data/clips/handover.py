@@ -22,13 +22,14 @@ from torch.utils.data import get_worker_info
 
 from vodet.structures import ClipBatch, VideoChunk
 
-# More than the batches of one worker that a loader holds. Beyond these, each batch gets new memory.
+# A loader holds fewer batches of one worker at a time. If all slots are in use, a new slot takes
+# the place of the oldest, which is then not reused.
 MAX_SLOTS = 16
-_slots: list[Tensor] = []  # of this process
+_slots: list[Tensor] = []  # the slots of this process
 
 
 def empty_frames(*shape: int) -> Tensor:
-    """Return uint8 memory for frames; in a worker, shared memory, which is handed over uncopied."""
+    """Return uint8 memory for frames; in a worker, it is shared and handed over without a copy."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     length = math.prod(shape)
@@ -53,7 +54,7 @@ def _is_in_slot(frames: Tensor) -> bool:
 
 
 def _receive(frames: Tensor, is_in_slot: bool) -> Tensor:
-    """Free the slot when the frames are freed: torch drops ``array`` at that moment."""
+    """Mark the slot as free once the frames are freed, since torch then drops ``array``."""
     if not is_in_slot:
         return frames
     slot = torch.empty(0, dtype=torch.uint8).set_(frames.untyped_storage())
@@ -77,8 +78,8 @@ def _rebuild_batch(
 
 
 def _reduce_batch(batch: ClipBatch) -> tuple[Any, ...]:
-    # Each tensor is sent as a shared memory file of its own. The targets have hundreds of small
-    # tensors, which would take as long as decoding the frames; arrays are sent by value.
+    # torch sends each tensor in its own shared memory file. For the hundreds of small tensors in
+    # the targets, this would take as long as decoding the frames. Arrays are sent by value.
     targets = _map_targets(batch.targets, Tensor.numpy)
     others = (batch.infos, targets, batch.layout)
     return _rebuild_batch, (batch.frames, _is_in_slot(batch.frames), *others)

@@ -1,4 +1,4 @@
-"""Trains on several data sets as one, with weights for data sets and classes."""
+"""Clips of several data sets as one data set, with weights for data sets and classes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class MixedClips(Dataset[Clip]):
             shares: Relative share of each data set in an epoch. If all are None, each data set has
                 its own number of clips.
             balance_classes: Whether to balance classes, see `class_balance`: within each data set
-                if there are shares, else over all.
+                if there are shares, otherwise over all clips.
 
         Raises:
             ConfigError: If only some data sets have a share, or a share is not a positive number.
@@ -58,8 +58,8 @@ class MixedClips(Dataset[Clip]):
         known = [share for share in shares if share is not None]
         if known and not all(map(_is_share, shares)):
             msg = (
-                "Expected a share, a number above 0, for every set to train on (data.train.share, "
-                f"data.extra_train.NAME.share) or for none, found {list(shares)}."
+                "Expected a share above 0 for each training set (data.train.share, "
+                f"data.extra_train.NAME.share) or for none of them, found {list(shares)}."
             )
             raise ConfigError(msg)
         if not known:
@@ -90,8 +90,8 @@ def class_balance(
 ) -> Float64[np.ndarray, " clips"]:
     """Return sampling frequencies of clips that balance the classes.
 
-    They correspond to drawing a class uniformly, then a clip uniformly among the clips that show
-    the class. The total share of clips without objects is unchanged.
+    The frequencies correspond to drawing a class uniformly, then a clip uniformly among the clips
+    that show the class. The total share of clips without objects is unchanged.
 
     Args:
         clips: Clip of each object in a reference frame.
@@ -119,7 +119,7 @@ def draw_clips(
         offset: Random number in ``[0, 1)`` that decides which expected counts are rounded up.
 
     Returns:
-        The drawn clips, ascending, and how often each was already drawn.
+        The drawn clips in ascending order, and for each how often it was drawn before.
     """
     number = len(weights)
     ends = np.cumsum(weights)

@@ -73,7 +73,7 @@ class ClipSampler(Sampler[ClipDraw]):
         _, world_size = process_of(self.rank, self.world_size)
         if self.num_clips < world_size:
             msg = (
-                f"Training in {world_size} processes needs at least as many clips, found "
+                f"Training in {world_size} processes needs at least {world_size} clips, found "
                 f"{self.num_clips}. Use at most {self.num_clips} devices."
             )
             raise DataError(msg)
@@ -115,7 +115,7 @@ def shard_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
 
 
 class WholeVideoSampler(Sampler[int]):
-    """Chunks of the videos of one process, in order; only -1 if it has no video.
+    """Chunks of the videos of one process, in order; only -1 if the process has no video.
 
     Args:
         dataset: The videos.

@@ -61,7 +61,7 @@ class TemporalDropout:
             ConfigError: If the window has fewer support frames on one side than should be kept.
         """
         if self.past > window.past or self.future > window.future:
-            msg = f"{self} asks for more support frames than there are in {window}."
+            msg = f"{self} keeps more support frames than {window} has."
             raise ConfigError(msg)
 
     def offsets(self, window: Window, generator: np.random.Generator) -> tuple[int, ...]:
@@ -97,8 +97,8 @@ class History:
     def __post_init__(self) -> None:
         if self.windows < 0 or self.policy not in POLICIES:
             msg = (
-                "data.history needs windows >= 0 and a policy of "
-                f"{', '.join(POLICIES)}; found windows={self.windows}, policy={self.policy!r}."
+                f"data.history needs windows >= 0 and the policy {' or '.join(POLICIES)}; found "
+                f"windows={self.windows}, policy={self.policy!r}."
             )
             raise ConfigError(msg)
 
@@ -136,9 +136,8 @@ class ClipSampling:
             self.temporal_dropout.check(self.window)
             if self._is_recurrent:
                 msg = (
-                    "data.temporal_dropout leaves out frames, and data.history.policy=previous "
-                    "needs all of them: set one of data.temporal_dropout=null, "
-                    "data.history.windows=0."
+                    "data.temporal_dropout leaves out frames, but data.history.policy=previous "
+                    "needs all frames: set data.temporal_dropout=null or data.history.windows=0."
                 )
                 raise ConfigError(msg)
 
@@ -148,7 +147,7 @@ class ClipSampling:
 
     @cached_property
     def layout(self) -> ClipLayout:
-        """Which frames of a clip form which windows."""
+        """The layout of a clip: which of its frames form each window."""
         kept, is_recurrent = self.temporal_dropout or self.window, self._is_recurrent
         window = self.window if is_recurrent else Window(kept.past, kept.future)
         earlier = self.history.windows if is_recurrent else 0
@@ -213,7 +212,7 @@ def references_elsewhere(
 def evenly_spaced(
     positions: Int[np.ndarray, " n"], count: int | None
 ) -> Int[np.ndarray, " chosen"]:
-    """Choose the middles of ``count`` equal parts; all if there are at most ``count``."""
+    """Choose the middles of ``count`` equal parts, or all positions if there are no more."""
     if count is None or count >= len(positions):
         return positions
     return positions[((np.arange(count) + 0.5) * len(positions) / count).astype(np.int64)]

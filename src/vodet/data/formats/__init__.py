@@ -1,1 +1,1 @@
-"""Other data sets as ST-COCO: one file a format, each a reader of records for the one writer."""
+"""Conversion of other data sets to ST-COCO: one reader per format, one writer for all."""

@@ -1,7 +1,7 @@
 """Cityscapes: ``gtFine`` as polygons or ``instanceIds``, images in ``leftImg8bit``.
 
-Each annotated frame is a video together with its neighbours in ``leftImg8bit_sequence``, if that
-folder exists: the 19 frames before it and the 10 frames after it, which are support frames.
+Each annotated frame becomes a video. If the folder ``leftImg8bit_sequence`` exists, the video also
+has the 19 frames before and the 10 frames after the annotated frame as support frames.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from vodet.errors import DataError
 SPLITS = ("train", "val")  # test has no annotations
 OFFICIAL_FRAMES = {"train": 2975, "val": 500}
 MASKS = ("polygons", "instances")
-BEFORE, AFTER = 19, 10  # of a snippet of 30 frames the 20th is annotated
-SHORT = "neighbours that leftImg8bit_sequence lacks"
+BEFORE, AFTER = 19, 10  # the 20th of the 30 frames of a snippet is annotated
+SHORT = "neighbouring frames missing from leftImg8bit_sequence"
 _SUFFIXES = {"polygons": "_gtFine_polygons.json", "instances": "_gtFine_instanceIds.png"}
 _READERS = {"polygons": polygon_boxes, "instances": instance_id_boxes}
 
 
 class _Snippet(NamedTuple):
-    """An annotated frame by its name ``{city}_{sequence}_{frame}``."""
+    """The parts of the name of an annotated frame, ``{city}_{sequence}_{frame}``."""
 
     city: str
     sequence: str
@@ -59,9 +59,9 @@ def read_cityscapes(
         source: The folder with ``gtFine``.
         images: Image root, with ``leftImg8bit``, and ``leftImg8bit_sequence`` for the neighbours.
         split: ``train`` or ``val``.
-        sequences: Names of cities; all of the split by default.
-        masks: ``polygons`` or ``instances``. They differ in groups: each polygon is a region,
-            while groups that touch are one region in ``instanceIds``.
+        sequences: Names of cities; by default all cities of the split.
+        masks: ``polygons`` or ``instances``. The results differ for groups of objects: each polygon
+            of a group is a region, but groups that touch are one region in ``instanceIds``.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -132,8 +132,8 @@ class _Reader:
             if place.is_file():
                 return place
         msg = (
-            f"Expected an image of {snippet.annotations} at {' or '.join(map(str, places))}, found "
-            f"none. Give the folder that holds leftImg8bit with --images."
+            f"Expected the image of {snippet.annotations} at {' or '.join(map(str, places))}, "
+            "found none. Set --images to the folder that contains leftImg8bit."
         )
         raise DataError(msg)
 

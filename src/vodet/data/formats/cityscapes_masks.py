@@ -1,4 +1,4 @@
-"""The boxes of Cityscapes' annotations: of polygons and of images of instance ids."""
+"""Boxes from the annotations of Cityscapes: from polygons or from images of instance ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vodet.data.formats.records import Box
 from vodet.errors import DataError
 from vodet.json_files import decode_json, read_json
 
-# Id, name and group of the classes with instances, as far as they are evaluated.
+# Id, name and group of the classes with instances that are evaluated.
 CLASSES = {
     24: ("person", "human"),
     25: ("rider", "human"),
@@ -28,16 +28,16 @@ CLASSES = {
 _LABELS = {name: label for label, (name, _) in enumerate(CLASSES.values())}
 _LABEL_OF_ID = {number: label for label, number in enumerate(CLASSES)}
 _LAST_ID = 33
-NOT_EVALUATED = ("caravan", "trailer")  # ids 29 and 30: instances, not among the eight classes
+NOT_EVALUATED = ("caravan", "trailer")  # ids 29 and 30: have instances, but are not evaluated
 _OTHERS = {
     *("unlabeled", "ego vehicle", "rectification border", "out of roi", "static", "dynamic"),
     *("ground", "road", "sidewalk", "parking", "rail track", "building", "wall", "fence"),
     *("guard rail", "bridge", "tunnel", "pole", "polegroup", "traffic light", "traffic sign"),
     *("vegetation", "terrain", "sky", *NOT_EVALUATED),
 }
-_NOT_DRAWN = "license plate"  # its id is -1: the official images of ids lack it
+_NOT_DRAWN = "license plate"  # has id -1, so the official images of ids lack it
 
-COVERED = "objects wholly covered by others or outside the image"
+COVERED = "objects entirely covered by others or outside the image"
 DELETED = "polygons marked as deleted"
 OTHER_CLASS = "instances of classes that are not evaluated (caravan, trailer)"
 
@@ -60,19 +60,20 @@ def polygon_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> l
     Args:
         path: A file ``*_polygons.json``.
         size: ``(height, width)`` of the image.
-        skipped: Counts what is left out.
+        skipped: Counts the objects that are left out, by reason.
 
     Raises:
-        DataError: If the file is malformed or made for an image of another size.
+        DataError: If the file is malformed or describes an image of another size.
     """
     document = _read_polygons(path)
     if (document.imgHeight, document.imgWidth) != size:
         found = f"{document.imgHeight} x {document.imgWidth}"
-        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
+        expected = f"the image size {size[0]} x {size[1]} (height x width)"
+        msg = f"{path}: expected {expected}, found {found}."
         raise DataError(msg)
     canvas = Image.new("I", (size[1], size[0]))
     draw = ImageDraw.Draw(canvas)
-    drawn: list[tuple[int, bool]] = []  # label and whether a group, of id 1, 2, ... on the canvas
+    drawn: list[tuple[int, bool]] = []  # label and whether it is a group, for ids 1, 2, ...
     for place, shape in enumerate(document.objects):
         label, is_group = _label_of(shape, f"{path}: objects[{place}]")
         if shape.deleted:
@@ -87,16 +88,16 @@ def polygon_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> l
 
 
 def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> list[Box]:
-    """Return the boxes of the instances of an image of ids; groups are taken apart by contact.
+    """Return the boxes of an image of instance ids; groups are split into connected regions.
 
     Args:
         path: A file ``*_instanceIds.png``.
         size: ``(height, width)`` of the image.
-        skipped: Counts what is left out.
+        skipped: Counts the objects that are left out, by reason.
 
     Raises:
-        FrameError: If it cannot be read or is of another size.
-        DataError: If it has an id of no label.
+        FrameError: If the file cannot be read or has another size.
+        DataError: If an id belongs to no label.
     """
     ids = read_ids(path, size)
     boxes = []
@@ -105,7 +106,7 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
         number = region.id if is_group else region.id // 1000
         label = _LABEL_OF_ID.get(number)
         if number > _LAST_ID:
-            msg = f"{path}: expected ids of the labels 0 to {_LAST_ID}, found {region.id}."
+            msg = f"{path}: expected ids of labels 0 to {_LAST_ID}, found {region.id}."
             raise DataError(msg)
         if label is None:
             if not is_group:
@@ -134,8 +135,8 @@ def _read_polygons(path: Path) -> _Polygons:
 
 
 def _label_of(shape: _Polygon, place: str) -> tuple[int | None, bool]:
-    """Return the label of a polygon, None for one without instances, and whether it is a group."""
-    is_group = shape.label.endswith("group") and shape.label not in _OTHERS  # there is `polegroup`
+    """Return the label of a polygon (None: not evaluated) and whether it is a group."""
+    is_group = shape.label.endswith("group") and shape.label not in _OTHERS  # e.g. `polegroup`
     name = shape.label.removesuffix("group") if is_group else shape.label
     if name not in _LABELS and name not in _OTHERS and name != _NOT_DRAWN:
         known = ", ".join(_LABELS)

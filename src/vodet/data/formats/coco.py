@@ -1,4 +1,4 @@
-"""Any COCO detection set: each image a static video of one frame."""
+"""COCO detection data sets: each image becomes a video of one frame."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Document(msgspec.Struct):
 
 
 class _Named(msgspec.Struct):
-    """The part that files of test sets, which have no annotations, also have."""
+    """The tables that are also in a file without annotations, such as the file of a test set."""
 
     images: list[_Image]
     categories: list[_Category]
@@ -57,15 +57,15 @@ Document = TypeVar("Document", _Document, _Named)
 
 
 def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = False) -> Records:
-    """Read a COCO detection file. Masks and key points are left out.
+    """Read a COCO detection file; masks and keypoints are ignored.
 
     Args:
         source: The JSON file. The file names of images are kept.
         images: Image root, needed to check sizes.
-        check_sizes: Whether every image is opened to compare its size.
+        check_sizes: Whether every image is opened to compare its size with the annotated size.
 
     Raises:
-        ConfigError: If sizes are to be checked without an image root.
+        ConfigError: If ``check_sizes`` is set without ``images``.
         DataError: If the file is missing or faulty.
     """
     document = _read(source, _Document)
@@ -86,7 +86,7 @@ def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
     """Return the ids of the images by file name, and the ids of the categories by name.
 
     Args:
-        source: A COCO detection file, with annotations or without.
+        source: A COCO detection file, with or without annotations.
 
     Raises:
         DataError: If it is missing or faulty.
@@ -114,7 +114,7 @@ def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
     ids = {image.id for image in images}
     faults = [
         *_repeated("images.id", [image.id for image in images]),
-        *_repeated("images.file_name, less its suffix", [_video_name(image) for image in images]),
+        *_repeated("images.file_name without suffix", [_video_name(image) for image in images]),
         *_repeated("categories.id", [category.id for category in categories]),
         *_repeated("categories.name", [category.name for category in categories]),
     ]
@@ -142,7 +142,7 @@ def _repeated(field: str, values: list[Value]) -> Iterator[str]:
     seen: set[Value] = set()
     for value in values:
         if value in seen:
-            yield f"{field}: expected no repetition, found {shown(value)} twice"
+            yield f"{field}: expected unique values, found {shown(value)} twice"
         seen.add(value)
 
 

@@ -21,7 +21,7 @@ from vodet.files import replacing
 
 
 def read_cocovid(source: Path) -> Records:
-    """Read a CocoVID file. Tracks are numbered anew, from 0 in each video.
+    """Read a CocoVID file. Tracks are renumbered from 0 in each video.
 
     Args:
         source: The JSON file.
@@ -48,11 +48,11 @@ def write_cocovid(
     overwrite: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Write a CocoVID file, which is complete or not there.
+    """Write a CocoVID file, which appears only when it is complete.
 
-    As mmtracking requires, frames are numbered without gaps, with the original number in another
-    field, and track ids are unique in the data set. mmtracking does not train on frames that are
-    not annotated.
+    As mmtracking requires, ``frame_id`` numbers frames without gaps and track ids are unique in the
+    data set. ``frame_number`` keeps the original frame number. mmtracking does not train on frames
+    that are not annotated.
 
     Args:
         index: The data set.

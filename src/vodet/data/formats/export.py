@@ -17,8 +17,8 @@ from vodet.data.formats.folders import listed
 from vodet.errors import DataError
 from vodet.files import replacing
 
-_CHUNK = 100_000  # lines made at a time: bounds the memory
-_DECIMALS = 6  # of widths and heights, which are differences
+_CHUNK = 100_000  # lines formatted at a time, to limit memory
+_DECIMALS = 6  # for widths and heights, which are rounded because they are differences
 
 
 class DetectionRows(NamedTuple):
@@ -42,7 +42,8 @@ class DetectionRows(NamedTuple):
 
 
 Columns = Sequence[np.ndarray | int]
-LineMaker = Callable[[np.ndarray, np.ndarray, DetectionRows], Columns]  # numbers, classes, rows
+# From frame numbers, classes and detections.
+LineMaker = Callable[[np.ndarray, np.ndarray, DetectionRows], Columns]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Toolkit:
 
     Args:
         name: Name of the toolkit.
-        classes: Its value for each class, by the name that the conversion gives the class.
+        classes: The toolkit's value for each class name of the converted data set.
         columns: Makes the columns of a file from frame numbers, classes and detections.
         separator: Separator of the values.
         first_frame: The number of the first frame of a sequence.
@@ -67,7 +68,7 @@ class Toolkit:
         """Return the toolkit's value for each label of a data set.
 
         Raises:
-            DataError: If the toolkit lacks one of its classes.
+            DataError: If the toolkit lacks a class of the data set.
         """
         if unknown := [name for name in index.class_names if name not in self.classes]:
             msg = (
@@ -120,24 +121,24 @@ SEQUENCE_TOOLKITS = {
 def write_sequences(
     toolkit: Toolkit, index: VideoIndex, detections: DetectionRows, folder: Path
 ) -> None:
-    """Write a file for each sequence, named after it, also for sequences without detections.
+    """Write one file per sequence, named after the sequence, even if it has no detections.
 
-    Lines are in order of frames, best detections first. Frame numbers and coordinates are the ones
-    of the toolkit's own annotations, which the conversion does not change.
+    Lines are ordered by frame, then by descending score. Frame numbers and coordinates follow the
+    toolkit's own annotations, since the conversion does not change them.
 
-    - UAVDT, ``M0203.txt``: ``frame,-1,left,top,width,height,score,class,-1``, frames from 1; 1 is a
-      car, 2 a truck, 3 a bus. The evaluation of the toolkit does not look at the class.
+    - UAVDT, ``M0203.txt``: ``frame,-1,left,top,width,height,score,class,-1``, frames from 1. Class
+      1 is car, 2 is truck, 3 is bus; the toolkit's evaluation ignores the class.
     - KITTI tracking, ``0002.txt``: ``frame -1 type -1 -1 -10 left top right bottom -1 -1 -1 -1000
-      -1000 -1000 -10 score``, frames from 0; unknown values (track, truncation, occlusion, angles,
-      3D size and position) are the ones that the development kit prescribes.
+      -1000 -1000 -10 score``, frames from 0. Unknown values (track, truncation, occlusion, angles,
+      3D size and position) are set as the development kit prescribes.
     - MOT Challenge, ``MOT17-02-DPM.txt``: ``frame,-1,left,top,width,height,score,-1,-1,-1``,
-      frames from 1, as ``det.txt``.
+      frames from 1, as in ``det.txt``.
 
     Args:
         toolkit: One of ``SEQUENCE_TOOLKITS``.
         index: The data set.
-        detections: Detections on it.
-        folder: Where to write.
+        detections: Detections on the data set.
+        folder: Folder for the files.
 
     Raises:
         DataError: If the data set has classes that the toolkit lacks, frames before the toolkit's
@@ -155,7 +156,7 @@ def write_sequences(
 
 def _check_sequences(toolkit: Toolkit, index: VideoIndex, names: Sequence[str]) -> None:
     if leaving := [name for name in names if leaves_root(name)]:
-        msg = f"{index.source}: expected names of videos that files can have, found {leaving[0]!r}."
+        msg = f"{index.source}: expected video names that can be file names, found {leaving[0]!r}."
         raise DataError(msg)
     first = int(index.frame_numbers.min(initial=toolkit.first_frame))
     if first < toolkit.first_frame:
@@ -173,7 +174,7 @@ def write_lines(
     frame_numbers: np.ndarray,
     rows: DetectionRows,
 ) -> None:
-    """Write detections in the given order; the file appears when it is complete.
+    """Write detections in the given order; the file appears only when it is complete.
 
     Args:
         path: The file.
@@ -190,7 +191,7 @@ def write_lines(
 
 
 def _lines(columns: Columns, count: int, separator: str) -> bytes:
-    # Through JSON, [[1,0.5],[2,0.25]], because its encoder formats numbers fastest.
+    # Edited from JSON, [[1,0.5],[2,0.25]], because the encoder of msgspec formats numbers fastest.
     table = zip(*(np.broadcast_to(column, count).tolist() for column in columns), strict=True)
     rows = msgspec.json.encode(list(table))[2:-2].replace(b'"', b"").replace(b"],[", b"\n")
     return rows.replace(b",", separator.encode()) + b"\n"

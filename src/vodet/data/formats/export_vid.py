@@ -24,18 +24,18 @@ def write_vid_devkit(
 ) -> None:
     """Write the file of the development kit of ImageNet VID.
 
-    ``frame_index class_id score xmin ymin xmax ymax``, in order of frames, best detections first.
-    Class ids are from 1, in the kit's order of the class names. Corners are written unchanged: the
-    kit takes them as inclusive pixel numbers in annotations and in results, and VID AP50 here does
-    the same, so that both give the same AP.
+    Each line is ``frame_index class_id score xmin ymin xmax ymax``; lines are ordered by frame,
+    then by descending score. Class ids start at 1, in the kit's order of classes. Corners are
+    written unchanged: the kit treats the corners of annotations and results as inclusive pixel
+    indices, and so does VID AP50 in vodet, so both give the same AP.
 
     Args:
         index: The data set.
-        detections: Detections on it.
+        detections: Detections on the data set.
         target: The file to write.
-        val_list: The kit's ``val.txt`` with ``video/frame frame_index`` a line. By default frames
-            are numbered from 1 in order of the names of videos, then of frames, as in ``val.txt``:
-            right for a data set that has its frames and no others.
+        val_list: The kit's ``val.txt``, with ``video/frame frame_index`` per line. By default,
+            frames are numbered from 1 in order of video name, then of frame, as in ``val.txt``.
+            The default is right only for a data set with exactly the frames of ``val.txt``.
 
     Raises:
         DataError: If the data set has classes that VID lacks, or the list is faulty or lacks a
@@ -57,12 +57,12 @@ def _numbers_in_order(index: VideoIndex) -> np.ndarray:
 
 
 def _of_list(index: VideoIndex, video: int) -> str:
-    """Return the name of a video in the list, which lacks the split that our name begins with."""
+    """Return the name of a video in ``val.txt``, which lacks the prefix ``val/``."""
     return index.video_name(video).removeprefix("val/")
 
 
 def _listed(index: VideoIndex, used: np.ndarray, val_list: Path) -> np.ndarray:
-    """Return the numbers of some frames in a list; the numbers of other frames are not set."""
+    """Look up the number of each frame in ``used`` in the list; all other frames get 0."""
     rows = read_rows(val_list, {"frame": str, "frame_index": integer}, separator=None)
     known = {row.values["frame"]: row.values["frame_index"] for row in rows}
     videos = np.searchsorted(index.video_starts, used, side="right") - 1

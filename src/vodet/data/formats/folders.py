@@ -20,29 +20,30 @@ def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
 
     Args:
         root: Where to look.
-        candidates: Paths below it; ``.`` for itself.
+        candidates: Paths below ``root``; ``.`` for ``root`` itself.
         what: Contents of the folder, for the error message.
 
     Raises:
-        DataError: If none exists.
+        DataError: If no folder exists.
     """
     expected = [root / candidate for candidate in candidates]
     for folder in expected:
         if folder.is_dir():
             return folder
-    there = listed(path.name for path in root.iterdir()) if root.is_dir() else "no such folder"
+    names = listed(path.name for path in root.iterdir()) if root.is_dir() else None
+    there = "is not a folder" if names is None else f"contains {names}"
     msg = (
-        f"Looked for {what} in {' or '.join(map(str, expected))}, found none; in {root} there is: "
-        f"{there}. Give the folder that holds the data set as SRC, its images with --images."
+        f"Looked for {what} in {' or '.join(map(str, expected))}, found none; {root} {there}. Set "
+        "SRC to the folder of the data set, and --images to the folder of its images."
     )
     raise DataError(msg)
 
 
 def named(option: str, value: str | None, names: Iterable[str]) -> str:
-    """Return the value of an option if it is one of some names.
+    """Return the value of an option if it is in ``names``.
 
     Raises:
-        ConfigError: If it is not one of them.
+        ConfigError: If the value is not in ``names``.
     """
     if value is None or value not in names:
         msg = f"{option}: expected one of {', '.join(names)}; found {value or 'nothing'}."
@@ -57,12 +58,12 @@ def choose_sequences(
     wanted: Mapping[str, range | None] | None,
     where: Path,
 ) -> list[str]:
-    """Return the sequences to read: the wanted ones, or all of a split, or all.
+    """Return the sequences to read: the wanted sequences, or a whole split, or all sequences.
 
     Args:
         available: The sequences in the folder.
         split: Name of a split.
-        splits: The sequences of each split of the set.
+        splits: The sequences of each split of the data set.
         wanted: Names of sequences, instead of a split.
         where: The folder, for the error message.
 
@@ -91,15 +92,15 @@ def choose_sequences(
 
 
 def read_sequences(text: str) -> dict[str, range | None]:
-    """Read a list of sequences: ``A,B,C``, or a file with one a line.
+    """Read a list of sequences: ``A,B,C``, or a file with one sequence per line.
 
     A line ``0002 empty 000000 000232``, as in the seqmaps of KITTI, also gives the first and the
-    last frame. A first line ``name``, as in the seqmaps of MOT Challenge, is a title.
+    last frame to read. A first line ``name``, as in the seqmaps of MOT Challenge, is a header.
 
     Raises:
         ConfigError: If a line has another form, a sequence is repeated, or there is no sequence.
     """
-    is_file = os.path.isfile(text)  # noqa: PTH113  many names are longer than a path may be
+    is_file = os.path.isfile(text)  # noqa: PTH113  a Path raises if a long list exceeds its limit
     content = Path(text).read_text("utf-8", errors="replace") if is_file else text
     lines = content.splitlines() if is_file else content.split(",")
     sequences: dict[str, range | None] = {}
@@ -125,7 +126,7 @@ def read_sequences(text: str) -> dict[str, range | None]:
     if is_file and next(iter(sequences), None) == "name":
         del sequences["name"]
     if not sequences:
-        msg = f"--sequences: expected names, or a file with one a line; found none in {text!r}."
+        msg = f"--sequences: expected names or a file with one per line, found none in {text!r}."
         raise ConfigError(msg)
     return sequences
 
@@ -141,9 +142,10 @@ def numbered_images(
 
     Args:
         folder: The folder.
-        pattern: Pattern of their names, with the number as its group: ``(\d{6})\.png``.
-        frames: The numbers of the wanted images; all by default.
-        first: The number of the first frame. Images that are numbered from 0 are counted from it.
+        pattern: Regular expression of the file names, with the number as its group, such as
+            ``(\d{6})\.png``.
+        frames: The numbers of the wanted images; by default, all images.
+        first: Number of the first frame. Images that are numbered from 0 are renumbered from it.
 
     Raises:
         DataError: If the folder or a wanted image is missing, there is no image, or two have the
@@ -153,7 +155,7 @@ def numbered_images(
         msg = f"Expected a folder of images at {folder}, found none."
         raise DataError(msg)
     images: dict[int, Path] = {}
-    for name in sorted(os.listdir(folder)):  # noqa: PTH208  no path of most of them is needed
+    for name in sorted(os.listdir(folder)):  # noqa: PTH208  most names need no Path
         if match := re.fullmatch(pattern, name):
             number = int(match[1])
             if number in images:
@@ -176,25 +178,25 @@ def numbered_images(
 
 
 def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return ``(height, width)`` of an image as displayed; only the beginning of the file is read.
+    """Return ``(height, width)`` of an image as displayed, from the beginning of the file.
 
     Args:
         path: The image.
-        expected: Its annotated size. The size of the image as stored is accepted too: ``data.exif``
-            decides about the EXIF orientation when frames are read.
+        expected: Annotated size of the image, as displayed or as stored: ``data.exif`` decides
+            later whether the EXIF orientation is applied. This size is returned.
 
     Raises:
-        FrameError: If it is missing, is not an image, or has another size.
+        FrameError: If the file is missing, is not an image, or has another size.
     """
     try:
         stored, upright = _read_sizes(path)
-    except Exception as error:  # Pillow has errors of many kinds for what is no image
+    except Exception as error:  # Pillow raises many kinds of errors for other files
         msg = f"Expected an image at {path}; cannot read it: {error}."
         raise FrameError(msg) from error
     if expected is not None and expected not in (stored, upright):
         msg = (
             f"{path}: expected {expected[0]} x {expected[1]} (height x width) as annotated, found "
-            f"{upright[0]} x {upright[1]}. Use the original images: boxes do not fit others."
+            f"{upright[0]} x {upright[1]}. Use the original images: the boxes do not fit others."
         )
         raise FrameError(msg)
     return upright if expected is None else expected
@@ -203,19 +205,19 @@ def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int
 def _read_sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int]]:
     with open_file(path) as file, Image.open(file) as image:
         stored = (image.height, image.width)
-        # If there is no EXIF before the pixels, Pillow would decode them to look behind.
+        # Without EXIF before the pixels, Pillow would decode all pixels to find EXIF after them.
         exif = image.getexif() if "exif" in image.info else {}
         is_turned = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return stored, stored[::-1] if is_turned else stored
 
 
 def relative(path: Path, root: Path) -> str:
-    """Return the file name of an image below the image root."""
+    """Return the path of an image relative to the image root."""
     return path.relative_to(root).as_posix()
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the first of some names in order, as text."""
+    """Return the first names in alphabetical order, as text."""
     ordered = sorted(names)
     more = ", ..." if len(ordered) > SHOWN_NAMES else ""
     return ", ".join(ordered[:SHOWN_NAMES]) + more if ordered else "nothing"

@@ -1,4 +1,4 @@
-"""ImageNet VID (ILSVRC2015): ``Annotations/VID/{split}/.../%06d.xml`` and ``Data`` likewise."""
+"""ImageNet VID: ``Annotations/VID/{split}/.../%06d.xml``, ``Data/VID/{split}/.../%06d.JPEG``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ NO_XML = "images without an XML file"
 
 @dataclass(frozen=True)
 class _Plan:
-    """What to read of a video: its frames by stem, and which of them are annotated; in order."""
+    """What to read from a video: the stems of its frames and of its annotated frames, in order."""
 
     name: str
     frames: list[str]
@@ -74,13 +74,13 @@ def read_imagenet_vid(
     """Read ImageNet VID.
 
     Args:
-        source: The folder with ``Annotations`` and ``Data``: ``ILSVRC2015``.
-        images: Image root, with ``Data/VID``, if it is elsewhere.
+        source: The folder with ``Annotations`` and ``Data``, usually ``ILSVRC2015``.
+        images: Image root, with ``Data/VID``, if it is not ``source``.
         split: ``train`` or ``val``.
-        frames: A list of videos or frames (see ``imagenet_lists.read_list``); everything by
-            default.
-        workers: Number of processes that parse; by default one per processor.
-        check_sizes: Whether every image is opened to compare its size.
+        frames: A list of videos or frames (see ``imagenet_lists.read_list``); by default,
+            everything is read.
+        workers: Number of parsing processes; by default one per processor.
+        check_sizes: Whether every image is opened to compare its size with the annotated size.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -102,7 +102,7 @@ def read_imagenet_vid(
 def _plan(
     name: str, xml: Files, images: Files, selection: Selection, skipped: Counter[str]
 ) -> _Plan:
-    """Decide what to read of a video."""
+    """Decide what to read from a video."""
     annotated, length = selection.annotated.get(name), selection.lengths.get(name)
     numbers = range(length) if length is not None else sorted({*selection.frames.get(name, [])})
     wanted = _stems(numbers) or sorted(xml.stems(name))
@@ -133,7 +133,7 @@ class _Reader:
     check_sizes: bool
 
     def videos(self, plans: Iterable[_Plan], split: str) -> Iterator[Video]:
-        """Yield videos; their XML files are parsed ahead."""
+        """Yield videos; their XML files are parsed in advance."""
         waiting: list[_Plan] = []
         paths = self._paths(plans, waiting)
         parsed = parse_all(paths, self.workers)
@@ -152,7 +152,7 @@ class _Reader:
     def _frames(
         self, plan: _Plan, files: dict[str, XmlFrame], size: tuple[int, int]
     ) -> Iterator[Frame]:
-        """Yield the frames; a frame without XML has the size of the frame before it."""
+        """Yield the frames; a frame without XML gets the size of the frame before it."""
         folder = relative(self.pictures.folder / plan.name, self.root)
         annotations = self.xml.folder / plan.name
         for stem in plan.frames:
@@ -170,7 +170,7 @@ def _boxes(parsed: XmlFrame, path: str) -> list[Box]:
     for place, (name, (left, top, right, bottom), track, is_occluded) in enumerate(parsed.objects):
         if name not in LABELS:
             msg = (
-                f"{path}, object {place + 1}: expected the name of one of the 30 classes of "
+                f"{path}, object {place + 1}: expected the WordNet id of one of the 30 classes of "
                 f"VID, found {name!r}."
             )
             raise DataError(msg)

@@ -1,4 +1,4 @@
-"""ImageNet DET, the objects of the 30 classes of VID: each image a video of one frame."""
+"""ImageNet DET with the objects of the 30 VID classes: each image becomes a video of one frame."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def read_imagenet_det(
     """Read ImageNet DET.
 
     Args:
-        source: The folder with ``Annotations`` and ``Data``: ``ILSVRC2015``.
-        images: Image root, with ``Data/DET``, if it is elsewhere.
+        source: The folder with ``Annotations`` and ``Data``, usually ``ILSVRC2015``.
+        images: Image root, with ``Data/DET``, if it is not ``source``.
         split: ``train`` or ``val``.
-        frames: A list with ``path number`` a line, as ``DET_train_30classes.txt``; by default
-            every XML file.
-        keep_empty: Whether images are kept in which no object of the 30 classes is annotated.
-        workers: Number of processes that parse; by default one per processor.
-        check_sizes: Whether every image is opened to compare its size.
+        frames: A list with ``path number`` per line, such as ``DET_train_30classes.txt``; by
+            default, every XML file is read.
+        keep_empty: Whether images without an annotated object of the 30 classes are kept.
+        workers: Number of parsing processes; by default one per processor.
+        check_sizes: Whether every image is opened to compare its size with the annotated size.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -67,7 +67,7 @@ def read_imagenet_det(
 
 def _listed_names(path: Path, split: str) -> list[str]:
     selection = read_list(path, split)
-    # An image of six digits would look like a frame of a video.
+    # `read_list` takes an image whose name has six digits for a frame of a video.
     return [
         f"{video}/{frame:06d}" if frames else video
         for video, frames in selection.frames.items()
@@ -77,7 +77,7 @@ def _listed_names(path: Path, split: str) -> list[str]:
 
 def _names_of(xml: Files) -> list[str]:
     return [
-        f"{folder}/{stem}".removeprefix("./")  # those of val are in no folder
+        f"{folder}/{stem}".removeprefix("./")  # files of val are in no subfolder
         for folder, stems in xml.walk()
         for stem in stems
     ]

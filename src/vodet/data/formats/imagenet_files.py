@@ -13,12 +13,13 @@ from vodet.errors import DataError
 class Files:
     """The annotation files or the images of a split, by their stems.
 
-    A folder is listed once if its files are looked up in order: faster than a look-up of each file.
+    Files should be looked up folder by folder: then each folder is listed only once, which is
+    faster than checking each file.
 
     Args:
-        root: Image root, or folder of the set.
+        root: Image root or folder of the data set.
         kind: ``Annotations`` or ``Data``.
-        split: ``VID/train``, ``DET/val`` and the like.
+        split: Data set and split, such as ``VID/train``.
 
     Raises:
         DataError: If the folder of the split is missing.
@@ -30,7 +31,7 @@ class Files:
         self._listed: tuple[str, set[str]] | None = None
 
     def path(self, name: str) -> Path:
-        """Return the path of a file by its path below the split, without suffix."""
+        """Return the full path of a file from its path below the split without suffix."""
         return self.folder / f"{name}{self._suffix}"
 
     def stems(self, folder: str) -> set[str]:
@@ -42,7 +43,7 @@ class Files:
         if self._listed is None or self._listed[0] != folder:
             path = self.folder / folder
             try:
-                names = os.listdir(path)  # noqa: PTH208  a million names, no path of them is needed
+                names = os.listdir(path)  # noqa: PTH208  a million names, which need no Path
             except OSError as error:
                 found = f"found none ({error.strerror})"
                 msg = f"Expected a folder of {self._suffix} files at {path}, {found}."
@@ -51,17 +52,17 @@ class Files:
         return self._listed[1]
 
     def expect(self, folder: str, stems: Collection[str]) -> None:
-        """Refuse a folder in which files are missing.
+        """Refuse a folder that lacks some of its files.
 
         Raises:
-            DataError: With the first of them.
+            DataError: If files are missing; names the first missing files.
         """
         if missing := set(stems) - self.stems(folder):
             names = listed(f"{stem}{self._suffix}" for stem in missing)
             msg = (
                 f"{len(missing)} of {len(stems)} files are not in {self.folder / folder}: {names}. "
-                f"Each frame needs its .JPEG in Data and, where it is annotated, its .xml in "
-                f"Annotations."
+                "Each frame needs its .JPEG in Data, and each annotated frame also its .xml in "
+                "Annotations."
             )
             raise DataError(msg)
 

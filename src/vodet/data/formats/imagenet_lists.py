@@ -1,4 +1,4 @@
-"""The lists of ImageNet VID and DET: which frames, which videos, which frames to train on."""
+"""The lists of ImageNet VID and DET, which select videos, frames and annotations to read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vodet.files import read_file
 
 @dataclass
 class Selection:
-    """What a list asks for, by path below the split's folder of ``Data``.
+    """What a list selects; videos are named by their paths below the split's folder of ``Data``.
 
     Args:
         frames: Frames to read, by video; an empty list for the whole video.
         annotated: Frames whose boxes are read, by video; in a video without an entry, all frames
             are annotated.
-        lengths: Number of frames by video, if the list says it.
+        lengths: Number of frames by video, if the list gives it.
     """
 
     frames: dict[str, list[int]] = field(default_factory=dict)
@@ -29,14 +29,17 @@ class Selection:
 def read_list(path: Path, split: str) -> Selection:
     """Read a list of videos or frames.
 
-    ``path 1 frame_index n_frames``, as in ``VID_train_15frames.txt``: videos in which only the
-    listed frames are annotated, and the others are support frames. ``path start 0 n_frames``, as in
-    ``VID_val_videos.txt``: whole videos. ``video/frame index``, as in ``ImageSets/VID/val.txt``:
-    these frames. ``video index``, as in ``ImageSets/VID/train_1.txt``: whole videos.
+    The lines of a list have one of these forms:
+
+    - ``path 1 frame_index n_frames``, as in ``VID_train_15frames.txt``: only the listed frames of a
+      video are annotated; its other frames are support frames.
+    - ``path start 0 n_frames``, as in ``VID_val_videos.txt``: whole videos.
+    - ``video/frame index``, as in ``ImageSets/VID/val.txt``: single frames.
+    - ``video index``, as in ``ImageSets/VID/train_1.txt``: whole videos.
 
     Args:
         path: The list.
-        split: ``train`` or ``val``, with which paths may begin.
+        split: ``train`` or ``val``; paths may begin with it.
 
     Raises:
         DataError: If the list is missing, empty or malformed.
@@ -50,7 +53,8 @@ def read_list(path: Path, split: str) -> Selection:
         if len(parts) not in (1, 2, 4) or not all(part.isdecimal() for part in parts[1:])
     ]
     if numbered and len(numbered) < len(lines):
-        faults.append(f"expected lines of one form, found {len(numbered)} of 4 columns and others")
+        found = f"{len(numbered)} of {len(lines)} lines with 4 columns"
+        faults.append(f"expected 4 columns in all lines or in none, found {found}")
     raise_faults(path, faults)
     return _by_length(path, numbered, split) if numbered else _by_path(lines, split)
 
@@ -77,7 +81,7 @@ def _by_length(path: Path, lines: dict[int, list[str]], split: str) -> Selection
         selection.lengths[video] = int(length)
         selection.frames[video] = []
         if int(index) >= int(length):
-            faults.append(f"line {line}: expected a frame_index from 0 below {length}: {index}")
+            faults.append(f"line {line}: expected a frame_index below {length}, found {index}")
     raise_faults(path, faults)
     if all(frames == [0] for frames in selection.annotated.values()):
         selection.annotated.clear()  # a list of whole videos

@@ -1,6 +1,6 @@
-"""The XML files of ImageNet VID and DET, parsed in several processes.
+"""Parses the XML files of ImageNet VID and DET in several processes.
 
-Imports nothing heavy: each process imports this module when it starts.
+This module imports nothing heavy, because each process imports it when it starts.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from xml.etree import ElementTree
 from vodet.errors import DataError
 from vodet.files import read_file
 
-CHUNK = 128  # files: about 10 ms of work, much more than sending them to a process takes
-FEW = 64 * CHUNK  # files: about a second of work, as long as processes take to start
+CHUNK = 128  # files per task: parsing takes about 10 ms, much longer than sending the task
+FEW = 64 * CHUNK  # files: parsing takes about a second, as long as starting processes
 _IGNORE_INTERRUPT = (signal.SIGINT, signal.SIG_IGN)  # the main process stops its workers
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -42,9 +42,10 @@ class XmlFrame(NamedTuple):
 
 
 def parse_all(paths: Iterable[Path], workers: int | None = None) -> Iterator[XmlFrame]:
-    """Parse files in order, with a bounded number of them in memory.
+    """Parse files in order, keeping a bounded number of results in memory.
 
-    A script that reads more than a few in several processes needs ``if __name__ == "__main__":``.
+    `FEW` or more files are parsed in several processes; a script that does this needs
+    ``if __name__ == "__main__":``.
 
     Args:
         paths: The files.
@@ -61,7 +62,7 @@ def parse_all(paths: Iterable[Path], workers: int | None = None) -> Iterator[Xml
         yield from map(parse_xml, remaining)
         return
     chunks = _chunks(first, remaining)
-    # Not forked: progress bars have threads, which a fork does not survive.
+    # Spawned, because a fork does not copy the threads of progress bars.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, signal.signal, _IGNORE_INTERRUPT) as pool:
         pending: deque[Future[list[XmlFrame]]] = deque()
@@ -92,7 +93,7 @@ def parse_xml(path: Path) -> XmlFrame:
     """Parse one file.
 
     Raises:
-        DataError: If it is missing or malformed; the element is named.
+        DataError: If the file is missing or malformed; names the element.
     """
     try:
         root = ElementTree.fromstring(read_file(path))

@@ -1,7 +1,7 @@
 """Sequences, splits and images of KITTI tracking and KITTI MOTS.
 
-Images are ``image_02/%04d/%06d.png``, frames from 0. A frame without a line in the annotations has
-no objects.
+Images are ``image_02/%04d/%06d.png``, with frames numbered from 0. A frame without a line in the
+annotations has no objects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vodet.data.formats.sequence import Sequence
 
 _TRAIN = "0000 0001 0003 0004 0005 0009 0011 0012 0015 0017 0019 0020"
 _VAL = "0002 0006 0007 0008 0010 0013 0014 0016 0018"
-SPLITS = {"train": tuple(_TRAIN.split()), "val": tuple(_VAL.split())}  # those of KITTI MOTS
+SPLITS = {"train": tuple(_TRAIN.split()), "val": tuple(_VAL.split())}  # splits of KITTI MOTS
 OFFICIAL_FRAMES: dict[str | None, int] = {"train": 5027, "val": 2981}
 Reader = Callable[[Path, Sequence], Iterator[Frame]]
 
@@ -32,11 +32,11 @@ def read_videos(
 
     Args:
         annotations: Folder with one file or folder per sequence.
-        suffix: Suffix of their names, after the name of the sequence.
+        suffix: Suffix of the file or folder names after the name of the sequence.
         read: Reads the frames of a sequence from its file or folder.
         root: Image root, which holds ``image_02`` or ``training/image_02``.
         split: ``train`` or ``val``.
-        wanted: Names of sequences, with the frames to take.
+        wanted: Names of sequences, with the frames to read.
 
     Raises:
         DataError: If something is missing.

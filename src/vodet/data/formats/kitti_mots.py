@@ -1,7 +1,7 @@
 """KITTI MOTS: masks as ``instances_txt/%04d.txt`` or 16-bit ``instances/%04d/%06d.png``.
 
-An id is class * 1000 + instance; class 1 is a car, 2 a pedestrian, 10 a region to ignore. Boxes are
-the tight boxes of the masks.
+An id is class * 1000 + instance; class 1 is car, 2 is pedestrian, 10 is an ignore region. The boxes
+are the tight boxes of the masks.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def read_kitti_mots(
         source: The folder with ``instances_txt`` or ``instances``.
         images: Image root, with ``image_02`` or ``training/image_02``.
         split: ``train`` or ``val``.
-        sequences: Names of sequences, with the frames to take.
-        masks: ``txt`` or ``png``, which hold the same.
+        sequences: Names of sequences, with the frames to read.
+        masks: ``txt`` or ``png``, which contain the same masks.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -85,7 +85,8 @@ def _region(values: Mapping[str, Any], size: tuple[int, int]) -> Region:
         msg = f"id: expected class * 1000 + instance with class {kind}, found {mask_id}"
         raise ValueError(msg)
     if annotated != size:
-        msg = f"expected a mask of the image's {size[0]} x {size[1]}, found {annotated}"
+        found = f"{annotated[0]} x {annotated[1]}"
+        msg = f"expected a mask of the image size {size[0]} x {size[1]}, found {found}"
         raise ValueError(msg)
     return region_of_runs(mask_id, size, values["rle"])
 

@@ -1,4 +1,4 @@
-"""KITTI tracking: ``label_02/%04d.txt``, a line an object; ``DontCare`` is a region to ignore."""
+"""KITTI tracking: ``label_02/%04d.txt``, one object per line; ``DontCare`` is an ignore region."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DONT_CARE = "DontCare"
 _LABELS = {name.capitalize(): label for label, name in enumerate(CLASS_NAMES)} | {
     "Person": CLASS_NAMES.index("person_sitting")
 }
-_VISIBLE = 0  # of occluded: 1 partly, 2 largely, 3 unknown, -1 for DontCare
+_VISIBLE = 0  # in column `occluded`; 1: partly, 2: largely, 3: unknown, -1: DontCare
 
 
 def _type(text: str) -> str:
@@ -52,9 +52,8 @@ def read_kitti_tracking(
     Args:
         source: The folder with ``label_02`` or ``training/label_02``.
         images: Image root, with ``image_02`` or ``training/image_02``.
-        split: ``train`` or ``val``: the sequences of KITTI MOTS, since KITTI tracking has no split
-            of its own.
-        sequences: Names of sequences, with the frames to take.
+        split: ``train`` or ``val`` of KITTI MOTS, since KITTI tracking defines no such split.
+        sequences: Names of sequences, with the frames to read.
 
     Raises:
         DataError: If something is missing or malformed.

@@ -1,4 +1,4 @@
-"""Boxes of masks, stored as images of ids or as COCO's compressed run lengths."""
+"""Boxes of masks that are stored as images of ids or in COCO's compressed RLE."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Region(NamedTuple):
 
 
 def regions_of_ids(ids: np.ndarray) -> Iterator[Region]:
-    """Yield the region of each id of an image of ids, in ascending order.
+    """Yield the region of each id in an image of ids, in ascending order of id.
 
     Args:
-        ids: ``[height, width]`` of any integers.
+        ids: Integers ``[height, width]``.
     """
     values, positions, areas = np.unique(ids, return_inverse=True, return_counts=True)
     boxes = find_objects(positions.reshape(ids.shape) + 1)
@@ -44,17 +44,17 @@ def connected_regions(mask: np.ndarray, mask_id: int) -> Iterator[Region]:
 
 
 def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
-    """Return the region of a mask given as compressed run lengths; an empty mask has area 0.
+    """Return the region of a mask in compressed RLE; an empty mask has area 0.
 
     Args:
-        mask_id: Its id.
+        mask_id: Id of the mask.
         size: ``(height, width)`` of the image.
-        counts: The run lengths in COCO's compression.
+        counts: The run lengths in COCO's compressed format.
 
     Raises:
         ValueError: If the runs do not fill the image.
     """
-    # Checked here, because pycocotools does not check the length of the runs.
+    # pycocotools does not check the total length of the runs.
     if (length := _length_of_runs(counts)) != size[0] * size[1]:
         msg = f"rle: expected runs of {size[0]} x {size[1]} pixels, found {length} pixels"
         raise ValueError(msg)
@@ -65,7 +65,7 @@ def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read a PNG of ids with its 16 bits.
+    """Read a PNG of 8-bit or 16-bit ids.
 
     Args:
         path: The PNG.
@@ -77,27 +77,29 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         data = read_file(path)
     except OSError as error:
-        msg = f"Expected a PNG of ids at {path}, found nothing that can be read: {error}."
+        msg = f"Expected a PNG of ids at {path}, found no readable file: {error}."
         raise FrameError(msg) from error
     header = read_header(data)
     if header is not None and header.stored_size != size:
         found = f"{header.stored_size[0]} x {header.stored_size[1]}"
-        msg = f"{path}: expected the image's {size[0]} x {size[1]} (height x width), found {found}."
+        expected = f"the image size {size[0]} x {size[1]} (height x width)"
+        msg = f"{path}: expected {expected}, found {found}."
         raise FrameError(msg)
     is_png = header is not None and data.startswith(PNG_START)
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
     if ids is None or ids.ndim != 2:
-        found = "nothing that can be read" if ids is None else f"{ids.shape[2]} channels"
+        found = "an unreadable file" if ids is None else f"{ids.shape[2]} channels"
         msg = f"Expected a PNG with one channel of ids at {path}, found {found}."
         raise FrameError(msg)
     return np.asarray(ids)
 
 
 def _length_of_runs(counts: str) -> int:
-    """Return how many pixels compressed run lengths fill; -1 if they are malformed.
+    """Return the number of pixels that compressed run lengths cover; -1 if they are malformed.
 
-    A character minus 48 has five bits of a number, lowest bits first; bit 5 says that more follow.
-    From the fourth run on, the difference to the run before the previous one is stored.
+    Each character minus 48 holds five bits of a number, lowest bits first; bit 5 is set if more
+    characters of the number follow. From the fourth number, a run is the sum of the number and the
+    run two places before it.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,11 +1,11 @@
 """MOT Challenge: ``{sequence}/img1/%06d.jpg`` and ``gt/gt.txt``, frames from 1.
 
-Exports of CVAT are read too: images may be named ``frame_000000.jpg`` and numbered from 0, where
-image 0 is frame 1 of ``gt.txt``, and ``gt/labels.txt`` names the classes.
+CVAT exports are read too. Their images may be named ``frame_000000.jpg`` and numbered from 0, so
+that image 0 is frame 1 of ``gt.txt``; their ``gt/labels.txt`` names the classes.
 
-Without ``labels.txt``, pedestrians are the one class. People on vehicles, static persons,
-distractors, reflections and crowds are ignore regions, as are pedestrians that are marked as not to
-be considered. Boxes that are annotated beyond the border of the image are clipped.
+Without ``labels.txt``, the only class is pedestrian. People on vehicles, static persons,
+distractors, reflections and crowds are ignore regions, and so are pedestrians with ``conf`` 0.
+Boxes that extend beyond the image are clipped.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from vodet.data.formats.tables import Row, integer, number, one_of, read_rows, x
 from vodet.errors import DataError
 from vodet.files import read_file
 
-# Only the training sequences have annotations; the second half of each is often used to validate.
+# Only the training sequences have annotations; their second halves often serve for validation.
 SPLITS = ("train", "half-train", "half-val")
 FIRST_FRAME = 1
-VISIBLE = 0.5  # less is occluded
+VISIBLE = 0.5  # objects with a lower visibility count as occluded
 OTHER_CLASS = "objects of other classes (vehicles, occluders)"
-SAME_IMAGES = "sequences with the images of another (MOT17 has each three times)"
+SAME_IMAGES = "copies of sequences (MOT17 contains each sequence three times)"
 
 _COLUMNS = {
     "frame": integer,
@@ -73,13 +73,13 @@ def read_mot(
     """Read sequences of MOT Challenge (MOT16, MOT17, MOT20).
 
     Args:
-        source: The folder of the sequences, or the folder that holds ``train``.
-        images: Image root with the same folders, if the images are elsewhere.
-        split: ``train``, the only one with annotations; ``half-train`` and ``half-val`` for the
-            first ``length // 2 + 1`` frames of each sequence and for the others, as X. Zhou et al.,
-            "Tracking Objects as Points" (ECCV 2020), divide them.
-        sequences: Names of sequences, with the frames to take; all by default, without the
-            repetitions of MOT17 for each detector.
+        source: The folder of the sequences, or its parent folder with ``train``.
+        images: Image root with the same folders, if it is not ``source``.
+        split: ``train``, the only split with annotations; ``half-train`` for the first
+            ``length // 2 + 1`` frames of each training sequence, ``half-val`` for the remaining
+            frames, as in X. Zhou et al., "Tracking Objects as Points" (ECCV 2020).
+        sequences: Names of sequences, with the frames to read. By default all sequences, without
+            the copies that MOT17 contains for each detector.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -105,21 +105,24 @@ def read_mot(
 
 def _sequences_in(folder: Path) -> set[str]:
     if (folder / "gt").is_dir():
-        msg = f"{folder} is a sequence, with a folder gt. Give the folder that holds it as SRC."
+        msg = (
+            f"Expected a folder of sequences, found one sequence: {folder} contains gt. Set SRC to "
+            "its parent folder."
+        )
         raise DataError(msg)
     infos, boxes = folder.glob("*/seqinfo.ini"), folder.glob("*/gt/gt.txt")
     return {path.parent.name for path in infos} | {path.parents[1].name for path in boxes}
 
 
 def _read_classes(folders: list[Path]) -> _Classes:
-    """Return the classes in `gt/labels.txt`, which CVAT writes, else the one of MOT Challenge."""
+    """Return the classes in ``gt/labels.txt``, which CVAT writes, or else of MOT Challenge."""
     paths = [folder / "gt" / "labels.txt" for folder in folders]
     there = [path for path in paths if path.is_file()]
     if not there:
         return MOT_CHALLENGE
     names = {tuple(row.values["label"] for row in read_rows(path, _LABEL, "\n")) for path in there}
     if len(names) > 1 or len(there) < len(paths):
-        found = f"found {len(names)} different in {len(there)} of {len(paths)} sequences"
+        found = f"found {len(names)} versions in {len(there)} of {len(paths)} sequences"
         msg = f"{folders[0].parent}: expected the same gt/labels.txt in every sequence, {found}."
         raise DataError(msg)
     categories = categories_of(names.pop())
@@ -161,7 +164,7 @@ def _video(
 
 
 def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int], int]:
-    """Return folder, extension, size and number of the images."""
+    """Return the folder, the file extension, the size and the number of the images."""
     parser = configparser.ConfigParser()
     try:
         parser.read_string(read_file(path).decode("utf-8-sig"))
@@ -171,9 +174,9 @@ def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int], int]:
         return section.get("imDir", "img1"), section.get("imExt", ".jpg"), size, length
     except FileNotFoundError as error:
         msg = (
-            f"The sequence {path.parent} has no seqinfo.ini. Write one, with the lines [Sequence], "
-            f"imWidth=WIDTH, imHeight=HEIGHT, seqLength=FRAMES; and imDir and imExt, unless the "
-            f"images are img1/*.jpg."
+            f"The sequence {path.parent} has no seqinfo.ini. Create it with the lines [Sequence], "
+            "imWidth=WIDTH, imHeight=HEIGHT and seqLength=FRAMES. Add imDir and imExt unless the "
+            "images are img1/*.jpg."
         )
         raise DataError(msg) from error
     except (OSError, KeyError, ValueError, configparser.Error) as error:

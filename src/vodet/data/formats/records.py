@@ -1,4 +1,4 @@
-"""Videos, frames and boxes, as the reader of a format passes them to the writer."""
+"""Videos, frames and boxes that the reader of a format passes to the writer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Box(NamedTuple):
     """An object or a region of a frame.
 
     Args:
-        label: Position in the classes of the set.
-        xyxy: In pixels; may leave the image, since the writer clips it.
-        track: Identity in its video.
-        area: In square pixels, if it differs from the area of the box, as the area of a mask.
+        label: Position of its class in the classes of the data set.
+        xyxy: Corners in pixels; they may lie outside the image, since the writer clips boxes.
+        track: Id of the object in its video.
+        area: Area in square pixels, such as of a mask; None means the area of the box.
         is_ignored: Whether it is a crowd or an ignore region: neither object nor background.
-        is_occluded: Whether it is partly hidden; None if the set does not say.
+        is_occluded: Whether it is partly hidden; None if the data set does not say.
     """
 
     label: int
@@ -72,8 +72,8 @@ class Records:
         categories: The classes; a label is a position in this sequence.
         videos: The videos, read one by one while they are written.
         num_frames: Number of frames, if it is known in advance.
-        skipped: Number of omissions by reason; complete once the videos have been read.
-        official_frames: Number of annotated frames of the official split, if one is read.
+        skipped: Number of skipped items by reason; complete once the videos have been read.
+        official_frames: Number of annotated frames of the official split, if a split is read.
     """
 
     categories: Sequence[Category]
@@ -93,5 +93,5 @@ def categories_of(names: Sequence[str], supercategories: Sequence[str] = ()) -> 
 
 
 def ignored_for_all(box: Box, num_classes: int) -> list[Box]:
-    """Return a region that is ignored for all classes once per class, as evaluation needs it."""
+    """Return an ignore region once per class, because evaluation ignores regions by class."""
     return [box._replace(label=label, is_ignored=True) for label in range(num_classes)]

@@ -13,15 +13,16 @@ from vodet.data.formats.tables import Row, raise_faults, read_rows
 
 
 class Sequence:
-    r"""The frames to read of a sequence.
+    r"""The frames to read from a sequence.
 
     Args:
-        name: Its name.
+        name: Name of the sequence.
         folder: The folder of its images.
-        pattern: Pattern of their names, with the frame number as its group: ``(\d{6})\.png``.
+        pattern: Regular expression of the file names, with the frame number as its group, such as
+            ``(\d{6})\.png``.
         root: The image root.
-        wanted: The frames to read; all by default.
-        first: The number of the first frame. Images that are numbered from 0 are counted from it.
+        wanted: The frames to read; by default, all frames.
+        first: Number of the first frame. Images that are numbered from 0 are renumbered from it.
 
     Raises:
         DataError: If the folder or a wanted image is missing, or there is no image.
@@ -43,10 +44,10 @@ class Sequence:
     def rows(
         self, path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","
     ) -> Mapping[int, list[Row]]:
-        """Return the lines of a file with a column ``frame``, by frame, for the frames to read.
+        """Group the lines of a file by its column ``frame``, for the frames to read.
 
         Raises:
-            DataError: If the file is missing or malformed, or the frame of a line has no image.
+            DataError: If the file is missing or malformed, or a line has a frame without an image.
         """
         groups: dict[int, list[Row]] = defaultdict(list)
         faults = []

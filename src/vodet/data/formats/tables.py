@@ -32,7 +32,7 @@ def read_rows(
         separator: Separator of the values; None for whitespace.
 
     Raises:
-        DataError: If the file is missing or has malformed lines; names the first ones.
+        DataError: If the file is missing or has malformed lines; names the first malformed lines.
     """
     rows, faults = [], []
     for line, text in enumerate(_read_lines(path), start=1):
@@ -46,10 +46,10 @@ def read_rows(
 
 
 def raise_faults(path: Path, faults: list[str]) -> None:
-    """Raise if there are faults in a file.
+    """Raise an error if there are faults in a file.
 
     Raises:
-        DataError: With their number and the first ten.
+        DataError: If there are faults. The message shows the first ten and counts the others.
     """
     if faults:
         shown = "".join(f"\n  {fault}" for fault in faults[:SHOWN_FAULTS])
@@ -88,7 +88,7 @@ def integer(text: str) -> int:
 
 
 def one_of(*choices: int) -> Callable[[str], int]:
-    """Return a parser of a column whose values are some integers."""
+    """Return a parser of a column that may contain only these integers."""
 
     def read(text: str) -> int:
         value = integer(text)
@@ -101,7 +101,7 @@ def one_of(*choices: int) -> Callable[[str], int]:
 
 
 def xyxy(values: Mapping[str, Any]) -> tuple[Number, Number, Number, Number]:
-    """Return the corners of a box in the columns left, top, width, height."""
+    """Return the corners of a box from the columns left, top, width and height."""
     left, top = values["left"], values["top"]
     return left, top, left + values["width"], top + values["height"]
 

@@ -1,6 +1,6 @@
 """UAVDT (UAV-benchmark-M): ``M0101/img000001.jpg`` and ``M0101_gt_whole.txt``, frames from 1.
 
-``M0101_gt.txt`` is not read: its last columns are constants, not classes.
+``M0101_gt.txt`` is not read, because its last columns are constants instead of classes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SPLITS = {
     "test": tuple(f"M{number}" for number in _TEST.split()),
 }
 OFFICIAL_FRAMES: dict[str | None, int] = {"train": 24143, "test": 16592}
-NO_ATTRIBUTES = "files of attributes (no folder M_attr): videos have none"
+NO_ATTRIBUTES = "attribute files (no folder M_attr): the videos get no attributes"
 
 _OBJECT: dict[str, Callable[[str], int]] = {
     "frame": integer,
@@ -74,13 +74,13 @@ def read_uavdt(
     split: str | None = None,
     sequences: Mapping[str, range | None] | None = None,
 ) -> Records:
-    """Read sequences of UAVDT's benchmark of many objects.
+    """Read sequences of the multi-object benchmark of UAVDT.
 
     Args:
-        source: The folder with the annotations (itself, or in it ``GT``), and ``M_attr``.
-        images: Image root, with the folders of the sequences or ``UAV-benchmark-M``.
+        source: The folder with the annotations, directly or in ``GT``, and with ``M_attr``.
+        images: Image root with the folders of the sequences, directly or in ``UAV-benchmark-M``.
         split: ``train`` or ``test``.
-        sequences: Names of sequences, with the frames to take.
+        sequences: Names of sequences, with the frames to read.
 
     Raises:
         DataError: If something is missing or malformed.
@@ -130,12 +130,13 @@ def _object(row: Row) -> Box:
 
 
 def _read_attributes(folder: Path, name: str) -> list[str]:
-    # One of the files is shipped with a blank in its name: `M0701 _attr.txt`.
+    # One of the official files has a space in its name: `M0701 _attr.txt`.
     names = (f"{name}_attr.txt", f"{name} _attr.txt")
     paths = [path for part in ("train", "test", ".") for path in (folder / part / n for n in names)]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        msg = f"Expected the attributes of {name} in {folder}, as train/{names[0]} or test/."
+        places = f"train/{names[0]} or test/{names[0]}"
+        msg = f"Expected the attributes of {name} at {places} in {folder}, found neither."
         raise DataError(msg)
     kinds = dict.fromkeys(ATTRIBUTES, one_of(0, 1))
     rows = read_rows(path, kinds)

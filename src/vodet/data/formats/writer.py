@@ -17,30 +17,30 @@ from vodet.data.formats.records import Box, Category, Frame, Number, Records, Vi
 from vodet.errors import ConfigError, DataError
 from vodet.files import replacing
 
-DECIMALS = 6  # of numbers computed from coordinates: as many as KITTI writes
-LEAST_SIDE = 0.01  # pixels: boxes are read as float32, in which a smaller side may be 0
+DECIMALS = 6  # of numbers computed from coordinates; KITTI writes six as well
+LEAST_SIDE = 0.01  # pixels; boxes are read as float32, where a smaller side can become 0
 FIRST_ANNOTATION = 1  # pycocotools takes an annotation with id 0 for "no match"
-OUTSIDE = "boxes wholly outside the image"
+OUTSIDE = "boxes entirely outside the image"
 NO_AREA = "boxes without area"
-DROPPED = "ignore regions, as asked"
+DROPPED = "ignore regions (--drop-ignored)"
 
 encode = msgspec.json.Encoder().encode
 
 
 @dataclass
 class Summary:
-    """Numbers of what was written and what was left out.
+    """Counts of what was written and what was left out.
 
     Args:
-        class_names: The classes.
+        class_names: Names of the classes.
         videos: Number of videos.
         frames: Number of frames.
         support_frames: Number of frames whose objects are not known.
         boxes: Number of objects by label.
         ignored: Number of crowds and ignore regions by label.
         clipped: Number of boxes that were clipped to the image.
-        skipped: Number of omissions by reason.
-        official_frames: Number of annotated frames that the split should have, if it is known.
+        skipped: Number of skipped items by reason.
+        official_frames: Number of annotated frames that the split should have, if known.
     """
 
     class_names: list[str]
@@ -55,15 +55,16 @@ class Summary:
 
 
 def check_target(target: Path, *, overwrite: bool, sources: Iterable[Path] = ()) -> None:
-    """Refuse an output file that cannot be written, before reading takes hours.
+    """Refuse an unusable output file before hours are spent on reading.
 
     Args:
         target: The file to write.
-        overwrite: Whether it may be replaced.
+        overwrite: Whether an existing file may be replaced.
         sources: The input files, which must not be replaced.
 
     Raises:
-        ConfigError: If it exists and may not be replaced, or is not named as JSON.
+        ConfigError: If the file exists and may not be replaced, is an input file, or does not end
+            in ``.json``.
     """
     refuse_source(target, sources)
     if target.suffix != ".json":
@@ -81,9 +82,7 @@ def refuse_source(target: Path, sources: Iterable[Path]) -> None:
         ConfigError: If the target is one of the sources.
     """
     if os.path.realpath(target) in map(os.path.realpath, sources):
-        msg = (
-            f"DST: expected another file than the one to read, found {target}. Choose another DST."
-        )
+        msg = f"DST: expected a file other than the input, found {target}. Choose another DST."
         raise ConfigError(msg)
 
 
@@ -95,7 +94,7 @@ def write_st_coco(
     drop_ignored: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Write records to a JSON file, which is complete or not there.
+    """Write records to a JSON file, which appears only when it is complete.
 
     Args:
         records: The data set.

@@ -1,4 +1,4 @@
-"""Frames of an index, read and resized; bad ones raise or are recorded."""
+"""Reads and resizes the frames of an index; a bad frame raises an error or is recorded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ OnBadFrame = Literal["raise", "skip"]
 
 
 class FrameReader:
-    """Reads the frames of an index at the size of a resize, and records bad frames.
+    """Reads and resizes the frames of an index, and records bad frames.
 
     Args:
         index: The data set.
         images: Folder or fsspec URL of the images.
         resize: Resizes frames.
         on_bad_frame: ``raise`` raises the error of a bad frame; ``skip`` records the frame.
-        exif: ``apply`` turns images as their EXIF orientation asks; ``ignore`` does not.
+        exif: ``apply`` orients images by their EXIF tag; ``ignore`` leaves images as stored.
 
     Raises:
         ConfigError: If ``on_bad_frame`` or ``exif`` has another value.
@@ -52,8 +52,9 @@ class FrameReader:
         self.resize = resize
         self.on_bad_frame = on_bad_frame
         self.exif: ExifUse = exif
-        # In shared memory, for workers to write to: one flag a frame is safe without a lock.
-        # Loaders of an evaluation are made in inference mode, and its tensors are read-only later.
+        # In shared memory, because workers write to it; one flag per frame needs no lock.
+        # Evaluation creates its loaders in inference mode; tensors created there are read-only
+        # outside of it.
         with torch.inference_mode(mode=False):
             self._is_bad = torch.zeros(index.num_frames, dtype=torch.bool)
         self._is_bad.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -64,7 +65,7 @@ class FrameReader:
         return height, width
 
     def read(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
-        """Read a frame at the size of the resize.
+        """Read and resize a frame.
 
         Raises:
             FrameError: If the image is bad.
@@ -92,7 +93,7 @@ class FrameReader:
     def target(self, row: int) -> Target:
         """Return the objects of a frame in pixels of the resized frame.
 
-        In a video of one frame, each object gets a track id of its own.
+        In a video of one frame, each object gets its own track id.
         """
         size = self.size(row)
         target = self.index.target(row)
@@ -106,7 +107,8 @@ class FrameReader:
 
         Args:
             row: The frame.
-            size: Size of the frame in the input, if not the size after the resize.
+            size: Size of the frame in the batch without padding; by default, the size after
+                resizing.
             is_known: Whether the frame could be read.
         """
         original_size = self.size(row)
@@ -123,7 +125,8 @@ class FrameReader:
         """Refuse frames of one video that differ in size after resizing.
 
         Raises:
-            FrameError: With the video, and with the sizes before resizing and a file of each.
+            FrameError: If the sizes differ; names the video, and each size before resizing with a
+                file that has it.
         """
         if len({frame.shape for frame in frames}) == 1:
             return
@@ -133,8 +136,8 @@ class FrameReader:
         sizes = ", ".join(f"{height} x {width} ({files[height, width]})" for height, width in files)
         msg = (
             f"Video {self.index.video_name(self.index.video_of(rows[0]))!r} of "
-            f"{self.index.source}: frames of one video must have one size (height x width), found "
-            f"{sizes}. Make them equal, or fit them into one shape, H x W pixels, with "
+            f"{self.index.source}: the frames of a video must have the same size (height x width), "
+            f"found {sizes}. Convert the images to one size, or pad them to H x W pixels with "
             f"'~data.resize' '+data.resize={{_target_: {Letterbox.__module__}.Letterbox, "
             "height: H, width: W}'."
         )
@@ -146,17 +149,17 @@ class FrameReader:
         self._is_bad.zero_()
         if not rows:
             return
-        message = "%d bad frames of %s were skipped. The first of them:\n%s"
+        message = "%d bad frames of %s were skipped. The first errors:\n%s"
         texts = "\n".join(self._why_bad(row) for row in rows[:3])
         logger.warning(message, len(rows), self.index.source, texts)
 
     def _why_bad(self, row: int) -> str:
-        """Say what is wrong with a frame, by reading it again: workers send no messages."""
+        """Read a frame again to find what is wrong with it, since workers send no messages."""
         try:
             self.read(row)
         except FrameError as error:
             return str(error)
-        return f"{self.index.file_name(row)}: bad at first, readable by now."
+        return f"{self.index.file_name(row)}: unreadable at first, but readable now."
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Reading one image from a folder or any fsspec URL, or saying what is wrong with it."""
+"""Reads an image from a folder or an fsspec URL, and reports what is wrong with a bad image."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ExifUse = Literal["apply", "ignore"]
 
 
 def image_path(root: str | Path, file_name: str) -> str:
-    """Join an image root, a folder or an fsspec URL, and the name of a file below it."""
+    """Join an image root (a folder or an fsspec URL) and the name of a file below it."""
     return f"{str(root).rstrip('/')}/{file_name}"
 
 
 def reduction_for(size: Size, resize: FrameResize) -> int:
-    """Return the largest reduction (1, 2, 4 or 8) of a JPEG that does not change a resize.
+    """Return the largest reduction (1, 2, 4 or 8) of a JPEG that keeps the size after resizing.
 
-    The reduced image must be at least as large as the target, and resizing it must lead to the same
-    size as resizing the original, so that boxes stay where they are.
+    The reduced image must be at least as large as the target, and resizing it must give the same
+    size as resizing the original, so that boxes keep their positions.
     """
     target = resize.target_size(size)
     for reduction in sorted(REDUCTIONS, reverse=True):
@@ -59,12 +59,12 @@ def read_frame(
 
     Args:
         path: A local path or an fsspec URL.
-        image_id: Its id in the annotation file, for the text of errors.
+        image_id: Id of the image in the annotation file, for error messages.
         expected_size: Size of the image according to the annotations.
-        reduction: 2, 4 or 8 decodes a JPEG at that part of its size, which is faster than
-            shrinking it afterwards. Other formats are read at their own size.
-        exif: ``apply`` turns the image as its EXIF orientation asks, as viewers and annotation
-            tools do; ``ignore`` leaves it as it is stored.
+        reduction: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its size, which is faster than
+            shrinking it afterwards. PNG images are always decoded at full size.
+        exif: ``apply`` orients the image by its EXIF tag, as viewers and annotation tools do;
+            ``ignore`` leaves the image as stored.
 
     Raises:
         FrameError: If the image is missing, truncated, of another format or of another size.
@@ -76,7 +76,7 @@ def read_frame(
         raise FrameError(msg)
     header = read_header(data)
     if header is None:
-        raise _damaged(where, f"its header or end is missing in {len(data)} bytes")
+        raise _damaged(where, f"its {len(data)} bytes lack a complete header or an end marker")
     _check_size(header, expected_size, exif, where)
     try:
         frame = decode_picture(data, header.stored_size, reduction)
@@ -86,10 +86,11 @@ def read_frame(
 
 
 def _check_size(header: PictureHeader, expected: Size, exif: ExifUse, where: str) -> None:
-    """Refuse an image of another size, or of too many pixels, before it is decoded.
+    """Refuse an image that has the wrong size or too many pixels, before decoding it.
 
     Raises:
-        FrameError: With both sizes, and with the EXIF orientation where that is the cause.
+        FrameError: If the size is wrong or too large. The message gives both sizes, and the EXIF
+            orientation if it is the cause.
     """
     stored, upright = header.stored_size, header.upright_size
     found, other = (upright, stored) if exif == "apply" else (stored, upright)
@@ -99,11 +100,11 @@ def _check_size(header: PictureHeader, expected: Size, exif: ExifUse, where: str
             f"as annotated, found {found[0]} x {found[1]}."
         )
         if other == tuple(expected):
-            use = "ignore" if exif == "apply" else "apply"
+            use, drawn_on = ("ignore", "stored") if exif == "apply" else ("apply", "upright")
             msg += (
-                f" Its EXIF orientation is {header.orientation}: stored, it is {stored[0]} x "
-                f"{stored[1]}, upright {upright[0]} x {upright[1]}. If the boxes fit the other of "
-                f"these, set data.exif={use}, for vodet-data --exif {use}."
+                f" Its EXIF orientation is {header.orientation}: the stored image is {stored[0]} x "
+                f"{stored[1]}, the upright image is {upright[0]} x {upright[1]}. If the boxes were "
+                f"drawn on the {drawn_on} image, set data.exif={use} (vodet-data: --exif {use})."
             )
         raise FrameError(msg)
     if found[0] * found[1] > MAX_PIXELS:
@@ -120,7 +121,7 @@ def _read_bytes(path: str, where: str) -> bytes:
     except FileNotFoundError as error:
         advice = "Is the image root right?"
         if "\\" in path:
-            advice = "Names with the `\\` of Windows are found nowhere else: write `/`."
+            advice = "Only Windows reads `\\` as a separator: use `/` instead."
         msg = f"{where}: expected an image, found no such file. {advice}"
         raise FrameError(msg) from error
     except OSError as error:
@@ -135,7 +136,7 @@ def _read_url(url: str) -> bytes:
             return content
     except OSError:
         raise
-    except Exception as error:  # each kind of store has errors of its own
+    except Exception as error:  # each fsspec backend has its own errors
         raise OSError(str(error) or repr(error)) from error
 
 
@@ -145,22 +146,22 @@ def _describe(data: bytes) -> str:
 
 def _damaged(where: str, found: str) -> FrameError:
     return FrameError(
-        f"{where}: expected a whole image, found a truncated or damaged one: {found}. Copy it "
-        "again, or write it anew if it looks whole."
+        f"{where}: expected an intact image, found a truncated or damaged one: {found}. Copy it "
+        "again, or save it again in an image editor if it looks intact."
     )
 
 
 def is_image_there(path: str) -> bool:
-    """Whether there is a file at a local path or an fsspec URL.
+    """Return whether there is a file at a local path or an fsspec URL.
 
     Raises:
-        FrameError: If the place that it names cannot be reached.
+        FrameError: If the storage of the URL cannot be reached.
     """
     if "://" not in path:
-        return os.path.isfile(path)  # noqa: PTH113  of a Path this may raise
+        return os.path.isfile(path)  # noqa: PTH113  Path.is_file may raise
     try:
         filesystem, place = fsspec.url_to_fs(path)
         return bool(filesystem.isfile(place))
-    except Exception as error:  # each kind of store has errors of its own
-        msg = f"{path}: expected a place with images, found {error}."
+    except Exception as error:  # each fsspec backend has its own errors
+        msg = f"{path}: expected a URL that can be reached, found {error}."
         raise FrameError(msg) from error

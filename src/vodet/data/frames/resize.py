@@ -17,7 +17,7 @@ from vodet.structures import Size
 def resize_frame(
     frame: UInt8[np.ndarray, "h w 3"], size: Size
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize a frame: averaging areas to shrink a side, bilinearly to enlarge one."""
+    """Resize a frame, by area averaging to shrink a side and bilinearly to enlarge one."""
     height, width = min(size[0], frame.shape[0]), min(size[1], frame.shape[1])
     if (height, width) != frame.shape[:2]:
         frame = cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
@@ -52,10 +52,10 @@ class Rescale(FrameResize):
     """Multiplies both sides by a factor.
 
     Args:
-        factor: Larger than 1 enlarges.
+        factor: Factor of both sides; above 1, it enlarges frames.
 
     Raises:
-        ConfigError: If it is not positive.
+        ConfigError: If the factor is not positive.
     """
 
     factor: float
@@ -74,7 +74,7 @@ class Rescale(FrameResize):
         return resize_frame(frame, self.target_size((frame.shape[0], frame.shape[1])))
 
     def scaled(self, factor: float) -> Rescale:
-        """Return a resize by both factors."""
+        """Return a resize by the product of both factors."""
         return Rescale(self.factor * factor)
 
 
@@ -84,10 +84,10 @@ class Resize(FrameResize):
 
     Args:
         short_side: Pixels of the shorter side.
-        long_side: The most pixels of the longer side; None for no limit.
+        long_side: Maximum number of pixels of the longer side; None for no limit.
 
     Raises:
-        ConfigError: If a side is not positive or the long side is shorter than the short one.
+        ConfigError: If ``short_side`` is not positive or ``long_side`` is less than ``short_side``.
     """
 
     short_side: int
@@ -150,7 +150,7 @@ class Stretch(FrameResize):
 
 @dataclass(frozen=True)
 class Letterbox(FrameResize):
-    """Fits frames into one shape, padded with black at the right and bottom.
+    """Scales frames to fit one shape and pads them with black at the right and bottom.
 
     Args:
         height: Height of every result in pixels, including padding.

@@ -16,13 +16,13 @@ from vodet.boxes import box_areas, clip_boxes
 from vodet.errors import ConfigError, FrameError
 from vodet.structures import Target
 
-# Importing albumentations asks a server for its newest version unless told not to.
+# Without this setting, importing albumentations asks a server for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations
 from albumentations.augmentations.crops.transforms import BaseCrop
 from albumentations.core.transforms_interface import BaseTransformInitSchema
 
-MIN_BOX_AREA = 1.0  # square pixels; smaller boxes teach nothing
+MIN_BOX_AREA = 1.0  # square pixels; smaller boxes are useless for training
 
 
 class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes without types
@@ -69,7 +69,7 @@ class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without t
     The crop of SSD (W. Liu et al., arXiv 1512.02325, section 2.2), applied to the boxes of all
     frames, as in the released settings of STF. The sides of a crop are ``min_size`` to 1 of the
     picture's sides, with an aspect ratio from 1/2 to 2, and the crop must contain the centre of a
-    box. If 50 draws give no such crop, or there is no box, the picture stays whole.
+    box. If none of 50 random crops qualifies, or there is no box, the picture is not cropped.
 
     Args:
         min_ious: Minimum IoUs to draw from.
@@ -114,7 +114,7 @@ class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without t
 
 
 def _is_good_crop(crops: np.ndarray, boxes: Float[np.ndarray, "n 4"], min_iou: float) -> np.ndarray:
-    """Return which crops keep their IoU with all boxes and the centre of one, ``[crops]``."""
+    """Return whether each crop satisfies the conditions of `IouCrop`, ``[crops]``."""
     low = np.maximum(crops[:, None, :2], boxes[None, :, :2])
     high = np.minimum(crops[:, None, 2:], boxes[None, :, 2:])
     shared = (high - low).clip(0).prod(axis=2)
@@ -138,12 +138,12 @@ class ClipTransform:
             picture.
 
     Raises:
-        ConfigError: If ``min_visible`` is not a share.
+        ConfigError: If ``min_visible`` is not from 0 to 1.
     """
 
     def __init__(self, transforms: Sequence[Any] = (), min_visible: float = 0.3) -> None:
         if not 0 <= min_visible <= 1:
-            msg = f"min_visible is a share of the area from 0 to 1, found {min_visible}."
+            msg = f"min_visible must be a share of the area from 0 to 1, found {min_visible}."
             raise ConfigError(msg)
         boxes = albumentations.BboxParams(
             "pascal_voc",
@@ -167,27 +167,27 @@ class ClipTransform:
 
         Args:
             frames: ``T`` frames ``[H, W, 3]`` uint8 of the same size.
-            targets: One per frame.
+            targets: One target per frame.
             generator: Random generator of the clip; the only source of randomness.
 
         Returns:
             ``T`` frames ``[H', W', 3]`` uint8 and their targets.
 
         Raises:
-            FrameError: If the frames are not all of one size.
+            FrameError: If the frames differ in size.
         """
         sizes = {frame.shape for frame in frames}
         if len(sizes) > 1:
-            msg = f"Frames of a clip must have one size, found {sorted(sizes)}."
+            msg = f"Frames of a clip must have the same size, found {sorted(sizes)}."
             raise FrameError(msg)
         boxes = torch.cat([target["boxes"] for target in targets])
         if self._compose is None:
             boxes = clip_boxes(boxes, frames[0].shape[:2])
             rows = (box_areas(boxes) >= MIN_BOX_AREA).nonzero()[:, 0]
             return frames, _select(targets, boxes[rows], rows)
-        # One generator for all transforms: with a seed, each would start at the same number.
+        # One generator for all transforms: with a seed, all would draw the same random numbers.
         self._compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        # A target for each frame: for `images`, albumentations copies all of them in every step.
+        # One target per frame, because albumentations copies all frames of `images` in every step.
         names = ["image", *(f"image{position}" for position in range(1, len(frames)))]
         self._compose.add_targets(dict.fromkeys(names[1:], "image"))
         pictures = dict(zip(names, frames, strict=True))

@@ -1,4 +1,4 @@
-"""Degradations of the generated set: they hide texture and borders in one frame of a video."""
+"""Degradations of the generated set, which hide textures and borders in single frames."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ DISTURBANCES = ("noise", "darkness", "occluders")
 def degrade(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, tuple[str, str]]:
     """Blur a picture, then make it noisy, dark or partly hidden.
 
-    Either alone leaves a network enough to tell textures apart; together they seldom do.
+    A network can often tell the textures apart after the blur or the disturbance alone, but seldom
+    after both.
 
     Args:
         picture: ``[H, W, 3]`` uint8 RGB.
-        rng: Decides which degradations, and how strong.
+        rng: Random generator that chooses the degradations and their strength.
 
     Returns:
-        A new picture, and the name of one of ``BLURS`` and one of ``DISTURBANCES``.
+        The degraded picture, and the names of its blur and its disturbance, from ``BLURS`` and
+        ``DISTURBANCES``.
     """
     blur, disturbance = str(rng.choice(BLURS)), str(rng.choice(DISTURBANCES))
     blurred = _FUNCTIONS[blur](picture.astype(np.float32), rng)
@@ -28,7 +30,10 @@ def degrade(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def _motion_blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A shaken camera: a straight smear, softened across, since stripes along it would survive."""
+    """Blur along a line like a shaken camera, then in all directions.
+
+    Without the second blur, stripes along the line would remain visible.
+    """
     length, angle = rng.uniform(14, 22), rng.uniform(0, np.pi)
     side = 2 * int(length / 2) + 3
     kernel = np.zeros((side, side), dtype=np.float32)
@@ -49,13 +54,13 @@ def _noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _darkness(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Few photons: a quarter of the light, and the grain of a sensor at its limit."""
+    """Reduce the light to about a quarter, and add the noise of a camera in the dark."""
     grain = np.abs(_grain(picture.shape, 12.0, rng))
     return cv2.addWeighted(picture, rng.uniform(0.22, 0.34), grain, 1, 0)
 
 
 def _occluders(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Things that pass close to the camera: a few large, plain, soft-edged patches."""
+    """Draw a few large, plain patches with soft edges, like objects close to the camera."""
     picture, size = picture.copy(), max(picture.shape[:2])
     for _ in range(rng.integers(4, 8)):
         centre = (rng.uniform(0, 1, size=2) * picture.shape[1::-1]).astype(int).tolist()
@@ -67,7 +72,7 @@ def _occluders(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grain(shape: tuple[int, ...], deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """Coarse noise, 3 pixels a grain: finer noise is averaged away by the first convolutions."""
+    """Return noise with grains of 3 pixels; convolutions would soon average out finer noise."""
     height, width, channels = shape
     cells = (-(-height // 3), -(-width // 3), channels)
     coarse = rng.normal(0, deviation, cells).astype(np.float32)

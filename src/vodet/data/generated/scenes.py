@@ -1,8 +1,8 @@
 """Scenes of the generated set: textured objects that move over a textured, moving background.
 
-A class is a shape together with a texture; colours, sizes and motion are drawn from the same
-distribution for every class, so that nothing else gives the class away. Objects, textures and
-motion are measured in pixels, whatever the size of the pictures.
+A class is a combination of a shape and a texture. Colours, sizes and motion have the same
+distribution for every class, so only shape and texture reveal the class. The sizes of objects and
+textures and the speed of motion, in pixels, do not depend on the size of the pictures.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MIN_SHARE_IN_PICTURE = 0.25
 MIN_SHARE_UNCOVERED = 0.25
 
 _SUPERSAMPLING = 4
-_PERIOD = 11.0  # pixels: four periods on an object, and none left after a blur of 4 pixels
-_TRIANGLE_REACH = 1.25  # of a corner, in radii of the disc: boxes and areas are about as large
+_PERIOD = 11.0  # pixels: about four periods on an object; a blur of 4 pixels removes the pattern
+_TRIANGLE_REACH = 1.25  # centre to corner in radii of the disc: both shapes have similar box sizes
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class SceneObject:
 
     Args:
         label: Position of its class in ``CLASS_NAMES``.
-        texture: ``[s, s, 3]`` float32 RGB.
-        silhouette: Its opacity, ``[s, s]`` float32 in 0 to 1.
-        transforms: From sprite to picture, per frame, ``[T, 2, 3]`` float64.
+        texture: Colours of the sprite, ``[s, s, 3]`` float32 RGB.
+        silhouette: Opacity of the sprite, ``[s, s]`` float32 from 0 to 1.
+        transforms: Affine transform from sprite to picture for each frame, ``[T, 2, 3]`` float64.
     """
 
     label: int
@@ -41,18 +41,18 @@ class SceneObject:
     transforms: np.ndarray
 
     def opacity(self, frame: int, size: int) -> np.ndarray:
-        """Opacity of this object alone in a picture, ``[size, size]`` float32."""
+        """Return the opacity of this object alone in a picture, ``[size, size]`` float32."""
         return _warp(self.silhouette, self.transforms[frame], size)
 
     def area(self, frame: int) -> float:
-        """Area in square pixels, within the picture and outside."""
+        """Return the area in square pixels, including the part outside the picture."""
         scale = abs(np.linalg.det(self.transforms[frame, :, :2]))
         return float(self.silhouette.sum() * scale)
 
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """Annotation of an object in a frame: ``xywh`` in whole pixels and area of the silhouette."""
+    """Annotation of an object in a frame: box ``xywh`` in whole pixels, area of the silhouette."""
 
     track_id: int
     label: int
@@ -67,8 +67,8 @@ class Scene:
     Args:
         size: Side of the square pictures.
         background: ``[h, w, 3]`` float32 RGB.
-        camera: Where the top left corner of the picture lies in it, per frame, ``[T, 2]`` xy.
-        objects: From back to front; the position is the track id.
+        camera: Position of the picture's top left corner in the background, ``[T, 2]`` xy.
+        objects: The objects from back to front; their positions are their track ids.
     """
 
     size: int
@@ -88,10 +88,11 @@ class Scene:
     def boxes(self, frame: int) -> list[ObjectBox]:
         """Annotate a frame.
 
-        A box is the tight rectangle of the silhouette (opacity of at least one half) inside the
-        picture, also where other objects are in front of it. An object is left out where less than
-        ``MIN_SHARE_IN_PICTURE`` of its area lies in the picture, or less than
-        ``MIN_SHARE_UNCOVERED`` of that is in front of all others. Degradations change no box.
+        A box is the tight rectangle around the part of the silhouette (opacity of at least one
+        half) inside the picture, including parts that other objects cover. An object is left out if
+        less than ``MIN_SHARE_IN_PICTURE`` of its area lies inside the picture, or if less than
+        ``MIN_SHARE_UNCOVERED`` of its area inside the picture is not covered by other objects.
+        Degradations do not change boxes.
         """
         masks = [item.opacity(frame, self.size) >= 0.5 for item in self.objects]
         covered = np.zeros((self.size, self.size), dtype=bool)
@@ -113,7 +114,7 @@ def draw_scene(rng: np.random.Generator, *, size: int, num_frames: int, num_obje
     drift = rng.uniform(-1.5, 1.5, size=2)
     sway = rng.uniform(0, 2, size=2) * np.sin(0.5 * time[:, None] + rng.uniform(0, 6, size=2))
     camera = drift * time[:, None] + sway
-    # Dealt like cards, since in a few videos independent draws leave some classes rare.
+    # Drawn without replacement, because independent draws would leave some classes rare.
     decks = [rng.permutation(len(CLASS_NAMES)) for _ in range(num_objects // len(CLASS_NAMES) + 1)]
     labels = np.concatenate(decks)[:num_objects].tolist()
     objects = tuple(_draw_object(rng, label, size, camera) for label in labels)
@@ -133,7 +134,7 @@ def _draw_object(
     centres = place + velocity * time[:, None] - (camera - camera[moment])
     angles = rng.uniform(0, 2 * np.pi) + rng.uniform(-0.05, 0.05) * time
     scales = np.exp(rng.uniform(-0.01, 0.01) * time).clip(0.7, 1.4)
-    middle = len(silhouette) / 2 - 0.5  # centre of the sprite, pixel centres being whole numbers
+    middle = len(silhouette) / 2 - 0.5  # centre of the sprite; pixel centres are whole numbers
     transforms = [
         _similarity(angle, scale, middle, centre)
         for angle, scale, centre in zip(angles, scales, centres, strict=True)
@@ -144,7 +145,7 @@ def _draw_object(
 def _draw_sprite(
     rng: np.random.Generator, class_name: str, side: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Texture ``[s, s, 3]`` and opacity ``[s, s]`` of an object, drawn large and averaged down."""
+    """Draw texture ``[s, s, 3]`` and opacity ``[s, s]`` of an object, with supersampling."""
     texture_name, shape = class_name.split(" ")
     pixels = int(np.ceil(_TRIANGLE_REACH * side)) + 4  # a transparent border
     axis = (np.arange(pixels * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - pixels / 2
@@ -161,14 +162,14 @@ def _draw_sprite(
 def _inside(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
     if shape == "disc":
         return np.asarray(x**2 + y**2 <= radius**2)
-    directions = np.pi / 2 + np.arange(3) * 2 * np.pi / 3  # of the sides of the triangle
+    directions = np.pi / 2 + np.arange(3) * 2 * np.pi / 3  # normals of the triangle's sides
     reach = radius * _TRIANGLE_REACH / 2
     sides = [x * np.cos(angle) + y * np.sin(angle) <= reach for angle in directions]
     return np.asarray(np.all(sides, axis=0))
 
 
 def _pattern(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Which of the two colours lies where."""
+    """Return which of two tones each pixel has, ``[s, s]`` bool."""
     if texture == "dotted":
         cell_u, cell_v = (axis % _PERIOD - _PERIOD / 2 for axis in (u, v))
         return np.asarray(cell_u**2 + cell_v**2 < (0.32 * _PERIOD) ** 2)
@@ -179,8 +180,8 @@ def _pattern(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _colour(rng: np.random.Generator, pattern: np.ndarray) -> np.ndarray:
     """Paint a pattern ``[s, s]`` in two tones of a random colour, ``[s, s, 3]`` float32.
 
-    The mean colour does not depend on the pattern, and stands out from the grey of backgrounds: a
-    blurred object is seen, but not recognised.
+    The mean colour does not depend on the pattern and stands out from the grey background, so a
+    blurred object can be detected but not classified.
     """
     tint = rng.permutation([rng.uniform(25, 55), rng.uniform(-55, -25), rng.uniform(-55, 55)])
     contrast = rng.choice([-1, 1]) * rng.uniform(100, 130)
@@ -190,7 +191,7 @@ def _colour(rng: np.random.Generator, pattern: np.ndarray) -> np.ndarray:
 
 
 def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Noise of several scales with a clutter of soft patches and lines, ``[size, size, 3]``."""
+    """Draw noise at several scales with translucent patches and lines, ``[size, size, 3]``."""
     background = np.full((size, size, 3), rng.uniform(100, 140, size=3), dtype=np.float32)
     for cells, amplitude in ((4, 20), (12, 16), (40, 14), (120, 10)):
         grey = rng.normal(0, amplitude, (cells, cells, 1))
@@ -216,7 +217,7 @@ def _draw_clutter(rng: np.random.Generator, background: np.ndarray) -> np.ndarra
 
 
 def _similarity(angle: float, scale: float, middle: float, centre: np.ndarray) -> np.ndarray:
-    """Turn and scale about ``(middle, middle)``, which comes to lie on ``centre``."""
+    """Return a transform that rotates, scales, and moves ``(middle, middle)`` to ``centre``."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([linear, centre - linear @ [middle, middle]])

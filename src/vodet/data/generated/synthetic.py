@@ -1,14 +1,14 @@
 """The generated set: videos in which a single frame is often not enough to recognise the objects.
 
-A part of the frames, never two in a row, is degraded so that textures and borders are gone
-(``degradations``), while objects move a few pixels from frame to frame (``scenes``): what one frame
-hides, its neighbours show. A folder of the set holds::
+Some frames, never two in a row, are degraded so that textures and borders disappear (see
+``degradations``). Objects move a few pixels from frame to frame (see ``scenes``), so the
+neighbours of a degraded frame show what it hides. The folder of a generated set contains::
 
     images/{train,val}/{video}/{frame:06d}.jpg
     train.json, val.json      ST-COCO, file names relative to the folder
-    config.json               the settings it was made with
+    config.json               the settings of the set
 
-Images carry one more field, ``degradations``: the names of what was done to them.
+In ``train.json`` and ``val.json``, the field ``degradations`` of an image names its degradations.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from vodet.json_files import parse_json, read_json
 SPLITS = ("train", "val")
 
 _GENERATOR = "vodet-data generate"
-_VERSION = 3  # to raise whenever the same settings give other bytes
+_VERSION = 3  # increase it when the same settings give different files
 _CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Settings of a generated set; the same settings give the same bytes.
+    """Settings of a generated set; the same settings give identical files.
 
     Args:
         train_videos: Number of videos of the training split.
@@ -50,12 +50,12 @@ class SyntheticConfig:
         size: Side of the square pictures in pixels.
         min_objects: Smallest number of objects of a video.
         max_objects: Largest number of objects of a video.
-        degradation_rate: Expected share of degraded frames, of which no two are neighbours.
-        jpeg_quality: 1 to 100.
-        seed: Decides all that is random.
+        degradation_rate: Expected share of degraded frames; no two of them are consecutive.
+        jpeg_quality: JPEG quality, 1 to 100.
+        seed: Seed of all random choices.
 
     Raises:
-        ConfigError: If a number is out of its range.
+        ConfigError: If a number is out of range.
     """
 
     train_videos: int = 60
@@ -81,7 +81,7 @@ class SyntheticConfig:
             "seed": (0, 2**63),
         }
         faults = [
-            f"{name} must lie in {low:g} to {high:g}, found {getattr(self, name)}"
+            f"{name} must be from {low:g} to {high:g}, found {getattr(self, name)}"
             for name, (low, high) in ranges.items()
             if not low <= getattr(self, name) <= high
         ]
@@ -92,7 +92,7 @@ class SyntheticConfig:
 
 @dataclass(frozen=True)
 class RenderedFrame:
-    """What is annotated of a frame: its degradations (none: it is clean) and its objects."""
+    """The annotations of a frame: its degradations (empty for a clean frame) and its objects."""
 
     degradations: tuple[str, ...]
     boxes: list[ObjectBox]
@@ -105,21 +105,21 @@ def generate(
     workers: int | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Make a generated set in the folder ``root``.
+    """Generate a data set in the folder ``root``.
 
-    All is written to a temporary folder beside it and renamed at the end: an interrupted
-    generation leaves no half set.
+    The files are written to a temporary folder next to ``root``, which is renamed at the end, so an
+    interrupted run leaves no incomplete set.
 
     Args:
-        root: The folder to make.
-        config: What to generate.
-        workers: Number of videos rendered at a time; by default one per processor. The bytes do
+        root: The folder to create.
+        config: Settings of the set.
+        workers: Number of videos rendered in parallel; by default one per processor. The files do
             not depend on it.
-        overwrite: Whether a generated set that is there already is replaced.
+        overwrite: Whether an existing generated set is replaced.
 
     Raises:
-        DataError: If ``root`` exists, unless it is a generated set and ``overwrite`` is given.
-        OutputError: If it cannot be written.
+        DataError: If ``root`` exists, unless it is a generated set and ``overwrite`` is set.
+        OutputError: If the set cannot be written.
     """
     root = Path(root).resolve()
     _refuse_existing(root, overwrite)
@@ -140,10 +140,10 @@ def _temporary_folder(root: Path) -> Iterator[Path]:
 
 
 def ensure_generated(root: str | Path, config: SyntheticConfig = SyntheticConfig()) -> None:
-    """Make the generated set in ``root`` unless it is there already.
+    """Generate a data set in ``root`` unless it exists already.
 
     Raises:
-        DataError: If ``root`` is something else, or a set made with other settings.
+        DataError: If ``root`` exists but is not a generated set, or has other settings.
     """
     root = Path(root)
     if not root.exists():
@@ -156,8 +156,8 @@ def ensure_generated(root: str | Path, config: SyntheticConfig = SyntheticConfig
             f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in names
         )
         msg = (
-            f"The generated set in {root} was made with other settings ({differences}). Generate "
-            f"it again with overwrite, or choose another folder."
+            f"The generated set in {root} has other settings ({differences}). Generate it again "
+            "with overwrite, or choose another folder."
         )
         raise DataError(msg)
 
@@ -174,7 +174,7 @@ def video_scene(config: SyntheticConfig, split: str, video: int) -> Scene:
 def _generators(
     config: SyntheticConfig, split: str, video: int
 ) -> tuple[np.random.Generator, np.random.Generator]:
-    """Random numbers of a video's scene and of its degradations, depending on nothing else."""
+    """Return the random generators for the scene of a video and for its degradations."""
     seeds = np.random.SeedSequence([config.seed, SPLITS.index(split), video]).spawn(2)
     return np.random.default_rng(seeds[0]), np.random.default_rng(seeds[1])
 
@@ -184,8 +184,8 @@ def _write_split(folder: Path, split: str, config: SyntheticConfig, workers: int
         return _write_video(folder, split, config, video)
 
     num_videos = config.train_videos if split == "train" else config.val_videos
-    # Threads suffice, since OpenCV renders outside the interpreter lock, and unlike processes they
-    # start at once and need no guarded main module.
+    # Threads suffice, because OpenCV releases the interpreter lock. Unlike processes, threads start
+    # at once and need no `if __name__ == "__main__":`.
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         videos = list(pool.map(render, range(num_videos)))
     document = _st_coco(split, config.size, videos)
@@ -210,7 +210,10 @@ def _write_video(
 
 
 def _degradation_probability(rate: float, earlier: list[RenderedFrame]) -> float:
-    """Return the probability that keeps each frame at ``rate`` though no two are neighbours."""
+    """Return the probability of degrading the next frame.
+
+    This keeps the expected share of degraded frames at ``rate``, with no two in a row.
+    """
     if not earlier:
         return rate
     return 0.0 if earlier[-1].degradations else rate / (1 - rate)
@@ -293,4 +296,4 @@ def _refuse_existing(root: Path, overwrite: bool) -> None:
     if not overwrite:
         msg = f"{root} exists already. Choose another folder, or replace it with overwrite."
         raise DataError(msg)
-    _read_settings(root)  # never removes a folder that holds anything but a generated set
+    _read_settings(root)  # refuses to replace anything but a generated set
