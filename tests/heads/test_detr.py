@@ -151,6 +151,16 @@ def test_without_a_frozen_detector_both_learn_and_nothing_goes_from_one_to_the_o
     assert {name: part.training for name, part in detector.named_modules()} == modes
 
 
+def test_boxes_and_losses_of_the_detector_are_float32_under_autocast() -> None:
+    detector = tiny_detr("selsa", Window(), "deformable_detr", config=deterministic()).train()
+    batch = batch_of([OBJECTS])
+    expected, boxes = detector.losses(batch), detector.encode(batch.frames[:, 0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, own = detector.losses(batch), detector.encode(batch.frames[:, 0])
+    assert torch.equal(own.extras["head.boxes"], boxes.extras["head.boxes"])
+    assert torch.equal(found["detector"], expected["detector"])
+
+
 def test_everything_frozen_is_refused() -> None:
     detector = tiny_detr("none", Window(), frozen=("head.model",)).train()
     with pytest.raises(ConfigError, match=r"model\.frozen lists all parts"):

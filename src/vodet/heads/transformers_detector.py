@@ -35,7 +35,8 @@ class TransformersDetector(nn.Module):
     """A detector of the ``transformers`` library with a fixed number of queries.
 
     It uses only what these detectors have in common: pixels in; ``logits``, ``pred_boxes`` and
-    ``last_hidden_state`` out; and the ``loss`` of labels.
+    ``last_hidden_state`` out; and the ``loss`` of labels. It runs in float32 under autocast too, as
+    some models would otherwise round boxes to half precision.
 
     Args:
         num_classes: Number of classes. If the weights have another number, the layers that depend
@@ -141,7 +142,8 @@ class TransformersDetector(nn.Module):
 
     def _run(self, pixels: Tensor, **labels: Any) -> Any:
         try:
-            return self.net(pixel_values=(pixels - self.mean) / self.std, **labels)
+            with torch.autocast(pixels.device.type, enabled=False):
+                return self.net(pixel_values=(pixels - self.mean) / self.std, **labels)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # models refuse sizes with different errors

@@ -18,8 +18,8 @@ ByteFile = io.BufferedReader | io.BytesIO
 
 WHAT_READS_WHAT = (
     "ckpt=, resume= and init_from= read checkpoints of vodet-train. `vodet-data import-weights "
-    "sltnet SRC DST` converts checkpoints of detectron2 and SLTnet. Weights of a timm model are "
-    "loaded by model.backbone.checkpoint_path."
+    "PROGRAM SRC DST` converts weights of detectron2 and SLTnet (sltnet) and of transformers. "
+    "Weights of a timm model are loaded by model.backbone.checkpoint_path."
 )
 
 _CHUNK = 2**20  # bytes read at once
