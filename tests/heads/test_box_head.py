@@ -56,7 +56,7 @@ def test_joined_scores_are_those_of_either_head_being_right():
 def test_the_head_is_two_layers_with_relu_and_two_outputs():
     head, features = BoxHead(SPEC, num_classes=3, width=8), torch.randn(2, 5, 2, 3, 3)
     x = features.view(2, 5, 18)
-    for layer in (head.encoder[0], head.encoder[2]):
+    for layer in (head.encoder[1], head.encoder[3]):
         x = (x @ layer.weight.T + layer.bias).clamp(min=0)
     logits, deltas = head(features)
     torch.testing.assert_close(logits, x @ head.classifier.weight.T + head.classifier.bias)

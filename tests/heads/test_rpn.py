@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, WindowBatch
 from vodet.errors import ConfigError
+from vodet.heads.anchors import Anchors
 from vodet.heads.linking import ProposalLimits
 from vodet.heads.proposals import Tubelets
 from vodet.heads.rpn import RPN
@@ -50,7 +51,7 @@ class FixedOutputs(nn.Module):
     ("level", "ratio", "y", "x"), [(0, 0, 0, 0), (0, 2, 3, 5), (0, 1, 4, 2), (1, 0, 2, 1)]
 )
 def test_a_peak_in_a_cell_belongs_to_the_anchor_there(level, ratio, y, x):
-    rpn, inputs = RPN(SPEC, ratios=RATIOS), maps()
+    rpn, inputs = RPN(SPEC, Anchors(ratios=RATIOS)), maps()
     logits = [torch.zeros(2, 3, *m.shape[2:]) for m in inputs.levels]
     deltas = [torch.zeros(2, 12, *m.shape[2:]) for m in inputs.levels]
     logits[level][1, ratio, y, x] = 1
@@ -147,7 +148,7 @@ def center_and_sides(box):
 
 
 def outputs(frames: int) -> tuple[RPN, torch.Tensor, torch.Tensor, torch.Tensor]:
-    rpn = RPN(SPEC, anchor_scale=2.0, batch_size_per_image=1000)  # there are 117 anchors
+    rpn = RPN(SPEC, Anchors(2.0), batch_size_per_image=1000)  # there are 117 anchors
     anchors = torch.cat(rpn.anchors(maps()))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(frames, len(anchors), generator=generator)
@@ -192,7 +193,7 @@ def test_anchors_in_a_crowd_are_not_trained_on():
 
 def test_half_of_the_samples_are_objects_at_most():
     rpn, logits, deltas, anchors = outputs(1)
-    rpn = RPN(SPEC, anchor_scale=2.0, batch_size_per_image=20)
+    rpn = RPN(SPEC, Anchors(2.0), batch_size_per_image=20)
     losses = rpn.losses(logits, deltas, anchors, [target(anchors[30:50].tolist())])
     losses["rpn_class"].backward()
     assert int((logits.grad < 0).sum()) == int((logits.grad > 0).sum()) == 10

@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
 
     assert torch.equal(second.head.box_head.classifier.weight, before)
     assert torch.equal(
-        second.head.box_head.encoder[0].weight, first.head.box_head.encoder[0].weight
+        second.head.box_head.encoder[1].weight, first.head.box_head.encoder[1].weight
     )
     assert set(report.left) == {n for n in first.state_dict() if n.startswith("head.st_")}
     assert report.reshaped[0] == (

@@ -17,9 +17,10 @@ FilePath = str | os.PathLike[str]
 ByteFile = io.BufferedReader | io.BytesIO
 
 WHAT_READS_WHAT = (
-    "ckpt=, resume= and init_from= read checkpoints of vodet-train. `vodet-data import-weights "
-    "sltnet SRC DST` converts checkpoints of detectron2 and SLTnet. Weights of a timm model are "
-    "loaded by model.backbone.checkpoint_path."
+    "ckpt=, resume= and init_from= read checkpoints of vodet-train. init_from= also takes weights "
+    "of Faster R-CNN of torchvision and detectron2 and of SLTnet, and `vodet-data import-weights` "
+    "makes checkpoints of them. Weights of a timm model are loaded by "
+    "model.backbone.checkpoint_path."
 )
 
 _CHUNK = 2**20  # bytes read at once

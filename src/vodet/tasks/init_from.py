@@ -8,9 +8,16 @@ from dataclasses import dataclass
 
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
-from vodet.tasks.checkpoint import CARD_KEY, detector_weights, read_checkpoint
+from vodet.tasks.checkpoint import CARD_KEY, checked_checkpoint, detector_weights
 from vodet.tasks.checkpoint_file import FilePath
-from vodet.tasks.weights import difference_of, first_ten
+from vodet.tasks.foreign_weights import (
+    architecture_of,
+    is_foreign,
+    known_class_names,
+    renamed,
+)
+from vodet.tasks.restricted_pickle import read_pickle
+from vodet.tasks.weights import Weights, difference_of, first_ten, foreign_weights
 
 
 @dataclass(frozen=True)
@@ -54,20 +61,20 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 
     Args:
         detector: The detector; its other weights stay.
-        path: A checkpoint written by `vodet-train`, of this or another detector.
+        path: A checkpoint written by `vodet-train`, of this or another detector; or weights of
+            Faster R-CNN that torchvision or detectron2 wrote, or of SLTnet.
 
     Raises:
         CheckpointError: If it cannot be read, if it is of another architecture (nothing of the
             backbone fits), or if it lacks weights of frozen parts, which would never learn.
     """
-    checkpoint = read_checkpoint(path)
-    found, own = detector_weights(checkpoint), detector.state_dict()
+    found, class_names = _read(path, len(detector.class_names))
+    own = detector.state_dict()
     differences = {n: difference_of(own[n], found[n]) for n in own if n in found}
     loaded = [name for name, difference in differences.items() if difference is None]
     reshaped = [f"{name}: {difference}" for name, difference in differences.items() if difference]
     _check(detector, set(loaded), own, path)
     detector.load_state_dict({name: found[name] for name in loaded}, strict=False)
-    class_names = tuple(checkpoint[CARD_KEY]["class_names"])
     return InitReport(
         path=str(path),
         loaded=tuple(loaded),
@@ -76,6 +83,20 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
         reshaped=tuple(reshaped),
         class_names=None if class_names == detector.class_names else class_names,
     )
+
+
+def _read(path: FilePath, num_classes: int) -> tuple[Weights, tuple[str, ...] | None]:
+    """Return the weights in a file by their names in vodet, and their classes if known."""
+    checkpoint = read_pickle(path)
+    if not is_foreign(checkpoint):
+        checkpoint = checked_checkpoint(checkpoint, path)
+        return detector_weights(checkpoint), tuple(checkpoint[CARD_KEY]["class_names"])
+    weights = foreign_weights(checkpoint, path)
+    architecture = architecture_of(weights, path)
+    counts = architecture.class_counts
+    count = num_classes if num_classes in counts else counts[0]
+    arranged = architecture.arranged(weights, count)
+    return renamed(arranged, architecture), known_class_names(count)
 
 
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:
