@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 
 from vodet.encodings import FeatureMaps
 from vodet.heads.anchors import Anchors, decode_boxes, encode_boxes
@@ -91,3 +93,18 @@ def test_deltas_of_frames_start_from_the_same_anchors():
     anchors, deltas = random_boxes(6), torch.randn(2, 6, 4)
     found = decode_boxes(deltas, anchors, RPN_WEIGHTS)
     assert torch.equal(found[1], decode_boxes(deltas[1], anchors, RPN_WEIGHTS))
+
+
+@pytest.mark.parametrize("sizes", [None, [32.0, 64.0]])
+@pytest.mark.parametrize("size", [(96, 128), (224, 320)])
+def test_rounded_anchors_are_those_of_torchvision(sizes, size) -> None:
+    """96 rows have 2 cells at stride 64, and 224 have 4: both reach beyond the frame."""
+    strides = (4, 8, 16, 32, 64)
+    levels = [torch.zeros(1, 1, *(-(-side // stride) for side in size)) for stride in strides]
+    anchors = Anchors(sizes=sizes, rounded=True)
+    theirs = tuple(tuple(sizes or [8.0 * stride]) for stride in strides)
+    generator = AnchorGenerator(theirs, ((0.5, 1.0, 2.0),) * 5)
+    (expected,) = generator(ImageList(torch.zeros(1, 3, *size), [size]), levels)
+    found = torch.cat(anchors.of(FeatureMaps(tuple(levels)), strides))
+    assert torch.equal(found, expected)
+    assert anchors.per_cell == generator.num_anchors_per_location()[0]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.detection.rpn import RPNHead
 
 from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, WindowBatch
 from vodet.errors import ConfigError
@@ -250,3 +251,12 @@ def test_proposals_are_linked_from_the_frames_of_each_window_in_its_picture():
     expected[0, :, 3] = 305
     expected[0, 0, 2] = 325
     assert torch.equal(found[1].boxes, expected)
+
+
+def test_more_convolutions():
+    """As in the second version of torchvision's detector."""
+    rpn, theirs = RPN(SPEC, convs=2), RPNHead(SPEC.channels[0], 3, conv_depth=2)
+    rpn.net.load_state_dict(theirs.state_dict())
+    logits, _ = theirs(list(maps().levels))
+    expected = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
+    torch.testing.assert_close(rpn(maps())["anchor_logits"], expected)

@@ -5,18 +5,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import hydra
 import pytest
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 from torchvision.models.detection import (
     FasterRCNN,
+    fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
     fasterrcnn_resnet50_fpn_v2,
 )
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from tasks.lively import SIZE, lively, resnet_fpn, smooth_frames
+from vodet.cli.app import config_dir
 from vodet.cli.import_weights import model_config
 from vodet.detector import VideoDetector
 from vodet.encodings import WindowBatch
@@ -188,3 +191,42 @@ def test_faults_are_named(small: Weights) -> None:
     message = message_of(cut)
     assert "its stages have (2, 2, 2, 1) blocks of 2 convolutions" in message
     assert "resnet50" in message
+
+
+def test_a_mobilenet_is_refused_in_plain_words() -> None:
+    with torch.device("meta"):
+        net = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
+    message = message_of(net.state_dict())
+    assert "a.pth holds a Faster R-CNN of torchvision with a MobileNet" in message
+    assert "resnet18, resnet34, resnet50" in message
+
+
+def test_the_config_is_that_of_torchvision() -> None:
+    model = model_config(architecture(num_outputs=91))
+    head = model["head"]
+    limits = {key: value for key, value in head["test_limits"].items() if key != "_target_"}
+    assert limits == {
+        "pre_nms_top_n": 1000,
+        "post_nms_top_n": 1000,
+        "nms_iou": 0.7,
+        "min_size": 1e-3,
+    }
+    assert head["train_limits"]["post_nms_top_n"] == 2000
+    kept = ("score_threshold", "nms_iou", "max_detections", "min_size")
+    assert [head[key] for key in kept] == [0.05, 0.5, 100, 0.01]
+    assert (model["resize"]["short_side"], model["resize"]["long_side"]) == (800, 1333)
+    assert model["backbone"]["mean"] == [123.675, 116.28, 103.53]
+    assert model["backbone"]["std"] == [58.395, 57.12, 57.375]
+    assert (model["window"]["past"], model["window"]["future"]) == (0, 0)
+
+
+@pytest.mark.parametrize("version", ["", "_v2"])
+def test_what_the_weights_tell_agrees_with_the_base(version: str) -> None:
+    """A training with this base begins where the imported detector stands."""
+    options = {"has_fpn_norm": True, "rpn_convs": 2, "box_convs": 4, "box_linears": 1}
+    network = architecture(**(options | {"frozen_norm": False} if version else {}))
+    assert network.overrides[-1] == f"base=torchvision_resnet50_fpn{version}"
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        base = hydra.compose("train", network.overrides).model
+    for key, value in network.settings().items():
+        assert OmegaConf.select(base, key) == value, key

@@ -135,10 +135,15 @@ class Architecture:
         return (self.num_classes,)
 
     @property
+    def base(self) -> str:
+        """The choice of ``conf/`` with the settings of the network."""
+        return "base=detectron2_resnet50_fpn"
+
+    @property
     def overrides(self) -> list[str]:
         """Choices and values of ``conf/`` that describe the network."""
         if self.candidate_fusion == "none":
-            return ["data=custom", "window=single", "base=detectron2_resnet50_fpn"]
+            return ["data=custom", "window=single", self.base]
         return ["experiment=imagenet_vid_sltnet", f"model/head/fusion={self.candidate_fusion}"]
 
     @property

@@ -34,6 +34,10 @@ class Architecture(Protocol):
         """Names of weights that the network does not use."""
 
     @property
+    def base(self) -> str:
+        """The choice of ``conf/`` with the settings of the network, for the user."""
+
+    @property
     def overrides(self) -> list[str]:
         """Choices and values of ``conf/`` that describe the network."""
 

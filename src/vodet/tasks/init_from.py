@@ -31,6 +31,7 @@ class InitReport:
         left: Names of weights of the checkpoint that the detector does not have.
         reshaped: Weights that are new too, as the checkpoint has them in another shape or type.
         class_names: Classes of the checkpoint, if they differ from the detector's.
+        made_for: Choice of ``conf/`` with the settings that weights of another program need.
     """
 
     path: str
@@ -39,6 +40,7 @@ class InitReport:
     left: tuple[str, ...]
     reshaped: tuple[str, ...]
     class_names: tuple[str, ...] | None
+    made_for: str | None = None
 
     def __str__(self) -> str:
         lines = [f"Loaded from {self.path}: {_summary(self.loaded)}"]
@@ -52,6 +54,11 @@ class InitReport:
             lines.append(
                 f"The checkpoint has other classes, {', '.join(self.class_names)}: loaded weights "
                 "of classification layers belong to these classes."
+            )
+        if self.made_for is not None:
+            lines.append(
+                f"The weights were trained with the settings of {self.made_for}; with others the "
+                "detector begins worse."
             )
         return "\n".join(lines)
 
@@ -68,7 +75,7 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
         CheckpointError: If it cannot be read, if it is of another architecture (nothing of the
             backbone fits), or if it lacks weights of frozen parts, which would never learn.
     """
-    found, class_names = _read(path, len(detector.class_names))
+    found, class_names, made_for = _read(path, len(detector.class_names))
     own = detector.state_dict()
     differences = {n: difference_of(own[n], found[n]) for n in own if n in found}
     loaded = [name for name, difference in differences.items() if difference is None]
@@ -82,21 +89,22 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
         left=tuple(name for name in found if name not in own),
         reshaped=tuple(reshaped),
         class_names=None if class_names == detector.class_names else class_names,
+        made_for=made_for,
     )
 
 
-def _read(path: FilePath, num_classes: int) -> tuple[Weights, tuple[str, ...] | None]:
-    """Return the weights in a file by their names in vodet, and their classes if known."""
+def _read(path: FilePath, num_classes: int) -> tuple[Weights, tuple[str, ...] | None, str | None]:
+    """Return weights by their names in vodet, and if known their classes and their settings."""
     checkpoint = read_pickle(path)
     if not is_foreign(checkpoint):
         checkpoint = checked_checkpoint(checkpoint, path)
-        return detector_weights(checkpoint), tuple(checkpoint[CARD_KEY]["class_names"])
+        return detector_weights(checkpoint), tuple(checkpoint[CARD_KEY]["class_names"]), None
     weights = foreign_weights(checkpoint, path)
     architecture = architecture_of(weights, path)
     counts = architecture.class_counts
     count = num_classes if num_classes in counts else counts[0]
-    arranged = architecture.arranged(weights, count)
-    return renamed(arranged, architecture), known_class_names(count)
+    found = renamed(architecture.arranged(weights, count), architecture)
+    return found, known_class_names(count), architecture.base
 
 
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:

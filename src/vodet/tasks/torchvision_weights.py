@@ -95,10 +95,14 @@ class Architecture:
         return ()
 
     @property
+    def base(self) -> str:
+        """The choice of ``conf/`` with the settings of the network."""
+        return f"base=torchvision_resnet50_fpn{'_v2' if self.box_convs else ''}"
+
+    @property
     def overrides(self) -> list[str]:
         """Choices and values of ``conf/`` that describe the network."""
-        version = "_v2" if self.box_convs else ""
-        return ["data=custom", "window=single", f"base=torchvision_resnet50_fpn{version}"]
+        return ["data=custom", "window=single", self.base]
 
     @property
     def norm_eps(self) -> float:
@@ -166,6 +170,13 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
     Raises:
         CheckpointError: If the architecture is not supported.
     """
+    if "backbone.body.0.0.weight" in weights:
+        msg = (
+            f"{path} holds a Faster R-CNN of torchvision with a MobileNet, which is not supported: "
+            "its pyramid begins in the middle of a stage, at a map that timm's MobileNets do not "
+            f"return. Expected a backbone among {', '.join(_BACKBONES.values())}."
+        )
+        raise CheckpointError(msg)
     require_weights(weights, _TELLING, "torchvision", path)
     outputs = len(weights[f"{_PREDICTOR}.cls_score.weight"])
     _check_outputs(weights, outputs, path)
