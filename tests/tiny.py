@@ -20,6 +20,7 @@ from vodet.features.pafpn import PAFPN
 from vodet.features.pyramid import FPN, Projection, SumNeck
 from vodet.fusion.none import NoFusion
 from vodet.fusion_chain import FusionChain
+from vodet.heads.anchors import Anchors
 from vodet.heads.centernet import CenterNetHead
 from vodet.heads.linking import ProposalLimits
 from vodet.heads.one_stage import OneStageHead
@@ -107,7 +108,7 @@ def tiny_two_stage(
         "test_limits": limits,
         "width": 16,
         "resolution": 3,
-        "anchor_scale": 3.0,
+        "anchors": Anchors(scale=3.0),
         "rpn_batch_size_per_image": 32,
         "box_batch_size_per_image": 16,
     }

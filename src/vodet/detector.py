@@ -137,10 +137,19 @@ class VideoDetector(nn.Module):
         bottom, right = (-side % divisor for side in frames.shape[-2:])
         pixels = F.pad(frames, (0, right, 0, bottom))
         maps = self.pyramid(self.backbone(pixels))
+        pixels = self._covered(pixels, maps)
         extras = prefixed("fusion", self.fusion.encode(pixels, sizes, maps))
         if self.head.uses_support or not self.fusion.changes_maps:
             extras |= prefixed("head", self.head.encode(pixels, sizes, maps))
         return EncodedFrames(maps, sizes, extras)
+
+    def _covered(self, pixels: Tensor, maps: FeatureMaps) -> Tensor:
+        """Pad frames to what the maps cover, more than the frames if the backbone pads them."""
+        stride, cells = self.pyramid.spec.strides[0], maps.levels[0].shape[-2:]
+        bottom, right = (
+            stride * count - side for count, side in zip(cells, pixels.shape[-2:], strict=True)
+        )
+        return F.pad(pixels, (0, right, 0, bottom)) if bottom or right else pixels
 
     def _encode_fused(self, maps: FeatureMaps, sizes: Tensor) -> EncodedFrames:
         """Let the head encode the fused maps of reference frames."""

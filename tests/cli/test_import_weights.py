@@ -10,16 +10,22 @@ import torch
 from torch import Tensor
 
 import vodet
+from tasks.lively import lively, resnet_fpn
 from tasks.made_up import (
+    RESNET101,
     attention_weights,
     baseline_weights,
+    body_shapes,
     cell_anchors,
+    head_shapes,
     pixel_buffers,
+    random_weights,
 )
 from vodet.cli import data
 from vodet.cli.import_weights import class_names
 from vodet.errors import ConfigError, VodetError
 from vodet.structures import Window
+from vodet.tasks.torchvision_weights import COCO
 
 CLASSES = ("--classes", "car,dog,kite")
 SMALL = {"resize.short_side": 64, "resize.long_side": 96}  # for speed
@@ -44,8 +50,8 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def run(source: Path, target: Path, *options: str) -> int:
-    return data.main(["import-weights", "sltnet", str(source), str(target), *options])
+def run(source: Path, target: Path, *options: str, program: str = "sltnet") -> int:
+    return data.main(["import-weights", program, str(source), str(target), *options])
 
 
 def error_of(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
@@ -113,6 +119,54 @@ def test_baseline_of_the_model_zoo(
     assert_detects(target)
 
 
+@pytest.mark.parametrize(
+    ("program", "size"), [("sltnet", (600, 1000)), ("detectron2", (800, 1333))]
+)
+def test_a_model_of_detectron2_for_coco(
+    program: str, size: tuple[int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, target = tmp_path / "model_final.pkl", tmp_path / "coco.ckpt"
+    weights = random_weights({**dict(body_shapes(RESNET101)), **dict(head_shapes(classes=80))})
+    arrays = {name: value.numpy() for name, value in (weights | cell_anchors()).items()}
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "Detectron2 Model Zoo"}))
+
+    assert run(path, target, program=program) == 0
+
+    assert capsys.readouterr().out.startswith("Faster R-CNN, resnet101, 80 classes\n")
+    detector = vodet.load(target)
+    assert (detector.resize.short_side, detector.resize.long_side) == size
+    assert detector.class_names == COCO
+    assert_detects(target)
+
+
+def test_torchvision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, target = tmp_path / "own.pth", tmp_path / "own.ckpt"
+    torch.save({"model": lively(resnet_fpn, num_classes=4).state_dict(), "epoch": 3}, path)
+
+    assert run(path, target, *CLASSES, program="torchvision") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Faster R-CNN of torchvision, resnet18, 4 outputs"
+    assert lines[1].startswith(f"Loaded from {path}: 130 weights: backbone (100), pyramid (16), ")
+    assert "frozen batch norm with eps 0.0 in the backbone" in lines[2]
+    detector = vodet.load(target)
+    assert detector.window == Window(past=0)
+    assert (detector.resize.short_side, detector.resize.long_side) == (800, 1333)
+    assert detector.class_names == ("car", "dog", "kite")
+    assert_detects(target)
+
+
+def test_weights_of_the_other_program(
+    weights: dict[str, Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"model": weights}, path)
+    assert run(path, tmp_path / "a.ckpt", program="torchvision") == 1
+    message = capsys.readouterr().err
+    assert "does not hold a Faster R-CNN with FPN, named as in torchvision" in message
+    assert "backbone.body.layer1.0.conv2.weight: expected 4 dimensions" in message
+
+
 def test_a_target_that_is_there(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,10 +212,7 @@ def test_a_file_that_would_run_code(
     ("content", "expected"),
     [
         (None, "found no such file"),
-        (
-            {"weights": {}},
-            "expected the entry 'model' with a tensor for each name, as in model_final.pth",
-        ),
+        ({"weights": {}}, "expected a tensor for each name, at the outermost level or in"),
         ({"model": {"conv1_w": torch.zeros(1)}}, "does not hold a Faster R-CNN with FPN"),
     ],
 )

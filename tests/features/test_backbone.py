@@ -248,3 +248,22 @@ def test_sizes_that_the_model_cannot_take_are_refused(resnet):
         hiera = TimmBackbone("hiera_tiny_224", img_size=(64, 96)).eval()
     with pytest.raises(ConfigError, match=r"at most 64 x 96 .* found 64 x 128.*img_size larger"):
         hiera(frames(64, 128).to("meta"))
+
+
+def test_padding_with_the_mean_is_0_after_normalisation():
+    backbone = TimmBackbone("resnet10t", strides=(4, 32), padding="mean").eval()
+    assert backbone.size_divisor == 1
+    found = backbone(frames(50, 70))
+    normalised = (frames(50, 70) - backbone.mean) / backbone.std
+    expected = backbone.net(torch.nn.functional.pad(normalised, (0, 26, 0, 14)))
+    torch.testing.assert_close(list(found.levels), expected)
+    assert found.levels[0].shape[-2:] == (16, 24)
+
+
+def test_batch_norms_take_another_eps():
+    def eps(**options):
+        net = TimmBackbone("resnet10t", **options).net
+        return {m.eps for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)}
+
+    assert eps() == {1e-5}
+    assert eps(norm_eps=0.0) == {0.0}

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from vodet.encodings import FeatureMaps, FeatureSpec
 from vodet.features.pyramid import FPN
@@ -87,3 +89,17 @@ def test_the_coarsest_level_alone_reaches_every_level():
         for old, new in zip(pyramid(before).levels, pyramid(after).levels, strict=True)
     ]
     assert same == [False, True, True, True]
+
+
+def test_batch_norm_is_that_of_torchvision():
+    pyramid = FPN(SPEC, 5, norm=True).eval()
+    theirs = FeaturePyramidNetwork(
+        list(SPEC.channels), 5, LastLevelMaxPool(), norm_layer=torch.nn.BatchNorm2d
+    ).eval()
+    for name, value in theirs.named_buffers():
+        if name.endswith(("mean", "var")):
+            value.uniform_(0.5, 2)
+    pyramid.net.load_state_dict(theirs.state_dict())
+    expected = theirs({str(n): level for n, level in enumerate(maps().levels)})
+    torch.testing.assert_close(list(pyramid(maps()).levels), list(expected.values()))
+    assert not any("1.running" in name for name in FPN(SPEC, 5).state_dict())

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
 
 from vodet.encodings import FeatureMaps
-from vodet.heads.anchors import anchors_of, decode_boxes, encode_boxes
+from vodet.heads.anchors import Anchors, decode_boxes, encode_boxes
 
 RPN_WEIGHTS, BOX_WEIGHTS = (1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)
 
@@ -22,13 +24,13 @@ def random_boxes(count: int, seed: int = 0) -> torch.Tensor:
 
 
 def test_anchors_are_centred_at_the_corners_of_their_cells_row_by_row():
-    (anchors,) = anchors_of(maps((2, 3)), [4], 8.0, [1.0])
+    (anchors,) = Anchors(8.0, [1.0]).of(maps((2, 3)), [4])
     centers = [(0, 0), (4, 0), (8, 0), (0, 4), (4, 4), (8, 4)]
     assert anchors.tolist() == [[x - 16, y - 16, x + 16, y + 16] for x, y in centers]
 
 
 def test_the_anchors_of_a_cell_are_next_to_each_other_and_not_rounded():
-    (anchors,) = anchors_of(maps((1, 2)), [4], 8.0, [0.5, 1.0, 2.0])
+    (anchors,) = Anchors().of(maps((1, 2)), [4])
     long, short = 16 * math.sqrt(2), 16 / math.sqrt(2)  # 22.627 and 11.314
     shapes = [(long, short), (16.0, 16.0), (short, long)]
     expected = [[x - w, -h, x + w, h] for x in (0, 4) for w, h in shapes]
@@ -37,7 +39,7 @@ def test_the_anchors_of_a_cell_are_next_to_each_other_and_not_rounded():
 
 def test_areas_grow_with_the_stride_and_ratios_are_heights_by_widths():
     ratios = (0.5, 1.0, 2.0, 3.0)
-    levels = anchors_of(maps((3, 2), (2, 1)), [8, 16], 4.0, ratios)
+    levels = Anchors(4.0, ratios).of(maps((3, 2), (2, 1)), [8, 16])
     assert [level.shape for level in levels] == [(24, 4), (8, 4)]
     for anchors, side in zip(levels, (32, 64), strict=True):
         width, height = (anchors[:, 2:] - anchors[:, :2]).unbind(1)
@@ -91,3 +93,18 @@ def test_deltas_of_frames_start_from_the_same_anchors():
     anchors, deltas = random_boxes(6), torch.randn(2, 6, 4)
     found = decode_boxes(deltas, anchors, RPN_WEIGHTS)
     assert torch.equal(found[1], decode_boxes(deltas[1], anchors, RPN_WEIGHTS))
+
+
+@pytest.mark.parametrize("sizes", [None, [32.0, 64.0]])
+@pytest.mark.parametrize("size", [(96, 128), (224, 320)])
+def test_rounded_anchors_are_those_of_torchvision(sizes, size) -> None:
+    """96 rows have 2 cells at stride 64, and 224 have 4: both reach beyond the frame."""
+    strides = (4, 8, 16, 32, 64)
+    levels = [torch.zeros(1, 1, *(-(-side // stride) for side in size)) for stride in strides]
+    anchors = Anchors(sizes=sizes, rounded=True)
+    theirs = tuple(tuple(sizes or [8.0 * stride]) for stride in strides)
+    generator = AnchorGenerator(theirs, ((0.5, 1.0, 2.0),) * 5)
+    (expected,) = generator(ImageList(torch.zeros(1, 3, *size), [size]), levels)
+    found = torch.cat(anchors.of(FeatureMaps(tuple(levels)), strides))
+    assert torch.equal(found, expected)
+    assert anchors.per_cell == generator.num_anchors_per_location()[0]

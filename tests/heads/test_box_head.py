@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 
 from recipe import REFERENCE
 from vodet.boxes import clip_boxes
 from vodet.encodings import CandidateSpec
 from vodet.heads import box_head
-from vodet.heads.box_head import BoxHead, class_boxes, class_loss, joined_scores
+from vodet.heads.box_head import BoxHead, RoILayers, class_boxes, class_loss, joined_scores
 from vodet.structures import Detections
 
 SPEC = CandidateSpec(2, 3)
@@ -56,7 +57,7 @@ def test_joined_scores_are_those_of_either_head_being_right():
 def test_the_head_is_two_layers_with_relu_and_two_outputs():
     head, features = BoxHead(SPEC, num_classes=3, width=8), torch.randn(2, 5, 2, 3, 3)
     x = features.view(2, 5, 18)
-    for layer in (head.encoder[0], head.encoder[2]):
+    for layer in (head.encoder[1], head.encoder[3]):
         x = (x @ layer.weight.T + layer.bias).clamp(min=0)
     logits, deltas = head(features)
     torch.testing.assert_close(logits, x @ head.classifier.weight.T + head.classifier.bias)
@@ -173,3 +174,26 @@ def test_frames_of_a_batch_do_not_meet_and_candidates_that_are_not_there_do_not_
     assert first["boxes"].tolist() == [box]
     torch.testing.assert_close(second["scores"], torch.tensor([0.7, 0.4]))
     assert second["boxes"].tolist() == [box, far]
+
+
+def test_layers_of_the_second_version_of_torchvision():
+    layers = RoILayers(convs=2, linears=1)
+    head = BoxHead(SPEC, num_classes=3, width=8, layers=layers).eval()
+    theirs = FastRCNNConvFCHead((2, 3, 3), [2, 2], [8], norm_layer=torch.nn.BatchNorm2d).eval()
+    for name, value in theirs.named_buffers():
+        if name.endswith(("mean", "var")):
+            value.uniform_(0.5, 2)
+    head.encoder.load_state_dict(theirs.state_dict())
+    features = torch.randn(2, 5, 2, 3, 3)
+    found = head.encoder(features)
+    assert found.shape == (2, 5, 8)
+    torch.testing.assert_close(found.flatten(0, 1), theirs(features.flatten(0, 1)))
+    assert head(features[:0])[0].shape == (0, 5, 4)
+
+
+def test_detections_with_a_short_side_are_dropped():
+    boxes = torch.tensor([[[0.0, 0, 9, 9]], [[20.0, 0, 20.5, 9]], [[40.0, 0, 49, 0.5]]])
+    scores = torch.tensor([[0.9], [0.8], [0.7]])
+    assert len(detections_of(scores, boxes, 0.05, 0.5, 10, 0.4)["scores"]) == 3
+    found = detections_of(scores, boxes, 0.05, 0.5, 10, 0.5)
+    torch.testing.assert_close(found["scores"], torch.tensor([0.9]))

@@ -241,3 +241,11 @@ def test_proposals_are_cut_to_a_number_or_filled_up():
     assert found.resized(5).is_valid.tolist() == [[True] * 3 + [False] * 2]
     assert found.resized(5).boxes.shape == (1, 2, 5, 4)
     assert not found.resized(5).boxes[:, :, 3:].any()
+
+
+def test_proposals_need_an_objectness():
+    boxes = row_of_boxes(1, 3)
+    logits = [2.0, -1.0, -3.0]  # 0.88, 0.27 and 0.05
+    assert link(boxes, logits, score_threshold=0.04)[0].tolist() == [0, 1, 2]
+    assert link(boxes, logits, score_threshold=0.25)[0].tolist() == [0, 1]
+    assert link(boxes, logits, score_threshold=0.5)[0].tolist() == [0]

@@ -5,11 +5,12 @@ import re
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import MultiScaleRoIAlign
 
 from recipe import REFERENCE
 from vodet.encodings import FeatureMaps
 from vodet.errors import ConfigError
-from vodet.heads.roi_pooler import RoIPooler
+from vodet.heads.roi_pooler import RoIPooler, SampledRoIAlign
 
 STRIDES = (4, 8, 16, 32, 64)
 
@@ -95,3 +96,20 @@ def test_boxes_of_frames_are_pooled_each_from_its_own():
     found = RoIPooler(STRIDES, 3).of_frames(numbered_maps(3), boxes, torch.tensor([2, 0]))
     expected = torch.tensor([[2032.0, 2004, 2016], [32, 8, 4]])
     torch.testing.assert_close(found, expected.view(2, 3, 1, 1, 1).expand(-1, -1, 2, 3, 3))
+
+
+def test_sampled_roi_align_is_that_of_torchvision():
+    generator = torch.Generator().manual_seed(0)
+    maps = FeatureMaps(
+        tuple(torch.randn(2, 3, 256 // s, 256 // s, generator=generator) for s in STRIDES)
+    )
+    boxes, frames = squares(30, 250, 130, 0.5, 112), torch.tensor([0, 1, 1, 0, 1])
+    theirs = MultiScaleRoIAlign(["0", "1", "2", "3"], output_size=7, sampling_ratio=2)
+    named = {str(level): value for level, value in enumerate(maps.levels)}
+    order = frames.argsort(stable=True)
+    split = [boxes[frames == frame] for frame in (0, 1)]
+    expected = theirs(named, split, [(256, 256)] * 2)
+    found = RoIPooler(STRIDES, 7, align=SampledRoIAlign())(maps, boxes, frames)
+    torch.testing.assert_close(found[order], expected)
+    other = RoIPooler(STRIDES, 7, align=SampledRoIAlign(samples=1))(maps, boxes, frames)
+    assert not torch.allclose(other, found, atol=1e-2)

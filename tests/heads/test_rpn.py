@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.detection.rpn import RPNHead
 
 from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, WindowBatch
 from vodet.errors import ConfigError
+from vodet.heads.anchors import Anchors
 from vodet.heads.linking import ProposalLimits
 from vodet.heads.proposals import Tubelets
 from vodet.heads.rpn import RPN
@@ -50,7 +52,7 @@ class FixedOutputs(nn.Module):
     ("level", "ratio", "y", "x"), [(0, 0, 0, 0), (0, 2, 3, 5), (0, 1, 4, 2), (1, 0, 2, 1)]
 )
 def test_a_peak_in_a_cell_belongs_to_the_anchor_there(level, ratio, y, x):
-    rpn, inputs = RPN(SPEC, ratios=RATIOS), maps()
+    rpn, inputs = RPN(SPEC, Anchors(ratios=RATIOS)), maps()
     logits = [torch.zeros(2, 3, *m.shape[2:]) for m in inputs.levels]
     deltas = [torch.zeros(2, 12, *m.shape[2:]) for m in inputs.levels]
     logits[level][1, ratio, y, x] = 1
@@ -147,7 +149,7 @@ def center_and_sides(box):
 
 
 def outputs(frames: int) -> tuple[RPN, torch.Tensor, torch.Tensor, torch.Tensor]:
-    rpn = RPN(SPEC, anchor_scale=2.0, batch_size_per_image=1000)  # there are 117 anchors
+    rpn = RPN(SPEC, Anchors(2.0), batch_size_per_image=1000)  # there are 117 anchors
     anchors = torch.cat(rpn.anchors(maps()))
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(frames, len(anchors), generator=generator)
@@ -192,7 +194,7 @@ def test_anchors_in_a_crowd_are_not_trained_on():
 
 def test_half_of_the_samples_are_objects_at_most():
     rpn, logits, deltas, anchors = outputs(1)
-    rpn = RPN(SPEC, anchor_scale=2.0, batch_size_per_image=20)
+    rpn = RPN(SPEC, Anchors(2.0), batch_size_per_image=20)
     losses = rpn.losses(logits, deltas, anchors, [target(anchors[30:50].tolist())])
     losses["rpn_class"].backward()
     assert int((logits.grad < 0).sum()) == int((logits.grad > 0).sum()) == 10
@@ -249,3 +251,12 @@ def test_proposals_are_linked_from_the_frames_of_each_window_in_its_picture():
     expected[0, :, 3] = 305
     expected[0, 0, 2] = 325
     assert torch.equal(found[1].boxes, expected)
+
+
+def test_more_convolutions():
+    """As in the second version of torchvision's detector."""
+    rpn, theirs = RPN(SPEC, convs=2), RPNHead(SPEC.channels[0], 3, conv_depth=2)
+    rpn.net.load_state_dict(theirs.state_dict())
+    logits, _ = theirs(list(maps().levels))
+    expected = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
+    torch.testing.assert_close(rpn(maps())["anchor_logits"], expected)

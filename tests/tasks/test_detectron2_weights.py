@@ -29,7 +29,8 @@ from vodet.cli.import_weights import model_config
 from vodet.errors import CheckpointError
 from vodet.fusion.relation import RelationAttention
 from vodet.tasks.checkpoint_file import WHAT_READS_WHAT
-from vodet.tasks.detectron2_weights import Architecture, architecture_of, convert, vodet_name
+from vodet.tasks.conversion import convert
+from vodet.tasks.detectron2_weights import Architecture, architecture_of, vodet_name
 
 Weights = dict[str, Tensor]
 NAMES = ("car", "dog", "kite")
@@ -84,8 +85,8 @@ PAIRS = {
     "proposal_generator.rpn_head.conv.weight": "head.rpn.net.conv.0.0.weight",
     "proposal_generator.rpn_head.objectness_logits.bias": "head.rpn.net.cls_logits.bias",
     "proposal_generator.rpn_head.anchor_deltas.weight": "head.rpn.net.bbox_pred.weight",
-    "roi_heads.box_head.fc1.weight": "head.box_head.encoder.0.weight",
-    "roi_heads.box_head.fc2.bias": "head.box_head.encoder.2.bias",
+    "roi_heads.box_head.fc1.weight": "head.box_head.encoder.1.weight",
+    "roi_heads.box_head.fc2.bias": "head.box_head.encoder.3.bias",
     "roi_heads.box_predictor.cls_score.weight": "head.box_head.classifier.weight",
     "roi_heads.box_predictor.bbox_pred.bias": "head.box_head.regressor.bias",
 }
@@ -129,8 +130,8 @@ def detectron2_name(name: str) -> str | None:
         "head.rpn.net.conv.0.0.": "proposal_generator.rpn_head.conv.",
         "head.rpn.net.cls_logits.": "proposal_generator.rpn_head.objectness_logits.",
         "head.rpn.net.bbox_pred.": "proposal_generator.rpn_head.anchor_deltas.",
-        "head.box_head.encoder.0.": "roi_heads.box_head.fc1.",
-        "head.box_head.encoder.2.": "roi_heads.box_head.fc2.",
+        "head.box_head.encoder.1.": "roi_heads.box_head.fc1.",
+        "head.box_head.encoder.3.": "roi_heads.box_head.fc2.",
         "head.box_head.classifier.": "roi_heads.box_predictor.cls_score.",
         "head.box_head.regressor.": "roi_heads.box_predictor.bbox_pred.",
         "head.st_head.classifier.": "roi_heads.st_cls_predictor.cls_score.",
@@ -251,12 +252,14 @@ def test_the_config(baseline: Weights, sltnet: Weights) -> None:
         "frozen": None,
         "frozen_norm": True,
         "mean": [103.53, 116.28, 123.675],
+        "norm_eps": None,
         "std": [1.0, 1.0, 1.0],
         "channel_order": "bgr",
+        "padding": "mean",
         "stride_in_1x1": True,
         "img_size": None,
     }
-    assert (model["resize"]["short_side"], model["resize"]["long_side"]) == (600, 1000)
+    assert (model["resize"]["short_side"], model["resize"]["long_side"]) == (800, 1333)
     assert (model["window"]["past"], model["window"]["future"]) == (0, 0)
     assert model["fusion"]["_target_"] == "vodet.fusion.none.NoFusion"
     assert not model["head"].get("fusion")
@@ -310,7 +313,7 @@ def test_a_second_head_without_attention(baseline: Weights) -> None:
     shapes += with_bias("roi_heads.st_cls_predictor.cls_score", 4, 64)
     extra = random_weights(dict(shapes), seed=2)
     state = state_of(baseline | extra)
-    own = state["head.st_head.encoder.0.weight"]
+    own = state["head.st_head.encoder.1.weight"]
     torch.testing.assert_close(own, extra[f"{ST}.fc1.weight"], rtol=0, atol=0)
     assert not any("attention" in name for name in state)
 
@@ -430,7 +433,7 @@ def test_what_does_not_fit_is_listed_in_one_error(baseline: Weights) -> None:
         "The weights of a.pth do not fit the detector that their names tell: 3 differences:",
         "  roi_heads.box_predictor.bbox_pred.weight: expected shape (12, 64), found (4, 64)",
         "  roi_heads.mask_head.deconv.weight: shape (2, 3), no place in the detector",
-        "  head.box_head.encoder.2.bias: expected shape (64,), no weight for it in the file",
+        "  head.box_head.encoder.3.bias: expected shape (64,), no weight for it in the file",
     ]
 
 

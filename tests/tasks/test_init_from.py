@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
+import hydra
+import numpy as np
 import pytest
 import torch
 
+from tasks.lively import lively, resnet_fpn
+from tasks.made_up import attention_weights, baseline_weights
 from tiny import candidate_fusions_of, tiny_detector, tiny_two_stage
+from vodet.cli.app import config_dir
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
 from vodet.fusion.none import NoFusion
 from vodet.structures import Window
+from vodet.tasks.build import build_detector
 from vodet.tasks.checkpoint import CARD_KEY, model_card
 from vodet.tasks.init_from import init_from
+from vodet.tasks.torchvision_weights import COCO
 
 
 def saved(detector: VideoDetector, folder: Path) -> Path:
@@ -59,7 +67,7 @@ def test_what_does_not_fit_is_left_and_named(tmp_path: Path) -> None:
 
     assert torch.equal(second.head.box_head.classifier.weight, before)
     assert torch.equal(
-        second.head.box_head.encoder[0].weight, first.head.box_head.encoder[0].weight
+        second.head.box_head.encoder[1].weight, first.head.box_head.encoder[1].weight
     )
     assert set(report.left) == {n for n in first.state_dict() if n.startswith("head.st_")}
     assert report.reshaped[0] == (
@@ -104,3 +112,82 @@ def test_a_map_fusion_can_be_begun_from_a_baseline(tmp_path: Path) -> None:
     path = saved(tiny_detector(NoFusion, Window(), seed=1), tmp_path)
     report = init_from(tiny_detector(fusion_of("stf"), Window(past=1), seed=2), path)
     assert {name.split(".")[0] for name in report.new} == {"fusion"}
+
+
+def detector_of(base: str, *changes: str, names: tuple[str, ...]) -> VideoDetector:
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = hydra.compose("train", ["data=custom", "window=single", f"base={base}", *changes])
+    return build_detector(config.model, names)
+
+
+@pytest.mark.parametrize("names", [("car", "dog", "kite"), ("car", "dog")])
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_weights_of_torchvision(names: tuple[str, ...], is_zip: bool, tmp_path: Path) -> None:
+    path, net = tmp_path / "a.pth", lively(resnet_fpn, num_classes=4)
+    torch.save(net.state_dict(), path, _use_new_zipfile_serialization=is_zip)
+    base = "torchvision_resnet50_fpn"
+    detector = detector_of(base, "model.backbone.name=resnet18", names=names)
+
+    report = init_from(detector, path)
+
+    theirs, ours = net.state_dict(), detector.state_dict()
+    for their_name, name in (
+        ("backbone.body.layer3.1.bn2.running_var", "backbone.net.layer3.1.bn2.running_var"),
+        ("backbone.fpn.layer_blocks.1.0.weight", "pyramid.net.layer_blocks.1.0.weight"),
+        ("roi_heads.box_head.fc7.bias", "head.box_head.encoder.3.bias"),
+    ):
+        assert torch.equal(ours[name], theirs[their_name])
+    classifier = ours["head.box_head.classifier.bias"]
+    expected = theirs["roi_heads.box_predictor.cls_score.bias"][[1, 2, 3, 0]]
+    assert torch.equal(classifier, expected) == (len(names) == 3)
+    assert len(report.reshaped) == (0 if len(names) == 3 else 4)
+    assert report.left == ()
+    assert all(name.endswith("num_batches_tracked") for name in report.new)
+    assert f"the settings of base={base}" in str(report)
+
+
+@pytest.mark.parametrize("is_pickle", [True, False])
+def test_weights_of_detectron2(is_pickle: bool, tmp_path: Path) -> None:
+    weights, path = baseline_weights(), tmp_path / "a.pkl"
+    if is_pickle:
+        arrays = {name: value.numpy() for name, value in weights.items()}
+        path.write_bytes(pickle.dumps({"model": arrays | {"pixel_mean": np.zeros(3)}}))
+    else:
+        torch.save({"model": weights}, path)
+    small = ("model.pyramid.channels=16", "model.head.width=64")
+    detector = detector_of("detectron2_resnet50_fpn", *small, names=("car", "dog", "kite"))
+
+    report = init_from(detector, path)
+
+    assert len(report.loaded) == len(weights)
+    assert (report.left, report.reshaped, report.class_names) == ((), (), None)
+    assert torch.equal(
+        detector.state_dict()["head.box_head.regressor.weight"],
+        weights["roi_heads.box_predictor.bbox_pred.weight"],
+    )
+
+
+def test_an_attention_of_sltnet(tmp_path: Path) -> None:
+    path, extra = tmp_path / "a.pth", attention_weights()
+    torch.save({"model": baseline_weights() | extra}, path)
+    detector = detector_of(
+        "detectron2_resnet50_fpn",
+        "model/head/fusion=sltnet",
+        "model.pyramid.channels=16",
+        "model.head.width=64",
+        "model.head.fusion.attention.group_width=16",
+        names=("car", "dog", "kite"),
+    )
+    report = init_from(detector, path)
+    assert (report.left, report.reshaped) == ((), ())
+    value = detector.state_dict()["head.fusion.members.attention.attentions.0.value.weight"]
+    assert torch.equal(value, extra["roi_heads.st_box_head.Wvs.0.weight"][:, :, 0, 0])
+
+
+def test_weights_of_a_detector_for_coco_take_its_classes_along(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(lively(resnet_fpn, num_classes=91).state_dict(), path)
+    base, body = "torchvision_resnet50_fpn", "model.backbone.name=resnet18"
+    report = init_from(detector_of(base, body, names=("car", "dog")), path)
+    assert report.class_names == COCO
+    assert init_from(detector_of(base, body, names=COCO), path).class_names is None

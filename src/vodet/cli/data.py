@@ -34,7 +34,7 @@ examples:
   vodet-data show data/generated/val.json --video val_000
   vodet-data convert imagenet-vid ILSVRC2015 val.json --split val
   vodet-data export-results predictions.json val.json vid.txt --format vid-devkit
-  vodet-data import-weights sltnet model_final.pth sltnet.ckpt
+  vodet-data import-weights torchvision weights.pth coco.ckpt
 
 `vodet-data COMMAND --help` explains each command.
 """

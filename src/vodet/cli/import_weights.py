@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,44 +11,48 @@ from vodet.errors import ConfigError
 from vodet.screen import Screen
 
 if TYPE_CHECKING:
-    from vodet.tasks.detectron2_weights import Architecture
+    from vodet.tasks.foreign_weights import Architecture
 
 EPILOG = """\
-SRC is a checkpoint of detectron2: model_final.pth of SLTnet or of its baseline, Faster R-CNN with
-FPN, or a .pkl file from detectron2's model zoo. No code in SRC is executed. The command infers the
-architecture from the weights. It takes the window, the memory, and a mean and std that are not in
-SRC from conf/experiment/imagenet_vid_sltnet.yaml or detectron2's defaults, and prints a summary.
-
+For torchvision, detectron2 and sltnet, SRC holds the weights of a Faster R-CNN with FPN:
+  torchvision   weights of fasterrcnn_resnet50_fpn or fasterrcnn_resnet50_fpn_v2 (.pth), or of
+                another ResNet with FPN
+  detectron2    a model from its zoo (.pkl) or your own (model_final.pth)
+  sltnet        model_final.pth of SLTnet, or of its baseline in detectron2
 For transformers, SRC is the name of a DETR-type detector on the Hugging Face hub, or a folder. Its
-config tells its classes, and its preprocessing the size and normalisation of its input.
+config contains the class names, and its preprocessing the size and normalisation of the input.
+
+No code in SRC is executed. The command infers the architecture from the weights. Settings that the
+weights do not contain come from conf/base or, for SLTnet, from
+conf/experiment/imagenet_vid_sltnet.yaml. docs/pretrained-weights.md says where to get the files.
 
 examples:
+  vodet-data import-weights torchvision fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth coco.ckpt
+  vodet-data import-weights torchvision own.pth own.ckpt --classes car,dog,kite --overwrite
+  vodet-data import-weights detectron2 model_final_280758.pkl coco.ckpt
   vodet-data import-weights transformers PekingU/rtdetr_v2_r18vd detr.ckpt
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
-  vodet-data import-weights sltnet model_final.pkl coco.ckpt --classes coco_names.txt
-  vodet-data import-weights sltnet own.pth own.ckpt --classes car,dog,kite --overwrite
 """
 
-# In the order of ImageNet VID's development kit.
-IMAGENET_VID = (
-    "airplane,antelope,bear,bicycle,bird,bus,car,cattle,dog,domestic_cat,elephant,fox,giant_panda,"
-    "hamster,horse,lion,lizard,monkey,motorcycle,rabbit,red_panda,sheep,snake,squirrel,tiger,train,"
-    "turtle,watercraft,whale,zebra"
-)
+# Frame sizes that the programs test on, a choice of conf/data/input.
+_INPUTS = {
+    "torchvision": ["data/input=short_800"],
+    "detectron2": ["data/input=short_800"],
+    "sltnet": ["data/input=short_600"],
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    parser.add_argument(
-        "program", choices=["sltnet", "transformers"], help="the program that wrote SRC"
-    )
+    programs = [*_INPUTS, "transformers"]
+    parser.add_argument("program", choices=programs, help="the program that wrote SRC")
     parser.add_argument("source", type=Path, metavar="SRC", help="the checkpoint to read")
     parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write")
     parser.add_argument(
         "--classes",
         metavar="NAMES",
         help="names of the classes in the order of the weights: a file with one per line, or A,B,C "
-        "(default for 30 classes: ImageNet VID)",
+        "(default for 80 classes: COCO; for 30: ImageNet VID)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
     parser.add_argument(
@@ -66,7 +71,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     # Imported here because the imports take seconds and other commands do not need them.
     from vodet.tasks.checkpoint import AtomicCheckpointIO
-    from vodet.tasks.detectron2_weights import architecture_of, convert
+    from vodet.tasks.conversion import convert
+    from vodet.tasks.foreign_weights import PROGRAMS
     from vodet.tasks.weights import read_weights
 
     source, target = arguments.source, arguments.target
@@ -77,13 +83,14 @@ def run(arguments: argparse.Namespace) -> None:
         _run_transformers(arguments)
         return
     weights = read_weights(source)
-    architecture = architecture_of(weights, source)
-    names = class_names(arguments.classes, architecture.num_classes)
-    model = model_config(architecture)
+    architecture = PROGRAMS[arguments.program](weights, source)
+    names = class_names(arguments.classes, *architecture.class_counts)
+    model = model_config(architecture, *_INPUTS[arguments.program])
     checkpoint, report = convert(weights, architecture, model, names, source)
     AtomicCheckpointIO().save_checkpoint(checkpoint, target)
     console = Screen(soft_wrap=True)
-    for line in (_summary(architecture), report, _input(architecture)):
+    kind, *details = architecture.summary
+    for line in (kind, report, *details):
         console.print(str(line))
     console.print(f"Next: vodet-eval ckpt={target} data.annotations=FILE data.images=FOLDER")
 
@@ -99,73 +106,63 @@ def _run_transformers(arguments: argparse.Namespace) -> None:
         Screen(soft_wrap=True).print(line)
 
 
-def class_names(text: str | None, count: int) -> list[str]:
+def class_names(text: str | None, *counts: int) -> list[str]:
     """Return the names of the classes.
 
     Args:
-        text: A file with one name per line, or names separated by commas; None means ImageNet VID.
-        count: The number of classes.
+        text: A file with one name per line, or names separated by commas; None for the default.
+        counts: The possible numbers of classes.
 
     Raises:
-        ConfigError: If the number of names is not ``count``, or names are not distinct.
+        ConfigError: If the number of names is not one of ``counts``, or names are not distinct.
     """
+    expected = " or ".join(map(str, counts))
     if text is None:
-        text = IMAGENET_VID
-        if count != text.count(",") + 1:
-            msg = (
-                f"The weights are for {count} classes, but the file does not contain their names. "
-                f"Expected --classes with {count} names in the order of the weights."
-            )
-            raise ConfigError(msg)
+        return _known_names(counts)
     is_file = "," not in text and Path(text).is_file()
     content = Path(text).read_text("utf-8", errors="replace") if is_file else text
     parts = content.splitlines() if is_file else content.split(",")
     names = [part.strip() for part in parts if part.strip()]
-    if len(names) != count or len(set(names)) != count:
+    if len(names) not in counts or len(set(names)) != len(names):
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         where = f"in {text}" if is_file else "separated by commas (there is no such file)"
         msg = (
-            f"--classes: expected {count} different names, because the weights are for {count} "
-            f"classes; found {len(names)} {where}: {listed or 'nothing'}."
+            f"--classes: expected {expected} different names, because the weights are for "
+            f"{expected} classes; found {len(names)} {where}: {listed or 'nothing'}."
         )
         raise ConfigError(msg)
     return names
 
 
-def model_config(architecture: Architecture) -> dict[str, Any]:
-    """Compose the config of a detector from ``conf/`` and the architecture of the weights."""
+def _known_names(counts: Sequence[int]) -> list[str]:
+    """Return the names of the data set that has as many classes."""
+    from vodet.tasks.foreign_weights import known_class_names
+
+    names = known_class_names(counts[0])
+    if names is None:
+        msg = (
+            f"The weights are for {counts[0]} classes, whose names are not in the file. Expected "
+            f"--classes with {counts[0]} names, in the order of the training."
+        )
+        raise ConfigError(msg)
+    return list(names)
+
+
+def model_config(architecture: Architecture, *choices: str) -> dict[str, Any]:
+    """Compose the config of a detector from ``conf/`` and the architecture of the weights.
+
+    Args:
+        architecture: The architecture.
+        choices: Further choices of ``conf/``.
+    """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
     from vodet.cli.app import config_dir
 
-    overrides = ["experiment=imagenet_vid_faster_rcnn"]
-    if architecture.candidate_fusion != "none":
-        overrides = [
-            "experiment=imagenet_vid_sltnet",
-            f"model/head/fusion={architecture.candidate_fusion}",
-        ]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        config = compose("train", overrides)
+        config = compose("train", [*architecture.overrides, *choices])
     for key, value in architecture.settings().items():
         OmegaConf.update(config.model, key, value)  # raises an error for an unknown key
     plain: Any = OmegaConf.to_container(config.model, resolve=True)
     return dict(plain)
-
-
-def _summary(architecture: Architecture) -> str:
-    kinds = {"none": "Faster R-CNN", "max": "Faster R-CNN with anchor linking", "sltnet": "SLTnet"}
-    attention = "".join(f", {key}={value}" for key, value in architecture.attention.items())
-    return (
-        f"{kinds[architecture.candidate_fusion]}, {architecture.backbone}, "
-        f"{architecture.num_classes} classes{attention}"
-    )
-
-
-def _input(architecture: Architecture) -> str:
-    origin = "from the file" if architecture.states_input else "defaults of detectron2"
-    place = "1 x 1" if architecture.stride_in_1x1 else "3 x 3"
-    return (
-        f"Input: {architecture.channel_order.upper()}, mean {list(architecture.mean)}, std "
-        f"{list(architecture.std)} ({origin}), strides in the {place} convolutions"
-    )

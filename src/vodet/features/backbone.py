@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import timm
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Num, UInt8
 from timm.models import load_state_dict
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,11 +36,14 @@ class TimmBackbone(nn.Module):
         checkpoint_path: Load the weights from this file instead; no code in the file is executed.
         frozen: Names of modules that are not trained, such as ``("conv1", "bn1", "layer1")``.
         frozen_norm: Freeze all batch norms, as is usual with pretrained weights and small batches.
+        norm_eps: Added to the variance in batch norms; None means timm's value.
         mean: Mean of the three channels that is used for normalisation, in the network's channel
             order, on a scale of 0 to 255; None means timm's value for these weights.
         std: Standard deviation of the three channels, like ``mean``.
         channel_order: ``rgb``, or ``bgr`` for networks with reversed channels, as in Caffe and
             detectron2.
+        padding: Colour of the padding at the right and bottom: ``black``, or ``mean``, which is 0
+            after normalisation, as in torchvision and detectron2.
         stride_in_1x1: Move the stride of bottleneck blocks from the 3 x 3 to the first 1 x 1
             convolution, as in the ResNets (not the ResNeXts) of Caffe and detectron2.
         img_size: ``(height, width)`` of the largest frames, for models built for a fixed size:
@@ -51,14 +54,14 @@ class TimmBackbone(nn.Module):
     Attributes:
         spec: Channels and strides of the levels.
         size_divisor: Sides of the frames must be multiples of this number. It is the coarsest
-            stride of the network, even if ``strides`` does not contain it; 1 if all frames are
-            padded to ``frame_size``.
+            stride of the network, even if ``strides`` does not contain it; 1 if the backbone itself
+            pads the frames, to ``frame_size`` or with their mean.
         frame_size: ``(height, width)`` to which frames are padded; None means any size.
 
     Raises:
         ConfigError: If timm has no such model, the model has no such level or module,
-            ``channel_order`` is unknown, or the model is built for a fixed size and ``img_size`` is
-            not given.
+            ``channel_order`` or ``padding`` is unknown, or the model is built for a fixed size and
+            ``img_size`` is not given.
         CheckpointError: If the weights cannot be loaded.
     """
 
@@ -74,9 +77,11 @@ class TimmBackbone(nn.Module):
         checkpoint_path: str | Path | None = None,
         frozen: Sequence[str] = (),
         frozen_norm: bool = False,
+        norm_eps: float | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         channel_order: Literal["rgb", "bgr"] = "rgb",
+        padding: Literal["black", "mean"] = "black",
         stride_in_1x1: bool = False,
         img_size: Sequence[int] | None = None,
         **model_kwargs: Any,
@@ -85,7 +90,11 @@ class TimmBackbone(nn.Module):
         if channel_order not in ("rgb", "bgr"):
             msg = f"channel_order must be rgb or bgr, found {channel_order!r}."
             raise ConfigError(msg)
+        if padding not in ("black", "mean"):
+            msg = f"padding must be black or mean, found {padding!r}."
+            raise ConfigError(msg)
         self.channel_order = channel_order
+        self.padding = padding
         self.name = name
         if name.startswith("hrnet"):
             model_kwargs = {"feature_location": ""} | model_kwargs
@@ -97,7 +106,9 @@ class TimmBackbone(nn.Module):
         divisor = max(level["reduction"] for level in levels)
         size = None if img_size is None else (img_size[0], img_size[1])
         model_kwargs, self.frame_size = find_frame_size(name, model_kwargs, size, divisor)
-        self.size_divisor = divisor if self.frame_size is None else 1  # forward() pads the frames
+        self._divisor = divisor
+        pads = self.frame_size is not None or padding == "mean"
+        self.size_divisor = 1 if pads else divisor
         net = _build(name, *allowed_source(pretrained, checkpoint_path), model_kwargs)
         self.net: nn.Module = net
         for statistic, given in (("mean", mean), ("std", std)):
@@ -105,6 +116,9 @@ class TimmBackbone(nn.Module):
             self.register_buffer(statistic, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         if stride_in_1x1:
             _move_strides(net, name)
+        if norm_eps is not None:
+            for norm in _norms(net):
+                norm.eps = norm_eps
         self.frozen = tuple(frozen)
         self.frozen_norm = frozen_norm
         self.train(self.training)
@@ -114,7 +128,7 @@ class TimmBackbone(nn.Module):
         super().train(mode)
         freeze(find_modules(self.net, self.frozen, self.name))
         if self.frozen_norm:
-            freeze([module for module in self.net.modules() if isinstance(module, _BatchNorm)])
+            freeze(_norms(self.net))
         return self
 
     def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> FeatureMaps:
@@ -130,17 +144,19 @@ class TimmBackbone(nn.Module):
                 f"found {height} x {width}."
             )
             raise ConfigError(msg)
-        if self.frame_size is not None:
-            frames = self._padded(frames, *self.frame_size)
+        if self.padding == "black":
+            frames = self._padded(frames)
         if self.channel_order == "bgr":
             frames = frames.flip(1)
-        levels = self.net((frames - self.mean) / self.std)
+        normalised = (frames - self.mean) / self.std
+        levels = self.net(self._padded(normalised))
         return FeatureMaps(tuple(to_channels_first(self.net, levels)))
 
-    def _padded(
-        self, frames: UInt8[Tensor, "N 3 H W"], height: int, width: int
-    ) -> UInt8[Tensor, "N 3 h w"]:
-        """Pad frames at the right and bottom to the size that the model is built for."""
+    def _padded(self, frames: Num[Tensor, "N 3 H W"]) -> Num[Tensor, "N 3 h w"]:
+        """Pad frames at the right and bottom to a size that the model takes."""
+        height, width = self.frame_size or (
+            -(-side // self._divisor) * self._divisor for side in frames.shape[-2:]
+        )
         bottom, right = height - frames.shape[-2], width - frames.shape[-1]
         if bottom < 0 or right < 0:
             msg = (
@@ -149,7 +165,7 @@ class TimmBackbone(nn.Module):
                 "larger, or data.resize smaller."
             )
             raise ConfigError(msg)
-        return F.pad(frames, (0, right, 0, bottom))
+        return F.pad(frames, (0, right, 0, bottom)) if bottom or right else frames
 
 
 def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) -> tuple[int, ...]:
@@ -194,6 +210,10 @@ def _move_strides(net: nn.Module, name: str) -> None:
         raise ConfigError(msg)
     for block in blocks:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def _norms(net: nn.Module) -> list[_BatchNorm]:
+    return [module for module in net.modules() if isinstance(module, _BatchNorm)]
 
 
 def _missing_weights(net: nn.Module, checkpoint_path: str | Path) -> set[str]:

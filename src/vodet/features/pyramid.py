@@ -68,14 +68,18 @@ class FPN(nn.Module):
     Args:
         spec: The levels.
         channels: Number of output channels of each level.
+        norm: Whether a batch norm follows each convolution.
     """
 
-    def __init__(self, spec: FeatureSpec, channels: int = 256) -> None:
+    def __init__(self, spec: FeatureSpec, channels: int = 256, norm: bool = False) -> None:
         super().__init__()
         strides = (*spec.strides, 2 * spec.strides[-1])
         self.spec = FeatureSpec((channels,) * len(strides), strides)
         self.net = FeaturePyramidNetwork(
-            list(spec.channels), channels, extra_blocks=LastLevelMaxPool()
+            list(spec.channels),
+            channels,
+            extra_blocks=LastLevelMaxPool(),
+            norm_layer=nn.BatchNorm2d if norm else None,
         )
 
     def forward(self, maps: FeatureMaps) -> FeatureMaps:

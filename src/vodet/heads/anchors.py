@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -20,31 +21,58 @@ from vodet.encodings import FeatureMaps
 _LARGEST_LOG_SCALE = math.log(1000.0 / 16)
 
 
-def anchors_of(
-    maps: FeatureMaps, strides: Sequence[int], scale: float, ratios: Sequence[float]
-) -> list[Float[Tensor, "A 4"]]:
-    """Return the anchors of each level in input pixels, not rounded, row by row.
-
-    The anchors of a cell are centred at ``(stride * column, stride * row)``, as in detectron2.
+@dataclass(frozen=True)
+class Anchors:
+    """The anchors of a cell: their shapes, centred at ``(stride * column, stride * row)``.
 
     Args:
-        maps: Maps of the levels, which define the grids and the device.
-        strides: Stride of each level, in pixels.
         scale: Square root of the area of an anchor, in strides of its level.
         ratios: Heights of the anchors divided by their widths.
+        sizes: Square roots of the areas in pixels, the same at every level; replaces ``scale``.
+        rounded: Round as torchvision does: the shapes to whole pixels, and the distance of
+            neighbouring cells to the height (width) of the frames divided by the number of rows
+            (columns), rounded down. It is less than the stride where cells reach beyond the frames.
     """
-    device = maps.levels[0].device
-    root = torch.tensor(ratios, device=device).sqrt()
-    shape = torch.stack((-1 / root, -root, 1 / root, root), dim=1) / 2  # [ratios, 4], of area 1
-    anchors = []
-    for level, stride in zip(maps.levels, strides, strict=True):
-        height, width = level.shape[-2:]
-        y, x = torch.meshgrid(
-            torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-        )
-        centers = stride * torch.stack((x, y, x, y), dim=2)
-        anchors.append((centers.unsqueeze(2) + scale * stride * shape).view(-1, 4))
-    return anchors
+
+    scale: float = 8.0
+    ratios: Sequence[float] = (0.5, 1.0, 2.0)
+    sizes: Sequence[float] | None = None
+    rounded: bool = False
+
+    @property
+    def per_cell(self) -> int:
+        """Number of anchors of a cell."""
+        return len(self.ratios) * len(self.sizes or [self.scale])
+
+    def of(self, maps: FeatureMaps, strides: Sequence[int]) -> list[Float[Tensor, "A 4"]]:
+        """Return the anchors of each level in input pixels, row by row.
+
+        Args:
+            maps: Maps of the levels, which define the grids and the device.
+            strides: Stride of each level, in pixels; the cells of the first level cover the frames.
+        """
+        device = maps.levels[0].device
+        frame = [strides[0] * cells for cells in maps.levels[0].shape[-2:]]
+        anchors = []
+        for level, stride in zip(maps.levels, strides, strict=True):
+            height, width = level.shape[-2:]
+            steps = (frame[0] // height, frame[1] // width) if self.rounded else (stride, stride)
+            y, x = torch.meshgrid(
+                steps[0] * torch.arange(height, device=device),
+                steps[1] * torch.arange(width, device=device),
+                indexing="ij",
+            )
+            centers = torch.stack((x, y, x, y), dim=2)
+            anchors.append((centers.unsqueeze(2) + self._shapes(stride, device)).view(-1, 4))
+        return anchors
+
+    def _shapes(self, stride: int, device: torch.device) -> Float[Tensor, "A 4"]:
+        """Return the anchors of the first cell, each ratio in all sizes."""
+        root = torch.tensor(list(self.ratios), device=device).sqrt()
+        unit = torch.stack((-1 / root, -root, 1 / root, root), dim=1) / 2  # [ratios, 4], of area 1
+        sizes = torch.tensor(list(self.sizes or [self.scale * stride]), device=device)
+        shapes = (unit.unsqueeze(1) * sizes.unsqueeze(1)).flatten(0, 1)
+        return shapes.round() if self.rounded else shapes
 
 
 def decode_boxes(

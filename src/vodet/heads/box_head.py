@@ -6,10 +6,14 @@ Sources: R. Girshick, "Fast R-CNN" (arXiv 1504.08083); for the double head, D. C
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import Conv2dNormActivation
 
 from vodet.encodings import CandidateSpec
 from vodet.heads.anchors import decode_boxes, encode_boxes
@@ -19,40 +23,80 @@ from vodet.structures import Detections
 DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 
-class RoIEncoder(nn.Sequential):
-    """Two fully connected layers with ReLU on the flattened features of a RoI.
+@dataclass(frozen=True)
+class RoILayers:
+    """The layers on the grid of features of a RoI.
 
     Args:
-        in_features: Number of features of a RoI.
-        width: Width of both layers.
+        convs: Number of 3 x 3 convolutions, each with batch norm and ReLU.
+        linears: Number of fully connected layers after them, each with ReLU.
     """
 
-    def __init__(self, in_features: int, width: int) -> None:
+    convs: int = 0
+    linears: int = 2
+
+
+LAYERS = RoILayers()
+
+
+class RoIEncoder(nn.Sequential):
+    """Turns the grid of features of a RoI into a vector.
+
+    Args:
+        spec: Shape of the features.
+        width: Width of the fully connected layers.
+        layers: Numbers of layers.
+    """
+
+    def __init__(self, spec: CandidateSpec, width: int, layers: RoILayers = LAYERS) -> None:
+        widths = [spec.width] + [width] * layers.linears
         super().__init__(
-            nn.Linear(in_features, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+            *(Conv2dNormActivation(spec.channels, spec.channels) for _ in range(layers.convs)),
+            nn.Flatten(),
+            *(
+                layer
+                for before, after in pairwise(widths)
+                for layer in (nn.Linear(before, after), nn.ReLU())
+            ),
         )
 
+    def forward(self, features: Float[Tensor, "*n C s s"]) -> Float[Tensor, "*n D"]:
+        """Encode RoIs."""
+        x = features.flatten(0, -4)
+        for layer in self:
+            x = layer(x)
+        return x.view(*features.shape[:-3], x.shape[1])
 
-def encoder_of(spec: CandidateSpec, width: int) -> tuple[nn.Module, int]:
+
+def encoder_of(
+    spec: CandidateSpec, width: int, layers: RoILayers = LAYERS
+) -> tuple[nn.Module, int]:
     """Return layers for candidates, and their output width; feature vectors need no layers."""
     if spec.resolution == 1:
-        return nn.Identity(), spec.width
-    return RoIEncoder(spec.width, width), width
+        return nn.Flatten(-3), spec.width
+    return RoIEncoder(spec, width, layers), width
 
 
 class BoxHead(nn.Module):
     """Predicts the class logits of candidates, and box deltas for each class.
 
     Args:
-        spec: Shape of a candidate's features; a grid (``resolution`` above 1) passes through two
-            fully connected layers first.
+        spec: Shape of a candidate's features; a grid (``resolution`` above 1) passes through
+            ``layers`` first.
         num_classes: Number of classes, without background.
         width: Width of the fully connected layers.
+        layers: Numbers of layers.
     """
 
-    def __init__(self, spec: CandidateSpec, num_classes: int, width: int = 1024) -> None:
+    def __init__(
+        self,
+        spec: CandidateSpec,
+        num_classes: int,
+        width: int = 1024,
+        layers: RoILayers = LAYERS,
+    ) -> None:
         super().__init__()
-        self.encoder, width = encoder_of(spec, width)
+        self.encoder, width = encoder_of(spec, width, layers)
         self.classifier = nn.Linear(width, num_classes + 1)
         self.regressor = nn.Linear(width, 4 * num_classes)
         for layer, std in ((self.classifier, 0.01), (self.regressor, 0.001)):  # as in Fast R-CNN
@@ -63,7 +107,7 @@ class BoxHead(nn.Module):
         self, features: Float[Tensor, "*n C s s"]
     ) -> tuple[Float[Tensor, "*n K1"], Float[Tensor, "*n K 4"]]:
         """Return logits, with background last, and deltas, both float32."""
-        x = self.encoder(features.flatten(-3))
+        x = self.encoder(features)
         return self.classifier(x).float(), self.regressor(x).unflatten(-1, (-1, 4)).float()
 
     @staticmethod
@@ -121,18 +165,20 @@ def detections_of(
     score_threshold: float,
     nms_iou: float,
     max_detections: int,
+    min_size: float = 0.0,
 ) -> list[Detections]:
     """Return the detections of each frame after suppression within each class, best first.
 
     Args:
         scores: Scores of each candidate, for each class.
-        boxes: Boxes of each candidate, for each class, in input pixels. Empty boxes are dropped.
+        boxes: Boxes of each candidate, for each class, in input pixels.
         is_valid: Which rows hold a candidate.
         score_threshold: Minimum score of a detection (exclusive).
         nms_iou: IoU threshold of non-maximum suppression.
         max_detections: Maximum number of detections per frame.
+        min_size: Minimum length of the sides of a detection (exclusive), in input pixels.
     """
-    has_extent = (boxes[..., 2:] > boxes[..., :2]).all(dim=-1)
+    has_extent = (boxes[..., 2:] - boxes[..., :2] > min_size).all(dim=-1)
     is_found = ((scores > score_threshold) & has_extent & is_valid.unsqueeze(2)).flatten(1)
     labels = torch.arange(scores.shape[2], device=scores.device).repeat(scores.shape[1])
     flat_scores, flat_boxes = scores.flatten(1), boxes.flatten(1, 2)

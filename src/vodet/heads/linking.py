@@ -27,12 +27,14 @@ class ProposalLimits:
         post_nms_top_n: Maximum number of proposals of all levels after suppression.
         nms_iou: IoU threshold of non-maximum suppression within a level.
         min_size: Minimum length of the sides of a proposal (exclusive), in pixels.
+        score_threshold: Minimum objectness of a proposal in the reference frame, from 0 to 1.
     """
 
     pre_nms_top_n: int
     post_nms_top_n: int
     nms_iou: float = 0.7
     min_size: float = 0.0
+    score_threshold: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,9 @@ def link_anchors(
 ) -> tuple[Proposals, Int[Tensor, "B N"]]:
     """Follow the best anchors of the reference frames through their windows.
 
-    A proposal is dropped if its logit or any of its coordinates is not finite, or if one of its
-    boxes is empty after clipping to the picture. Suppression uses only the boxes of the reference
-    frame, separately for each level.
+    A proposal is dropped if its objectness is too small, if its logit or any of its coordinates is
+    not finite, or if one of its boxes is empty after clipping to the picture. Suppression uses only
+    the boxes of the reference frame, separately for each level.
 
     Args:
         boxes: Decoded boxes of the chosen anchors in every frame, in input pixels.
@@ -108,6 +110,7 @@ def link_anchors(
         The proposals, and the column of each proposal in ``logits``.
     """
     is_good = boxes.isfinite().all(dim=3).all(dim=1) & logits.isfinite()
+    is_good &= logits.sigmoid() >= limits.score_threshold
     boxes = clip_boxes(boxes, sizes[:, None, None])
     sides = boxes[..., 2:] - boxes[..., :2]
     is_good &= (sides > limits.min_size).all(dim=3).all(dim=1)

@@ -7,12 +7,14 @@ equation 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torchvision.ops import roi_align as torchvision_roi_align
 
 from vodet.boxes import box_areas
 from vodet.encodings import FeatureMaps
@@ -23,19 +25,66 @@ from vodet.roi_align import roi_align
 _CANONICAL_SIZE, _CANONICAL_LEVEL = 224, 4
 
 
+# Of maps, boxes in pixels, the frame of each box, cells per pixel, and bins along each side.
+RoIAlign = Callable[[Tensor, Tensor, Tensor, float, int], Tensor]
+
+
+@dataclass(frozen=True)
+class AdaptiveRoIAlign:
+    """RoIAlign with about one sample per cell that the RoI covers; see `vodet.roi_align`."""
+
+    def __call__(
+        self, maps: Tensor, boxes: Tensor, frames: Tensor, scale: float, size: int
+    ) -> Tensor:
+        """Return the features of the boxes, ``[n, C, size, size]``."""
+        return roi_align(maps, boxes, frames, scale, size)
+
+
+@dataclass(frozen=True)
+class SampledRoIAlign:
+    """RoIAlign with a fixed number of samples, not aligned to half pixels.
+
+    Detectors of torchvision are trained with it. On a CPU it is slower than `AdaptiveRoIAlign`.
+
+    Args:
+        samples: Number of samples along each side of a bin.
+    """
+
+    samples: int = 2
+
+    def __call__(
+        self, maps: Tensor, boxes: Tensor, frames: Tensor, scale: float, size: int
+    ) -> Tensor:
+        """Return the features of the boxes, ``[n, C, size, size]``."""
+        rois = torch.cat((frames.to(boxes.dtype).unsqueeze(1), boxes), dim=1)
+        pooled: Tensor = torchvision_roi_align(maps, rois, size, scale, self.samples, False)
+        return pooled
+
+
+ROI_ALIGN = AdaptiveRoIAlign()
+
+
 class RoIPooler:
-    """RoIAlign from one level per RoI, with about one sample per cell that the RoI covers.
+    """RoIAlign from one level per RoI.
 
     Args:
         strides: Strides of the pyramid levels.
         resolution: Number of bins along each side of a RoI.
         coarsest: Largest stride to pool from.
+        align: Pools RoIs from the maps of one level.
 
     Raises:
         ConfigError: If the strides do not double from level to level.
     """
 
-    def __init__(self, strides: Sequence[int], resolution: int, coarsest: int = 32) -> None:
+    def __init__(
+        self,
+        strides: Sequence[int],
+        resolution: int,
+        coarsest: int = 32,
+        align: RoIAlign = ROI_ALIGN,
+    ) -> None:
+        self.align = align
         self.strides = [stride for stride in strides if stride <= coarsest]
         if any(coarse != 2 * fine for fine, coarse in pairwise(self.strides)):
             msg = f"RoI pooling needs levels whose strides double, found {self.strides}."
@@ -68,14 +117,14 @@ class RoIPooler:
             if boxes.device.type == "cpu":
                 rows = is_own.nonzero()[:, 0]
                 if len(rows):
-                    pooled[rows] = roi_align(
+                    pooled[rows] = self.align(
                         features, boxes[rows], frames[rows], 1 / stride, self.resolution
                     )
                 continue
             # Counting the boxes of a level would synchronise with the GPU, so boxes of other
             # levels are pooled as empty boxes, which costs almost nothing.
             own_boxes = boxes * is_own.unsqueeze(1)
-            found = roi_align(features, own_boxes, frames, 1 / stride, self.resolution)
+            found = self.align(features, own_boxes, frames, 1 / stride, self.resolution)
             pooled = torch.where(is_own.view(-1, 1, 1, 1), found, pooled)
         return pooled
 

@@ -15,12 +15,13 @@ from torchvision.models.detection.rpn import RPNHead
 
 from vodet.encodings import FeatureMaps, FeatureSpec, Selection, WindowBatch
 from vodet.errors import ConfigError
-from vodet.heads.anchors import anchors_of, decode_boxes, encode_boxes
+from vodet.heads.anchors import Anchors, decode_boxes, encode_boxes
 from vodet.heads.linking import ProposalLimits, Proposals, link_anchors, top_anchors
 from vodet.heads.matching import Assigner
 from vodet.structures import Target
 
 DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+ANCHORS = Anchors()
 
 
 class RPN(nn.Module):
@@ -28,10 +29,10 @@ class RPN(nn.Module):
 
     Args:
         spec: Levels of the maps, all with the same number of channels.
-        anchor_scale: Square root of the area of an anchor, in strides of its level.
-        ratios: Heights of the anchors divided by their widths.
+        anchors: The anchors of every cell.
         batch_size_per_image: Maximum number of anchors per frame sampled for the losses, at most
             half of them positive.
+        convs: Number of 3 x 3 convolutions, each with ReLU.
 
     Raises:
         ConfigError: If the levels differ in their number of channels.
@@ -40,9 +41,9 @@ class RPN(nn.Module):
     def __init__(
         self,
         spec: FeatureSpec,
-        anchor_scale: float = 8.0,
-        ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        anchors: Anchors = ANCHORS,
         batch_size_per_image: int = 256,
+        convs: int = 1,
     ) -> None:
         super().__init__()
         if len(set(spec.channels)) > 1:
@@ -52,8 +53,7 @@ class RPN(nn.Module):
             )
             raise ConfigError(msg)
         self.strides = spec.strides
-        self.anchor_scale = anchor_scale
-        self.ratios = tuple(ratios)
+        self.shapes = anchors
         self.assigner = Assigner(
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
@@ -61,11 +61,11 @@ class RPN(nn.Module):
             positive_fraction=0.5,
             allow_low_quality_matches=True,
         )
-        self.net = RPNHead(spec.channels[0], len(self.ratios))
+        self.net = RPNHead(spec.channels[0], anchors.per_cell, conv_depth=convs)
 
     def anchors(self, maps: FeatureMaps) -> list[Float[Tensor, "A 4"]]:
         """Return the anchors of each level for maps of the given shapes."""
-        return anchors_of(maps, self.strides, self.anchor_scale, self.ratios)
+        return self.shapes.of(maps, self.strides)
 
     def forward(self, maps: FeatureMaps) -> dict[str, Tensor]:
         """Return ``anchor_logits`` ``[F, A]``, ``anchor_deltas``, ``anchor_boxes`` ``[F, A, 4]``.
@@ -77,7 +77,7 @@ class RPN(nn.Module):
         flat_logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
         flat_deltas = torch.cat(
             [
-                level.unflatten(1, (len(self.ratios), 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
+                level.unflatten(1, (self.shapes.per_cell, 4)).permute(0, 3, 4, 1, 2).flatten(1, 3)
                 for level in deltas
             ],
             dim=1,
@@ -104,7 +104,7 @@ class RPN(nn.Module):
         own = places[reference]
         logits = own.extra("anchor_logits")
         maps = own.frames.maps.levels
-        counts = [len(self.ratios) * level.shape[-2] * level.shape[-1] for level in maps]
+        counts = [self.shapes.per_cell * level.shape[-2] * level.shape[-1] for level in maps]
         anchors, levels = top_anchors(logits, counts, limits.pre_nms_top_n)
         boxes = [
             place.frames.extras["anchor_boxes"][place.rows.unsqueeze(1), anchors]

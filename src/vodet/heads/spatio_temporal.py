@@ -10,25 +10,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vodet.encodings import CandidateSpec
-from vodet.heads.box_head import encoder_of
+from vodet.heads.box_head import LAYERS, RoILayers, encoder_of
 
 
 class SpatioTemporalHead(nn.Module):
     """Predicts class logits of candidates from temporally fused features.
 
     Args:
-        spec: Shape of a candidate's features; a grid (``resolution`` above 1) passes through two
-            fully connected layers first.
+        spec: Shape of a candidate's features; a grid (``resolution`` above 1) passes through
+            ``layers`` first.
         num_classes: Number of classes, without background.
         width: Width of the fully connected layers.
+        layers: Numbers of layers.
     """
 
-    def __init__(self, spec: CandidateSpec, num_classes: int, width: int) -> None:
+    def __init__(
+        self, spec: CandidateSpec, num_classes: int, width: int, layers: RoILayers = LAYERS
+    ) -> None:
         super().__init__()
-        self.encoder, width = encoder_of(spec, width)
+        self.encoder, width = encoder_of(spec, width, layers)
         self.classifier = nn.Linear(width, num_classes + 1)
 
-    def forward(self, features: Float[Tensor, "B N C s s"]) -> Float[Tensor, "B N K1"]:
+    def forward(self, features: Float[Tensor, "*n C s s"]) -> Float[Tensor, "*n K1"]:
         """Return float32 logits, with background last."""
-        logits: Tensor = self.classifier(self.encoder(features.flatten(2)))
+        logits: Tensor = self.classifier(self.encoder(features))
         return logits.float()

@@ -26,8 +26,11 @@ from vodet.encodings import (
 )
 from vodet.errors import ConfigError
 from vodet.fusion_chain import FusionChain
+from vodet.heads.anchors import Anchors
 from vodet.heads.box_head import (
+    LAYERS,
     BoxHead,
+    RoILayers,
     class_boxes,
     class_loss,
     detections_of,
@@ -37,8 +40,8 @@ from vodet.heads.frame_candidates import encoded, encoded_candidates, with_suppo
 from vodet.heads.linking import ProposalLimits, Proposals
 from vodet.heads.matching import Assigner
 from vodet.heads.proposals import Tubelets, draw_sample, key_proposals, padded
-from vodet.heads.roi_pooler import RoIPooler
-from vodet.heads.rpn import RPN
+from vodet.heads.roi_pooler import ROI_ALIGN, RoIAlign, RoIPooler
+from vodet.heads.rpn import ANCHORS, RPN
 from vodet.heads.spatio_temporal import SpatioTemporalHead
 from vodet.stages import CandidateFusionFactories, Head, Targets
 from vodet.structures import Detections
@@ -70,7 +73,10 @@ class TwoStageHead(Head):
             ``p_s + p_st * (1 - p_s)``; ``spatial`` or ``spatio_temporal`` uses only one head.
         width: Width of the fully connected layers.
         resolution: Bins along each side of a RoI.
-        anchor_scale: Square root of the area of an anchor, in strides of its level.
+        anchors: The anchors of every cell.
+        rpn_convs: Number of 3 x 3 convolutions of the region proposal network.
+        roi_align: Pools RoIs from the maps of one level.
+        layers: Numbers of layers on the features of a RoI, of both heads.
         train_limits: Limits on proposals in training mode.
         test_limits: Limits on proposals in evaluation mode.
         rpn_batch_size_per_image: Maximum number of anchors per frame sampled for the losses.
@@ -78,6 +84,7 @@ class TwoStageHead(Head):
         score_threshold: Minimum score of a detection (exclusive).
         nms_iou: IoU threshold of non-maximum suppression within a class.
         max_detections: Maximum number of detections per frame.
+        min_size: Minimum length of the sides of a detection (exclusive), in input pixels.
 
     Raises:
         ConfigError: If ``refine`` or ``scores`` is unknown, or ``scores`` needs a spatio-temporal
@@ -94,7 +101,10 @@ class TwoStageHead(Head):
         scores: str = "both",
         width: int = 1024,
         resolution: int = 7,
-        anchor_scale: float = 8.0,
+        anchors: Anchors = ANCHORS,
+        rpn_convs: int = 1,
+        roi_align: RoIAlign = ROI_ALIGN,
+        layers: RoILayers = LAYERS,
         train_limits: ProposalLimits = TRAIN_LIMITS,
         test_limits: ProposalLimits = TEST_LIMITS,
         rpn_batch_size_per_image: int = 256,
@@ -102,6 +112,7 @@ class TwoStageHead(Head):
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
+        min_size: float = 0.0,
     ) -> None:
         super().__init__()
         is_double = bool(fusion) and refine == "scores"
@@ -111,18 +122,19 @@ class TwoStageHead(Head):
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.max_detections = max_detections
-        self.rpn = RPN(spec, anchor_scale, batch_size_per_image=rpn_batch_size_per_image)
+        self.min_size = min_size
+        self.rpn = RPN(spec, anchors, rpn_batch_size_per_image, rpn_convs)
         self.assigner = Assigner(
             0.5, 0.5, batch_size_per_image=box_batch_size_per_image, positive_fraction=0.25
         )
-        self.pooler = RoIPooler(spec.strides, resolution)
+        self.pooler = RoIPooler(spec.strides, resolution, align=roi_align)
         roi_spec = CandidateSpec(spec.channels[0], resolution)
         self.fusion = FusionChain(roi_spec, fusion or {})
         self.remembers = self.fusion.remembers
         box_spec = roi_spec if is_double else self.fusion.spec
-        self.box_head = BoxHead(box_spec, num_classes, width)
+        self.box_head = BoxHead(box_spec, num_classes, width, layers)
         self.st_head = (
-            SpatioTemporalHead(self.fusion.spec, num_classes, width) if is_double else None
+            SpatioTemporalHead(self.fusion.spec, num_classes, width, layers) if is_double else None
         )
         self.scores = scores
 
@@ -200,6 +212,7 @@ class TwoStageHead(Head):
             self.score_threshold,
             self.nms_iou,
             self.max_detections,
+            self.min_size,
         )
 
     def losses(
@@ -237,7 +250,7 @@ class TwoStageHead(Head):
             boxes = boxed.boxes[:, 0][rois.is_valid]
             losses |= self.box_head.losses(logits, deltas, boxes, labels, objects)
         if self.st_head is not None and _learns(maps, self.st_head, self.fusion):
-            losses["st_class"] = class_loss(self.st_head(fused.features[0])[rois.is_valid], labels)
+            losses["st_class"] = class_loss(self.st_head(fused.features[0][rois.is_valid]), labels)
         if not losses:
             msg = (
                 "The losses of the head have no trainable weights: model.frozen lists all parts of "

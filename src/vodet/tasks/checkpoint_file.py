@@ -17,9 +17,10 @@ FilePath = str | os.PathLike[str]
 ByteFile = io.BufferedReader | io.BytesIO
 
 WHAT_READS_WHAT = (
-    "ckpt=, resume= and init_from= read checkpoints of vodet-train. `vodet-data import-weights "
-    "PROGRAM SRC DST` converts weights of detectron2 and SLTnet (sltnet) and of transformers. "
-    "Weights of a timm model are loaded by model.backbone.checkpoint_path."
+    "ckpt=, resume= and init_from= read checkpoints of vodet-train. init_from= also takes weights "
+    "of torchvision's and detectron2's Faster R-CNN and of SLTnet; `vodet-data import-weights "
+    "PROGRAM SRC DST` converts these and the detectors of transformers. Weights of a timm model "
+    "are loaded by model.backbone.checkpoint_path."
 )
 
 _CHUNK = 2**20  # bytes read at once

@@ -12,26 +12,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import lightning as L
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from vodet.detector import VideoDetector
 from vodet.encodings import FeatureMaps
 from vodet.errors import CheckpointError
 from vodet.heads.two_stage import TwoStageHead
-from vodet.tasks.build import build_detector
-from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath
-from vodet.tasks.detection import VideoDetectionTask
-from vodet.tasks.init_from import InitReport
-from vodet.tasks.weights import difference_of, first_ten
-
-Weights = Mapping[str, Tensor]
+from vodet.tasks.checkpoint_file import FilePath
+from vodet.tasks.weights import Weights, require_weights
 
 # By the number of blocks of each stage and by the shape of the first 3 x 3 convolution: its width
 # and its number of input channels per group.
@@ -73,8 +65,8 @@ _NAMES = {
     r"proposal_generator\.rpn_head\.conv\.(\w+)": r"head.rpn.net.conv.0.0.\1",
     r"proposal_generator\.rpn_head\.objectness_logits\.(\w+)": r"head.rpn.net.cls_logits.\1",
     r"proposal_generator\.rpn_head\.anchor_deltas\.(\w+)": r"head.rpn.net.bbox_pred.\1",
-    r"roi_heads\.box_head\.fc1\.(\w+)": r"head.box_head.encoder.0.\1",
-    r"roi_heads\.box_head\.fc2\.(\w+)": r"head.box_head.encoder.2.\1",
+    r"roi_heads\.box_head\.fc1\.(\w+)": r"head.box_head.encoder.1.\1",
+    r"roi_heads\.box_head\.fc2\.(\w+)": r"head.box_head.encoder.3.\1",
     r"roi_heads\.box_predictor\.cls_score\.(\w+)": r"head.box_head.classifier.\1",
     r"roi_heads\.box_predictor\.bbox_pred\.(\w+)": r"head.box_head.regressor.\1",
     rf"{_ST_HEAD}fcs\.(\d+)\.(\w+)": r"head.fusion.members.attention.fcs.\1.\2",
@@ -82,8 +74,8 @@ _NAMES = {
     rf"{_ST_HEAD}Wqs\.(\d+)\.(\w+)": r"head.fusion.members.attention.attentions.\1.query.\2",
     rf"{_ST_HEAD}Wks\.(\d+)\.(\w+)": r"head.fusion.members.attention.attentions.\1.key.\2",
     rf"{_ST_HEAD}Wvs\.(\d+)\.(\w+)": r"head.fusion.members.attention.attentions.\1.value.\2",
-    rf"{_ST_HEAD}fc1\.(\w+)": r"head.st_head.encoder.0.\1",
-    rf"{_ST_HEAD}fc2\.(\w+)": r"head.st_head.encoder.2.\1",
+    rf"{_ST_HEAD}fc1\.(\w+)": r"head.st_head.encoder.1.\1",
+    rf"{_ST_HEAD}fc2\.(\w+)": r"head.st_head.encoder.3.\1",
     r"(?:.+\.)?st_cls_predictor\.(?:cls_score\.)?(weight|bias)": r"head.st_head.classifier.\1",
 }
 _ANCHORS = r"(?:.+\.)?anchor_generator\.cell_anchors\.\d+"
@@ -137,6 +129,41 @@ class Architecture:
         """Whether the backbone is a ResNet of Caffe, whose input is not scaled."""
         return self.backbone.startswith("resnet") and set(self.std) == {1.0}
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """The number of classes."""
+        return (self.num_classes,)
+
+    @property
+    def base(self) -> str:
+        """The choice of ``conf/`` with the settings of the network."""
+        return "base=detectron2_resnet50_fpn"
+
+    @property
+    def overrides(self) -> list[str]:
+        """Choices and values of ``conf/`` that describe the network."""
+        if self.candidate_fusion == "none":
+            return ["data=custom", "window=single", self.base]
+        return ["experiment=imagenet_vid_sltnet", f"model/head/fusion={self.candidate_fusion}"]
+
+    @property
+    def summary(self) -> list[str]:
+        """Lines that tell a user what was found."""
+        kinds = {
+            "none": "Faster R-CNN",
+            "max": "Faster R-CNN with anchor linking",
+            "sltnet": "SLTnet",
+        }
+        attention = "".join(f", {key}={value}" for key, value in self.attention.items())
+        origin = "from the file" if self.states_input else "defaults of detectron2"
+        place = "1 x 1" if self.stride_in_1x1 else "3 x 3"
+        return [
+            f"{kinds[self.candidate_fusion]}, {self.backbone}, {self.num_classes} classes"
+            f"{attention}",
+            f"Input: {self.channel_order.upper()}, mean {list(self.mean)}, std {list(self.std)} "
+            f"({origin}), strides in the {place} convolutions",
+        ]
+
     def settings(self) -> dict[str, Any]:
         """Return the values of the architecture for a detector's config, by dotted key."""
         return {
@@ -146,12 +173,53 @@ class Architecture:
             "backbone.mean": list(self.mean),
             "backbone.std": list(self.std),
             "backbone.channel_order": self.channel_order,
+            "backbone.padding": "mean",
             "backbone.stride_in_1x1": self.stride_in_1x1,
             "pyramid.channels": self.pyramid_channels,
             "head.width": self.width,
             "head.resolution": self.resolution,
             **{f"head.fusion.attention.{key}": value for key, value in self.attention.items()},
         }
+
+    def place_of(self, name: str) -> str | None:
+        """Return the name in `VideoDetector` of a weight, ``""`` for what is no weight, or None."""
+        return "" if re.fullmatch(_NO_WEIGHT, name) else vodet_name(name)
+
+    def arranged(self, weights: Weights, num_classes: int) -> Weights:
+        """Return the weights with 1 x 1 convolutions of SLTnet's attention as linear layers.
+
+        Detectron2 orders classes as vodet does.
+        """
+        return {
+            name: value[:, :, 0, 0]
+            if re.match(_ST_HEAD, name) and value.shape[2:] == (1, 1)
+            else value
+            for name, value in weights.items()
+        }
+
+    def check(self, detector: VideoDetector, weights: Weights, path: FilePath) -> None:
+        """Compare the anchors that older files store with the anchors that vodet computes.
+
+        Raises:
+            CheckpointError: If they differ.
+        """
+        names = sorted(name for name in weights if re.fullmatch(_ANCHORS, name))
+        if not names or not isinstance(detector.head, TwoStageHead):
+            return
+        cells = FeatureMaps(tuple(torch.zeros(1, n, 1, 1) for n in detector.pyramid.spec.channels))
+        expected = detector.head.rpn.anchors(cells)
+        found = [weights[name].float() for name in names]
+        is_same = len(found) == len(expected) and all(
+            ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=0.01)
+            for ours, theirs in zip(expected, found, strict=True)
+        )
+        if not is_same:
+            shown = [[level.round().tolist() for level in levels] for levels in (expected, found)]
+            msg = (
+                f"The anchors of {path} differ from the detector's: expected {shown[0]}, "
+                f"found {shown[1]}."
+            )
+            raise CheckpointError(msg)
 
 
 def architecture_of(weights: Weights, path: FilePath) -> Architecture:
@@ -164,7 +232,7 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
     Raises:
         CheckpointError: If the architecture is not supported.
     """
-    _require(weights, _TELLING, path)
+    require_weights(weights, _TELLING, "detectron2", path)
     backbone = _backbone(weights, path)
     channels = len(weights["backbone.fpn_lateral2.weight"])
     width, features = weights["roi_heads.box_head.fc1.weight"].shape
@@ -187,74 +255,12 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
     )
 
 
-def convert(
-    weights: Weights,
-    architecture: Architecture,
-    model: dict[str, Any],
-    class_names: Sequence[str],
-    path: FilePath,
-) -> tuple[dict[str, Any], InitReport]:
-    """Make a checkpoint that `vodet.load` reads.
-
-    Args:
-        weights: The weights, by their names in detectron2.
-        architecture: Their architecture.
-        model: Config of the detector as plain values, with the settings of ``architecture``.
-        class_names: Names of the classes, in the order of the weights.
-        path: Their file, for error messages.
-
-    Returns:
-        The checkpoint, and a report of the weights in it.
-
-    Raises:
-        CheckpointError: If a weight is missing, a weight has no place in the detector, or shapes or
-            anchors differ.
-    """
-    try:
-        detector = build_detector(OmegaConf.create(model), class_names)
-    except Exception as error:  # shapes of weights may lead to any error
-        msg = f"There is no detector for the weights of {path}: {error.__cause__ or error}"
-        raise CheckpointError(msg) from error
-    _check_anchors(detector, weights, path)
-    own = detector.state_dict()
-    found = _placed(weights, own, architecture.unused, path)
-    detector.load_state_dict(own | found)
-    task = VideoDetectionTask(detector, config={"model": model})
-    checkpoint = {"state_dict": task.state_dict(), "pytorch-lightning_version": L.__version__}
-    task.on_save_checkpoint(checkpoint)
-    report = InitReport(
-        path=str(path),
-        loaded=tuple(found),
-        new=(),
-        left=architecture.unused,
-        reshaped=(),
-        class_names=None,
-    )
-    return checkpoint, report
-
-
 def vodet_name(name: str) -> str | None:
     """Return the name in `VideoDetector` of a weight of detectron2, or None if it has none."""
     for pattern, replacement in _NAMES.items():
         if match := re.fullmatch(pattern, name):
             return match.expand(replacement)
     return None
-
-
-def _require(weights: Weights, dimensions: Mapping[str, int], path: FilePath) -> None:
-    faults = [
-        f"{name}: expected {expected} dimensions of at least 1, found "
-        + (f"shape {tuple(weights[name].shape)}" if name in weights else "no such weight")
-        for name, expected in dimensions.items()
-        if name not in weights or weights[name].ndim != expected or not weights[name].numel()
-    ]
-    if faults:
-        msg = (
-            f"{path} does not hold a Faster R-CNN with FPN, named as in detectron2, but "
-            f"{len(weights)} weights such as {min(weights)!r}: {first_ten(faults, 'difference')}\n"
-            + WHAT_READS_WHAT
-        )
-        raise CheckpointError(msg)
 
 
 def _backbone(weights: Weights, path: FilePath) -> str:
@@ -288,7 +294,7 @@ def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[
     needed = {"roi_heads.st_box_head.fcs.0.weight": 2}
     if geometry:
         needed["roi_heads.st_box_head.Wgs.0.weight"] = 4
-    _require(weights, needed, path)
+    require_weights(weights, needed, "detectron2", path)
     # With its option LOCATION_FREE, SLTnet has these layers but does not use them. Only then are
     # the biases, which start at zero, still zero.
     is_used = any(bool(weights[name].any()) for name in geometry if name.endswith("bias"))
@@ -312,58 +318,3 @@ def _channels(found: Tensor | None, default: tuple[float, ...]) -> tuple[float, 
         return default
     values = found.float().flatten().numpy()
     return tuple(float(str(value)) for value in values)  # 103.53, not its float32 value in full
-
-
-def _check_anchors(detector: VideoDetector, weights: Weights, path: FilePath) -> None:
-    """Compare the anchors that older files store with the anchors that vodet computes."""
-    names = sorted(name for name in weights if re.fullmatch(_ANCHORS, name))
-    if not names or not isinstance(detector.head, TwoStageHead):
-        return
-    cells = FeatureMaps(tuple(torch.zeros(1, n, 1, 1) for n in detector.pyramid.spec.channels))
-    expected = detector.head.rpn.anchors(cells)
-    found = [weights[name].float() for name in names]
-    is_same = len(found) == len(expected) and all(
-        ours.shape == theirs.shape and torch.allclose(ours, theirs, atol=0.01)
-        for ours, theirs in zip(expected, found, strict=True)
-    )
-    if not is_same:
-        shown = [[level.round().tolist() for level in levels] for levels in (expected, found)]
-        msg = (
-            f"The anchors of {path} differ from the detector's: expected {shown[0]}, "
-            f"found {shown[1]}."
-        )
-        raise CheckpointError(msg)
-
-
-def _placed(
-    weights: Weights, own: Weights, unused: Sequence[str], path: FilePath
-) -> dict[str, Tensor]:
-    """Return weights by their names in vodet; names of both sides must match one to one."""
-    found: dict[str, Tensor] = {}
-    faults: list[str] = []
-    for name, value in weights.items():
-        if name in unused or re.fullmatch(_NO_WEIGHT, name):
-            continue
-        place = vodet_name(name)
-        if place is None or place not in own:
-            faults.append(f"{name}: shape {tuple(value.shape)}, no place in the detector")
-            continue
-        expected = own[place].shape
-        if len(expected) == 2 and value.shape[2:] == (1, 1):
-            value = value[:, :, 0, 0]  # a 1 x 1 convolution is a linear layer
-        if place in found:
-            faults.append(f"{name}: a second weight for {place}")
-        elif difference := difference_of(own[place], value):
-            faults.append(f"{name}: {difference}")
-        found[place] = value
-    faults += [
-        f"{name}: expected shape {tuple(own[name].shape)}, no weight for it in the file"
-        for name in own
-        if name not in found and not name.endswith("num_batches_tracked")
-    ]
-    if faults:
-        msg = f"The weights of {path} do not fit the detector that their names tell: " + first_ten(
-            faults, "difference"
-        )
-        raise CheckpointError(msg)
-    return found

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
-from vodet.tasks.checkpoint import CARD_KEY, detector_weights, read_checkpoint
+from vodet.tasks.checkpoint import CARD_KEY, checked_checkpoint, detector_weights
 from vodet.tasks.checkpoint_file import FilePath
-from vodet.tasks.weights import difference_of, first_ten
+from vodet.tasks.foreign_weights import (
+    architecture_of,
+    is_foreign,
+    known_class_names,
+    renamed,
+)
+from vodet.tasks.restricted_pickle import read_pickle
+from vodet.tasks.weights import Weights, difference_of, first_ten, foreign_weights
 
 _BASES = ("backbone", "head.model")  # the second in heads that are whole detectors
 
@@ -26,6 +33,7 @@ class InitReport:
         left: Names of weights of the checkpoint that the detector does not have.
         reshaped: Weights that are new too, as the checkpoint has them in another shape or type.
         class_names: Classes of the checkpoint, if they differ from the detector's.
+        made_for: Choice of ``conf/`` with the settings that weights of another program need.
     """
 
     path: str
@@ -34,6 +42,7 @@ class InitReport:
     left: tuple[str, ...]
     reshaped: tuple[str, ...]
     class_names: tuple[str, ...] | None
+    made_for: str | None = None
 
     def __str__(self) -> str:
         lines = [f"Loaded from {self.path}: {_summary(self.loaded)}"]
@@ -48,6 +57,11 @@ class InitReport:
                 f"The checkpoint has other classes, {', '.join(self.class_names)}: loaded weights "
                 "of classification layers belong to these classes."
             )
+        if self.made_for is not None:
+            lines.append(
+                f"The weights were trained with the settings of {self.made_for}; with others the "
+                "detector begins worse."
+            )
         return "\n".join(lines)
 
 
@@ -56,20 +70,20 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 
     Args:
         detector: The detector; its other weights stay.
-        path: A checkpoint written by `vodet-train`, of this or another detector.
+        path: A checkpoint written by `vodet-train`, of this or another detector; or weights of
+            Faster R-CNN that torchvision or detectron2 wrote, or of SLTnet.
 
     Raises:
         CheckpointError: If it cannot be read, if it is of another architecture (under half of the
             backbone fits), or if it lacks weights of frozen parts, which would never learn.
     """
-    checkpoint = read_checkpoint(path)
-    found, own = detector_weights(checkpoint), detector.state_dict()
+    found, class_names, made_for = _read(path, len(detector.class_names))
+    own = detector.state_dict()
     differences = {n: difference_of(own[n], found[n]) for n in own if n in found}
     loaded = [name for name, difference in differences.items() if difference is None]
     reshaped = [f"{name}: {difference}" for name, difference in differences.items() if difference]
     _check(detector, set(loaded), own, path)
     detector.load_state_dict({name: found[name] for name in loaded}, strict=False)
-    class_names = tuple(checkpoint[CARD_KEY]["class_names"])
     return InitReport(
         path=str(path),
         loaded=tuple(loaded),
@@ -77,7 +91,22 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
         left=tuple(name for name in found if name not in own),
         reshaped=tuple(reshaped),
         class_names=None if class_names == detector.class_names else class_names,
+        made_for=made_for,
     )
+
+
+def _read(path: FilePath, num_classes: int) -> tuple[Weights, tuple[str, ...] | None, str | None]:
+    """Return weights by their names in vodet, and if known their classes and their settings."""
+    checkpoint = read_pickle(path)
+    if not is_foreign(checkpoint):
+        checkpoint = checked_checkpoint(checkpoint, path)
+        return detector_weights(checkpoint), tuple(checkpoint[CARD_KEY]["class_names"]), None
+    weights = foreign_weights(checkpoint, path)
+    architecture = architecture_of(weights, path)
+    counts = architecture.class_counts
+    count = num_classes if num_classes in counts else counts[0]
+    found = renamed(architecture.arranged(weights, count), architecture)
+    return found, known_class_names(count), architecture.base
 
 
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:

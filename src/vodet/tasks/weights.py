@@ -13,6 +13,8 @@ from vodet.errors import CheckpointError
 from vodet.tasks.checkpoint_file import WHAT_READS_WHAT, FilePath, entries, shown
 from vodet.tasks.restricted_pickle import read_pickle
 
+Weights = Mapping[str, Tensor]
+
 # Tied weights take less space in a file than in a detector, but not much less. Weights that claim
 # more than this multiple of the stored bytes are meant to fill the memory.
 _LARGEST_RATIO = 10
@@ -51,22 +53,30 @@ def first_ten(lines: Sequence[str], noun: str) -> str:
 
 
 def read_weights(path: FilePath) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint of detectron2, executing nothing from it.
+    """Read the weights of a checkpoint of torchvision or detectron2, executing nothing from it.
 
     Args:
-        path: A file with weights in its entry ``model``, as detectron2 and its model zoo write it,
-            or with nothing but weights.
+        path: A file with weights in its entry ``model``, as detectron2, its model zoo and the
+            training scripts of torchvision write it, or with nothing but weights.
 
     Raises:
         CheckpointError: If it cannot be read or holds no usable weights.
     """
-    checkpoint = read_pickle(path)
+    return foreign_weights(read_pickle(path), path)
+
+
+def foreign_weights(checkpoint: object, path: FilePath) -> dict[str, Tensor]:
+    """Return the weights of what was read from a checkpoint of torchvision or detectron2.
+
+    Raises:
+        CheckpointError: If it holds no usable weights.
+    """
     found = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(found, dict) or not any(map(_is_weight, found.values())):
         msg = (
-            f"The checkpoint {path} is not one of detectron2: expected the entry 'model' with a "
-            f"tensor for each name, as in model_final.pth, found {entries(checkpoint)}. "
-            + WHAT_READS_WHAT
+            f"The checkpoint {path} is not one of torchvision or detectron2: expected a tensor for "
+            "each name, at the outermost level or in the entry 'model', as in model_final.pth, "
+            f"found {entries(checkpoint)}. {WHAT_READS_WHAT}"
         )
         raise CheckpointError(msg)
     tensors = {
@@ -76,6 +86,35 @@ def read_weights(path: FilePath) -> dict[str, Tensor]:
         for name, value in found.items()
     }
     return checked_weights(tensors, path)
+
+
+def require_weights(
+    weights: Weights, dimensions: Mapping[str, int], program: str, path: FilePath
+) -> None:
+    """Check that the weights that tell an architecture are there.
+
+    Args:
+        weights: Weights of a Faster R-CNN with FPN.
+        dimensions: Number of dimensions of the weights that must be there.
+        program: Whose names these are.
+        path: Their file, for error messages.
+
+    Raises:
+        CheckpointError: If one is missing or has another number of dimensions.
+    """
+    faults = [
+        f"{name}: expected {expected} dimensions of at least 1, found "
+        + (f"shape {tuple(weights[name].shape)}" if name in weights else "no such weight")
+        for name, expected in dimensions.items()
+        if name not in weights or weights[name].ndim != expected or not weights[name].numel()
+    ]
+    if faults:
+        msg = (
+            f"{path} does not hold a Faster R-CNN with FPN, named as in {program}, but "
+            f"{len(weights)} weights such as {min(weights)!r}: {first_ten(faults, 'difference')}\n"
+            + WHAT_READS_WHAT
+        )
+        raise CheckpointError(msg)
 
 
 def _is_weight(value: object) -> bool:

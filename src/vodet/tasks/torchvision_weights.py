@@ -1,0 +1,222 @@
+"""Weights of torchvision's Faster R-CNN with a ResNet and FPN, of its first and second version.
+
+The names and shapes of the weights tell the architecture. In torchvision, background is the first
+class. Its detectors for COCO have 91 outputs: one for each number of a category, of which COCO uses
+80; they were never trained to find one of the other 10, so vodet leaves them out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+from vodet.detector import VideoDetector
+from vodet.errors import CheckpointError
+from vodet.tasks.checkpoint_file import FilePath
+from vodet.tasks.weights import Weights, require_weights
+
+_OUTPUTS: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+_COCO_ROWS = [row for row, name in enumerate(_OUTPUTS) if row > 0 and name != "N/A"]
+COCO = tuple(_OUTPUTS[row] for row in _COCO_ROWS)
+
+# By the number of blocks of each stage, the number of convolutions of a block, and the width of the
+# first 3 x 3 convolution with its number of input channels per group.
+_BACKBONES: dict[tuple[tuple[int, ...], int, tuple[int, ...]], str] = {
+    ((2, 2, 2, 2), 2, (64, 64)): "resnet18",
+    ((3, 4, 6, 3), 2, (64, 64)): "resnet34",
+    ((3, 4, 6, 3), 3, (64, 64)): "resnet50",
+    ((3, 4, 23, 3), 3, (64, 64)): "resnet101",
+    ((3, 8, 36, 3), 3, (64, 64)): "resnet152",
+    ((3, 4, 6, 3), 3, (128, 4)): "resnext50_32x4d",
+    ((3, 4, 23, 3), 3, (256, 8)): "resnext101_32x8d",
+    ((3, 4, 6, 3), 3, (128, 128)): "wide_resnet50_2",
+    ((3, 4, 23, 3), 3, (128, 128)): "wide_resnet101_2",
+}
+_BODY = r"backbone\.body\."
+_FPN = r"backbone\.fpn\.((?:inner|layer)_blocks\.\d+)\."
+_PREDICTOR = "roi_heads.box_predictor"
+_NAMES = {
+    rf"{_BODY}(.+)": r"backbone.net.\1",
+    rf"{_FPN}(weight|bias)": r"pyramid.net.\1.0.\2",  # before torchvision 0.13
+    rf"{_FPN}(\d+\..+)": r"pyramid.net.\1.\2",
+    r"rpn\.head\.conv\.(weight|bias)": r"head.rpn.net.conv.0.0.\1",  # before torchvision 0.13
+    r"rpn\.head\.(.+)": r"head.rpn.net.\1",
+    r"roi_heads\.box_head\.fc6\.(\w+)": r"head.box_head.encoder.1.\1",
+    r"roi_heads\.box_head\.fc7\.(\w+)": r"head.box_head.encoder.3.\1",
+    r"roi_heads\.box_head\.(\d+\..+)": r"head.box_head.encoder.\1",
+    r"roi_heads\.box_predictor\.cls_score\.(\w+)": r"head.box_head.classifier.\1",
+    r"roi_heads\.box_predictor\.bbox_pred\.(\w+)": r"head.box_head.regressor.\1",
+}
+# Weights that tell the architecture, with their number of dimensions.
+_TELLING = {
+    "backbone.body.layer1.0.conv2.weight": 4,
+    f"{_PREDICTOR}.cls_score.weight": 2,
+    f"{_PREDICTOR}.bbox_pred.weight": 2,
+    f"{_PREDICTOR}.cls_score.bias": 1,
+    f"{_PREDICTOR}.bbox_pred.bias": 1,
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The architecture of a network, as its weights tell it.
+
+    Args:
+        backbone: Name of the backbone in timm.
+        num_outputs: Number of outputs of the classifier, background included.
+        has_fpn_norm: Whether the pyramid has batch norms.
+        rpn_convs: Number of 3 x 3 convolutions of the region proposal network.
+        box_convs: Number of 3 x 3 convolutions of the box head.
+        box_linears: Number of fully connected layers of the box head.
+        frozen_norm: Whether the batch norms of the backbone were frozen in training.
+    """
+
+    backbone: str
+    num_outputs: int
+    has_fpn_norm: bool
+    rpn_convs: int
+    box_convs: int
+    box_linears: int
+    frozen_norm: bool
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """Possible numbers of classes: of COCO, if there are as many outputs, or of all outputs."""
+        every = self.num_outputs - 1
+        return (len(COCO), every) if self.num_outputs == len(_OUTPUTS) else (every,)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names of weights that the network does not use."""
+        return ()
+
+    @property
+    def base(self) -> str:
+        """The choice of ``conf/`` with the settings of the network."""
+        return f"base=torchvision_resnet50_fpn{'_v2' if self.box_convs else ''}"
+
+    @property
+    def overrides(self) -> list[str]:
+        """Choices and values of ``conf/`` that describe the network."""
+        return ["data=custom", "window=single", self.base]
+
+    @property
+    def norm_eps(self) -> float:
+        """What batch norms add to the variance: 0 in torchvision's frozen ones for COCO."""
+        return 0.0 if self.frozen_norm else 1e-5
+
+    @property
+    def summary(self) -> list[str]:
+        """Lines that tell a user what was found."""
+        norm = "frozen" if self.frozen_norm else "trained"
+        linears = f"{self.box_linears} fully connected layers in the box head"
+        return [
+            f"Faster R-CNN of torchvision, {self.backbone}, {self.num_outputs} outputs",
+            f"{self.rpn_convs} convolutions in the RPN; {self.box_convs} and {linears}; "
+            f"{norm} batch norm with eps {self.norm_eps} in the backbone",
+        ]
+
+    def settings(self) -> dict[str, Any]:
+        """Return the values of the architecture for a detector's config, by dotted key."""
+        return {
+            "backbone.name": self.backbone,
+            "backbone.pretrained": False,
+            "backbone.frozen_norm": self.frozen_norm,
+            "backbone.norm_eps": self.norm_eps,
+            "pyramid.norm": self.has_fpn_norm,
+            "head.rpn_convs": self.rpn_convs,
+            "head.layers.convs": self.box_convs,
+            "head.layers.linears": self.box_linears,
+        }
+
+    def place_of(self, name: str) -> str | None:
+        """Return the name in `VideoDetector` of a weight, or None if it has none."""
+        for pattern, replacement in _NAMES.items():
+            if match := re.fullmatch(pattern, name):
+                return match.expand(replacement)
+        return None
+
+    def arranged(self, weights: Weights, num_classes: int) -> Weights:
+        """Return the weights with background as the last class, and without unused outputs.
+
+        Args:
+            weights: The weights, by their names in torchvision.
+            num_classes: One of ``class_counts``.
+        """
+        is_coco = num_classes == len(COCO) < self.num_outputs - 1
+        rows = _COCO_ROWS if is_coco else list(range(1, self.num_outputs))
+        changed = {}
+        for part in ("weight", "bias"):
+            classes, boxes = (f"{_PREDICTOR}.{name}.{part}" for name in ("cls_score", "bbox_pred"))
+            changed[classes] = weights[classes][[*rows, 0]]
+            changed[boxes] = torch.cat([weights[boxes][4 * row : 4 * row + 4] for row in rows])
+        return {**weights, **changed}
+
+    def check(self, detector: VideoDetector, weights: Weights, path: FilePath) -> None:
+        """Torchvision stores nothing beside the weights that could differ."""
+
+
+def architecture_of(weights: Weights, path: FilePath) -> Architecture:
+    """Read the architecture of a network off its weights.
+
+    Args:
+        weights: The weights, by their names in torchvision.
+        path: Their file, for error messages.
+
+    Raises:
+        CheckpointError: If the architecture is not supported.
+    """
+    if "backbone.body.0.0.weight" in weights:
+        msg = (
+            f"{path} holds a Faster R-CNN of torchvision with a MobileNet, which is not supported: "
+            "its pyramid begins in the middle of a stage, at a map that timm's MobileNets do not "
+            f"return. Expected a backbone among {', '.join(_BACKBONES.values())}."
+        )
+        raise CheckpointError(msg)
+    require_weights(weights, _TELLING, "torchvision", path)
+    outputs = len(weights[f"{_PREDICTOR}.cls_score.weight"])
+    _check_outputs(weights, outputs, path)
+    linears = r"roi_heads\.box_head\.(fc\d|\d+)\.weight"
+    return Architecture(
+        backbone=_backbone(weights, path),
+        num_outputs=outputs,
+        has_fpn_norm="backbone.fpn.inner_blocks.0.1.weight" in weights,
+        rpn_convs=max(_count(weights, r"rpn\.head\.conv\.(\d+)\."), 1),
+        box_convs=_count(weights, r"roi_heads\.box_head\.(\d+)\.0\.weight"),
+        box_linears=_count(weights, linears),
+        frozen_norm="backbone.body.bn1.num_batches_tracked" not in weights,
+    )
+
+
+def _check_outputs(weights: Weights, outputs: int, path: FilePath) -> None:
+    names = {"cls_score.weight": 1, "cls_score.bias": 1, "bbox_pred.weight": 4, "bbox_pred.bias": 4}
+    for name, per_class in names.items():
+        rows = len(weights[f"{_PREDICTOR}.{name}"])
+        if rows != per_class * outputs:
+            msg = (
+                f"{path}: expected {per_class * outputs} rows of {_PREDICTOR}.{name} for {outputs} "
+                f"outputs, found {rows}."
+            )
+            raise CheckpointError(msg)
+
+
+def _backbone(weights: Weights, path: FilePath) -> str:
+    blocks = tuple(_count(weights, rf"{_BODY}layer{stage}\.(\d+)\.") for stage in range(1, 5))
+    convs = _count(weights, rf"{_BODY}layer1\.0\.conv(\d)\.")
+    kernel = tuple(weights["backbone.body.layer1.0.conv2.weight"].shape[:2])
+    if (blocks, convs, kernel) not in _BACKBONES:
+        msg = (
+            f"The backbone of {path} is not supported: its stages have {blocks} blocks of {convs} "
+            f"convolutions, and the first 3 x 3 convolution a width of {kernel[0]} and {kernel[1]} "
+            f"channels per group. Expected one of {', '.join(_BACKBONES.values())}."
+        )
+        raise CheckpointError(msg)
+    return _BACKBONES[blocks, convs, kernel]
+
+
+def _count(weights: Weights, pattern: str) -> int:
+    return len({match[1] for name in weights if (match := re.match(pattern, name))})
