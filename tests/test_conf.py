@@ -251,7 +251,7 @@ def test_second_phases_freeze_their_first(compose) -> None:
     for name in ("demo_sltnet", "imagenet_vid_sltnet"):
         config = compose(f"experiment={name}", "model.backbone.name=test_resnet")
         with pytest.raises(
-            ConfigError, match=r"head\.rpn.* from learning, but their weights are ran"
+            ConfigError, match=r"model\.frozen.*head\.rpn.* random.*init_from=CHECKPOINT"
         ):
             begin(config, instantiate(config.model, class_names=["a"]))
         detector = instantiate(config.model, class_names=["a"])

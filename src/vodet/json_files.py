@@ -23,6 +23,8 @@ from vodet.files import read_file
 
 MAX_UNPACKED = 2**31  # bytes of an unpacked .gz file: enough for about ten million boxes
 
+_GZIP_START = b"\x1f\x8b"
+
 # The errors of msgspec for a file that it cannot decode; `parse_json` then says what is wrong.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -33,7 +35,7 @@ T = TypeVar("T")
 
 
 def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> bytes:
-    """Read a JSON file, which may be compressed (``.gz``), and return its text in UTF-8.
+    """Read a JSON file, which may be compressed with gzip, and return its text in UTF-8.
 
     Args:
         path: The file.
@@ -45,7 +47,7 @@ def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> by
     """
     try:
         data = read_file(path)
-        if path.suffix == ".gz":
+        if data.startswith(_GZIP_START):
             data = _unpack(data, max_unpacked)
     except FileNotFoundError as error:
         folder = "exists" if path.parent.is_dir() else "does not exist either"
@@ -64,7 +66,9 @@ def _unpack(data: bytes, limit: int) -> bytes:
     with gzip.open(io.BytesIO(data)) as file:
         unpacked = file.read(limit + 1)
     if len(unpacked) > limit:
-        msg = f"it unpacks to more than {limit:,} bytes; a file without .gz may be of any size"
+        msg = (
+            f"it unpacks to more than {limit:,} bytes; a file that is not packed may be of any size"
+        )
         raise OSError(msg)
     return unpacked
 

@@ -79,6 +79,21 @@ def read_size(data: bytes) -> Size | None:
         return None
 
 
+def count_pictures(data: bytes) -> int:
+    """Return how many pictures a file of any format holds: pages, or frames of an animation.
+
+    A JPEG has one: what else may follow, such as a depth map, is no further picture of a series.
+    """
+    is_still_png = data.startswith(PNG_START) and b"acTL" not in data[: data.find(b"IDAT")]
+    if data.startswith(JPEG_START) or is_still_png:
+        return 1
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return int(getattr(picture, "n_frames", 1))
+    except Exception:  # each format has errors of its own; the decoder says what is wrong
+        return 1
+
+
 def _read_jpeg(data: bytes) -> PictureHeader | None:
     position, orientation = len(JPEG_START), 1
     while 0 <= position <= len(data) - 9:

@@ -182,3 +182,19 @@ def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
     )
     assert ended.stderr == ""
     assert ended.stdout.splitlines()[-1] == "141"
+
+
+def test_closed_streams(tmp_path: Path) -> None:
+    code = ENDS.format(work="os.write(2, b'at work\\n')")
+    command = [sys.executable, "-c", code]
+    for closed in (">&-", ">&- 2>&-"):
+        result = subprocess.run(
+            ["bash", "-c", f'"$@" {closed}', "bash", *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert (result.returncode, result.stdout) == (0, "")
+        assert result.stderr in ("at work\n", "")
+        assert (tmp_path / "result.txt").read_text() == "half"
+        (tmp_path / "result.txt").unlink()

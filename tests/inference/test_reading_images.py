@@ -36,6 +36,22 @@ def test_each_format_is_read_upright(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
+def test_animations_and_pages_are_not_shortened_to_the_first(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"several.{suffix}"
+    first, *others = (Image.fromarray(np.roll(RGB, number, 1)) for number in range(3))
+    first.save(path, save_all=True, append_images=others)
+    with pytest.raises(FrameError, match=rf"several\.{suffix}.* 3 pictures"):
+        read(path)
+
+
+def test_a_jpeg_with_a_second_picture_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "phone.jpg"
+    picture = Image.fromarray(RGB)
+    picture.save(path, "MPO", save_all=True, append_images=[picture.resize((8, 8))])
+    assert read(path).shape == (48, 64, 3)
+
+
 def test_a_jpeg_with_a_damaged_middle_is_named(tmp_path: Path) -> None:
     _, encoded = cv2.imencode(".jpg", RGB)
     data = bytearray(encoded.tobytes())

@@ -87,6 +87,8 @@ def test_nothing_there(tmp_path: Path) -> None:
     for missing in ("none.mp4", "none/*.png", "none/*/x", "."):
         with pytest.raises(FrameError, match=r"found nothing at .*"):
             find_videos(tmp_path / missing)
+    with pytest.raises(FrameError, match="an empty path"):
+        find_videos("")
     (tmp_path / "a.xyz").write_text("")
     with pytest.raises(FrameError, match=r"\.jpg.*\.mp4.*1, such as a\.xyz"):
         find_videos(tmp_path)

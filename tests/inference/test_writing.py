@@ -124,6 +124,14 @@ def test_times_that_do_not_grow(tmp_path: Path) -> None:
     assert times == sorted(set(times))
 
 
+def test_times_that_begin_again(tmp_path: Path) -> None:
+    times = [Fraction(number, 25) for number in range(6)]
+    with VideoWriter(tmp_path / "a.mp4", 25, time_base=Fraction(1, 90_000)) as video:
+        for time in times[:3] * 2:
+            video.write(quarters(64, 64), time)
+    assert read_back(tmp_path / "a.mp4")[0] == times
+
+
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"file/a\.mp4.*(exists|[Nn]ot a directory)"):

@@ -95,8 +95,9 @@ def _check_values(config_name: str, config: DictConfig) -> None:
 
     known: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / f"{config_name}.yaml"))
     given: Any = OmegaConf.to_container(config)
-    null = {key for key in TEXTS if known.get(key) is not None and given.get(key) is None}
-    if missing := sorted(OmegaConf.missing_keys(config) | null):
+    # An empty text would name the current folder.
+    empty = {key for key in TEXTS if known.get(key) is not None and given.get(key) in (None, "")}
+    if missing := sorted(OmegaConf.missing_keys(config) | empty):
         msg = f"No value is given for {', '.join(missing)}. Set each: {missing[0]}=VALUE."
         raise ConfigError(msg)
 

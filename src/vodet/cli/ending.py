@@ -73,9 +73,7 @@ def run_command(
         explain: Returns the message for an error that the user can fix, or None for other errors.
         how_to_continue: Returns the message to print after a signal has stopped the command.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # escape characters that the terminal cannot show
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     if is_started_by_another():
         threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     message = None
@@ -96,6 +94,15 @@ def run_command(
     if message is not None:
         say("Error: ", message)
     return 0 if message is None else 1
+
+
+def _prepare_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process, such as `>&-`
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  open to the end
+        elif hasattr(stream, "reconfigure"):  # characters that the terminal cannot show are escaped
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _attempt(work: Callable[[], None], explain: Callable[[Exception], str | None]) -> str | None:

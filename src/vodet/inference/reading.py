@@ -19,6 +19,7 @@ from vodet.pictures import (
     JPEG_START,
     MAX_PIXELS,
     PNG_START,
+    count_pictures,
     decode_picture,
     read_header,
     read_size,
@@ -105,6 +106,9 @@ def _decode(data: bytes) -> np.ndarray | None:
     height, width = read_size(data) or (0, 0)
     if height * width > MAX_PIXELS:
         msg = f"it has {height} x {width} pixels, and the limit is {MAX_PIXELS:,}"
+        raise ValueError(msg)
+    if (count := count_pictures(data)) > 1:
+        msg = f"it holds {count} pictures; save each in a file of its own, or all as a video"
         raise ValueError(msg)
     if header := read_header(data):
         return turn_upright(decode_picture(data, header.stored_size), header.orientation)

@@ -71,6 +71,8 @@ def find_videos(source: str | Path) -> list[VideoFiles]:
         FrameError: If there are no videos or images, or both.
     """
     path = Path(source)
+    if not str(source):  # `Path("")` is the current folder
+        raise FrameError(_nothing("an empty path", ()))
     if os.path.lexists(path) and not path.is_dir():
         return [VideoFiles(file_names([path.stem])[0], (path,))]
     folder, files = _listed(path)

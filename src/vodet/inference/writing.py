@@ -50,7 +50,8 @@ class VideoWriter:
         self._time_base = time_base or self._period
         self._stream: VideoStream | None = None
         self._step = max(1, round(self._period / self._time_base))
-        self._next = 0  # in units of the time base, as the step
+        self._last = -self._step  # time of the last frame, in units of the time base
+        self._shift = 0  # added to the times of the frames that come
         self._file = self._opened()
 
     def __enter__(self) -> VideoWriter:
@@ -114,9 +115,19 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _place(self, time: Fraction | None) -> int:
-        """Return the time of a frame in units of the time base, later than the frame before."""
-        place = self._next if time is None else max(self._next, round(time / self._time_base))
-        self._next = place + (self._step if time is None else 1)
+        """Return the time of a frame in units of the time base, later than the frame before.
+
+        Where times go back, as in joined MPEG-TS files, the later part follows the earlier one.
+        """
+        if time is None:
+            place = self._last + self._step
+        else:
+            place = round(time / self._time_base) + self._shift
+            if place < self._last:
+                self._shift += self._last + self._step - place
+                place = self._last + self._step
+            place = max(place, self._last + 1)
+        self._last = place
         return place
 
     def _add_stream(self, height: int, width: int) -> VideoStream:
