@@ -175,10 +175,9 @@ def test_says_why_nothing_was_found(folder: Path, tmp_path: Path) -> None:
     console = Screen(file=io.StringIO(), width=200)
     result = predict_video(LateStream(0.1), open_source(folder), tmp_path, CLASSES, console=console)
     assert result.num_detections == 0
-    assert (
-        "Nothing found: the highest score was 0.08 for class dog; lower score_threshold=0.3"
-        in console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
-    )
+    printed = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert "the highest score was 0.08 for class dog" in printed
+    assert "score_threshold=0.3" in printed
 
 
 def test_failure_leaves_nothing(folder: Path, tmp_path: Path) -> None:

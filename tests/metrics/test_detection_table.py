@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +94,10 @@ def test_detections_of_classes_that_the_annotations_lack_are_left_out(
     assert read.image_ids.tolist() == [100, 102]
     assert [of_file.class_names[label] for label in read.labels] == ["car", "dog"]
     (record,) = caplog.records
-    assert record.getMessage().endswith(
-        "a.json: left out 1 of 3 detections, of classes that the annotations lack: zebra."
-    )
+    message = record.getMessage()
+    assert "a.json: left out 1 of 3 detections" in message
+    assert "zebra" in message
+    assert "car" not in message
 
 
 def test_no_predictions(tmp_path: Path) -> None:
@@ -127,10 +129,7 @@ def read_text(tmp_path: Path, text: str) -> DetectionTable:
     return read_predictions(tmp_path / "a.json", ground_truth())
 
 
-FRAME = "an image id that the annotations lack, or of a frame that is not annotated"
-CATEGORY = "a category id that the annotations lack"
-FINITE = "a box or score that is not a finite number"
-SIZE = "a box of negative width or height"
+FRAME, CATEGORY, FINITE, SIZE = "image id", "category id", "finite", "negative"
 
 
 @pytest.mark.parametrize(
@@ -157,8 +156,8 @@ def test_entries_that_do_not_fit_are_counted(
     lines = str(caught.value).splitlines()
     assert lines[0] == f"The predictions in {tmp_path / 'a.json'} cannot be evaluated."
     first = {name: tuple(map(float, v)) if name == "bbox" else v for name, v in faulty.items()}
-    assert lines[1] == f"  2 of 4 entries have {fault}: first entry 1 {first}"
-    assert lines[2:] == ["Were they made for these annotations?"] * (fault in (FRAME, CATEGORY))
+    assert re.search(rf"2 of 4 entries .*{fault}.* entry 1 {re.escape(str(first))}$", lines[1])
+    assert len(lines[2:]) == (fault in (FRAME, CATEGORY))  # hints at other annotations
 
 
 DELETED = object()
@@ -184,7 +183,8 @@ def test_entries_of_another_form_are_counted(
         read_text(tmp_path, json.dumps([ENTRY, faulty, ENTRY, faulty | {"score": math.nan}, 5]))
     found = str(caught.value).partition("; found: ")[2]
     number = 2 if field == "score" else 3  # NaN is a number
-    assert found == f"{number} of 5 entries that are none, first entry 1 {faulty}: {expected}"
+    assert found.startswith(f"{number} of 5 entries ")
+    assert found.endswith(f" entry 1 {faulty}: {expected}")
 
 
 def test_long_entries_are_shortened(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Around the network: postprocessing, drawing, video files."""
+"""Runs detectors on videos: reading, postprocessing, tubelet linking, drawing and writing."""

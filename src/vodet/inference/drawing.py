@@ -1,4 +1,4 @@
-"""Detections drawn into a frame."""
+"""Draws detections on a frame."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def draw_detections(
     Args:
         frame: ``[H, W, 3]`` uint8 RGB; it is not changed.
         boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the best is drawn on top.
-        labels: ``[n]``.
+        labels: The class of each box, ``[n]``.
         class_names: The names of the labels.
-        scores: ``[n]``.
-        track_ids: ``[n]``, -1 where unknown.
+        scores: The score of each box, ``[n]``.
+        track_ids: The track of each box, ``[n]``; -1 if unknown.
     """
     drawing = np.ascontiguousarray(frame).copy()
     style = _Style.of_size(*frame.shape[:2])
@@ -91,7 +91,7 @@ class _Style:
         return max(2, round(self.letter / 4))
 
     def text_size(self, text: str) -> tuple[int, int, int]:
-        """Return the width of a text, its height above the line and below it."""
+        """Return the width of a text and its heights above and below the baseline."""
         (width, height), below = cv2.getTextSize(text, _FONT, self.scale, self.weight)
         return width, height, below
 
@@ -112,7 +112,7 @@ def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style)
 def _draw_text(
     drawing: np.ndarray, box: np.ndarray, text: str, color: Color, style: _Style
 ) -> None:
-    """Write on a plate above the box, or inside it at the top; always within the frame."""
+    """Write on a filled plate above the box, or inside it if there is no room above."""
     height, width = drawing.shape[:2]
     text_width, text_height, below = style.text_size(text)
     plate = (text_width + 2 * style.pad, text_height + below // 2 + 2 * style.pad)

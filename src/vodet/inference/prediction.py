@@ -69,24 +69,24 @@ def predict_video(
 ) -> PredictedVideo:
     """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
 
-    The files appear when they are complete, or not at all. For a damaged video they contain every
-    frame that can be decoded. Linking comes before the score threshold.
+    The files appear when they are complete, or not at all. For a damaged video, they contain every
+    frame that can be decoded. Detections are linked before the score threshold is applied.
 
     Args:
-        stream: Returns detections in original pixels; without a score threshold of its own.
+        stream: A stream that returns detections in original pixels, without a score threshold.
         source: The video.
         folder: The folder for the files, created if needed.
         class_names: The names of the labels.
-        score_threshold: The lowest score that is drawn and written.
-        chunk_size: How many frames the stream gets at once.
-        fps: Frames per second of the annotated video if the source has no rate.
+        score_threshold: Minimum score of drawn and written detections.
+        chunk_size: Number of frames passed to the stream at once.
+        fps: Frames per second of the annotated video if the source has no frame rate.
         tubelet_linking: ``none`` or a name in `LINKINGS`. ``rescore_online`` works frame by frame;
             the others need all detections first, so they read the video twice.
         console: For the progress bar and the summary.
 
     Raises:
         ConfigError: If there is no such linking.
-        FrameError: If an image cannot be read, frames differ in size, or there is none.
+        FrameError: If an image cannot be read, frames differ in size, or there are no frames.
         OutputError: If a file cannot be written.
     """
     check_linking(tubelet_linking)
@@ -195,10 +195,11 @@ class _Records:
     def why_nothing(self) -> str:
         score, label = self._best
         if label < 0:
-            return "Nothing found: the detector gave no detections at all."
+            return "Nothing found: the detector returned no detections."
         return (
             f"Nothing found: the highest score was {score:.2g} for class "
-            f"{self._class_names[label]}; lower score_threshold={self._threshold:g}"
+            f"{self._class_names[label]}. Lower the score threshold "
+            f"(score_threshold={self._threshold:g})."
         )
 
 

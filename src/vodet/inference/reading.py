@@ -1,4 +1,4 @@
-"""Frames of a video, from images in order or from a video file, read ahead in a thread."""
+"""Reads the frames of a video, from images or a video file, ahead of use in a thread."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NamedFrame(NamedTuple):
     Args:
         name: The name of the image file, or the number of the frame in the video file.
         pixels: uint8 RGB ``[H, W, 3]``.
-        time: Seconds since the first frame, None where the source does not say it.
+        time: Seconds since the first frame; None if unknown.
     """
 
     name: str
@@ -49,13 +49,13 @@ class FrameSource:
     """The frames of one video; iterating reads them.
 
     Args:
-        name: Names the video, and the files that are made from it.
-        fps: Frames per second, on average; None for images.
-        length: Number of frames, None if the file does not say it.
-        open: Starts to read.
-        read_ahead: How many frames are read before they are asked for; bounds the memory.
+        name: Name of the video and of the files made from it.
+        fps: Average number of frames per second; None for images.
+        length: Number of frames according to the file; None if unknown.
+        open: Opens the video and returns a generator of its frames.
+        read_ahead: Maximum number of frames read ahead, which limits the memory used.
         pixel_aspect: Width of a pixel divided by its height when the video is shown.
-        time_base: The unit of the times of frames, in seconds; None where they have no times.
+        time_base: Unit of the times of the frames, in seconds; None if the frames have no times.
         faults: What was lost while reading, one sentence each; complete after the last frame.
     """
 
@@ -74,7 +74,7 @@ class FrameSource:
 
 
 def open_images(name: str, paths: Sequence[Path]) -> FrameSource:
-    """Make a video of images, each turned as its EXIF orientation says."""
+    """Open images as a video; each is turned upright by its EXIF orientation."""
     return FrameSource(name, None, len(paths), lambda: _read_images(paths))
 
 
@@ -102,7 +102,7 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-    """Decode an image; a JPEG or PNG strictly, which raises a ValueError if it is damaged."""
+    """Decode an image, or return None if that fails; a damaged JPEG or PNG raises a ValueError."""
     height, width = read_size(data) or (0, 0)
     if height * width > MAX_PIXELS:
         msg = f"it has {height} x {width} pixels, and the limit is {MAX_PIXELS:,}"
@@ -118,14 +118,14 @@ def _decode(data: bytes) -> np.ndarray | None:
 
 
 def _ahead(frames: Frames, number: int) -> Iterator[NamedFrame]:
-    """Yield frames while a thread reads at most ``number`` that have not been asked for."""
+    """Yield frames while a thread reads up to ``number`` frames ahead."""
     pool = ThreadPoolExecutor(1, "vodet-frames")
     try:
         waiting = deque(pool.submit(next, frames, None) for _ in range(number))
         while (item := waiting.popleft().result()) is not None:
             waiting.append(pool.submit(next, frames, None))
             yield item
-    finally:  # also where the reader of these frames stops early
+    finally:  # also if the consumer stops early
         pool.shutdown(cancel_futures=True)
         frames.close()
 
@@ -137,7 +137,7 @@ def _of_one_size(frames: Iterator[NamedFrame]) -> Iterator[NamedFrame]:
         expected = expected or found
         if found != expected:
             msg = (
-                f"Expected all frames to be of one size, {expected} (height, width) as the first, "
+                f"Expected all frames to have the size of the first, {expected} (height, width), "
                 f"found {found} in frame {frame.name}."
             )
             raise FrameError(msg)

@@ -1,4 +1,4 @@
-"""Seq-NMS: detections linked through a whole video, rescored and suppressed as sequences.
+"""Seq-NMS: links detections through a whole video, rescores and suppresses them as sequences.
 
 W. Han et al., "Seq-NMS for Video Object Detection", arXiv 1602.08465, 2016.
 """
@@ -11,9 +11,9 @@ import numpy as np
 
 from vodet.box_pairs import ious
 
-_LINK_IOU = 0.5  # of detections of neighbouring frames; both from the paper
-_SUPPRESS_IOU = 0.3  # of detections of a frame
-_CHUNK = 1_000_000  # pairs of boxes compared at a time: bounds the memory
+_LINK_IOU = 0.5  # between detections of neighbouring frames; both values are from the paper
+_SUPPRESS_IOU = 0.3  # between detections of one frame
+_CHUNK = 1_000_000  # pairs of boxes compared at once, to limit the memory used
 
 Rescore = Literal["mean", "max"]
 
@@ -25,13 +25,13 @@ def seq_nms(
     labels: np.ndarray,
     rescore: Rescore = "mean",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Link detections of one class in neighbouring frames; rescore and suppress sequences of them.
+    """Link detections of one class in neighbouring frames; rescore and suppress the sequences.
 
     Detections of neighbouring frames are linked if their IoU is above 0.5, with widths ``x2 - x1``.
-    The sequence of links with the largest sum of scores is taken first. All of its detections get
-    the score of the sequence, and other detections of the class that overlap them in the same frame
-    with an IoU above 0.3 are removed. This is repeated until no detection is left. Detections
-    without links therefore go through ordinary suppression.
+    The sequence of linked detections with the largest sum of scores is taken first. All of its
+    detections get the score of the sequence, and other detections of the class that overlap them in
+    the same frame with an IoU above 0.3 are removed. This is repeated until no detection is left.
+    Detections without links therefore undergo ordinary NMS.
 
     Args:
         frames: Frame numbers, ``[N]`` int64; neighbouring frames differ by 1. The frames may
@@ -63,7 +63,7 @@ def seq_nms(
 def _pad(
     frames: np.ndarray, boxes: np.ndarray, scores: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """Spread rows, ordered by frame, over ``[T, n]`` slots; empty slots have score 0."""
+    """Arrange rows, sorted by frame, in ``[T, n]`` slots; empty slots have score 0."""
     times = frames - frames[0]
     counts = np.bincount(times)
     places = np.arange(len(times)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -90,7 +90,7 @@ class _Sequences:
         # The best sequence that ends with each detection: its sum and its previous detection.
         self._sums = np.zeros_like(scores)
         self._before = np.full(scores.shape, -1)
-        self._best = np.zeros(len(scores))  # of each frame
+        self._best = np.zeros(len(scores))  # the largest sum of each frame
 
     def take_all(self, rescore: Rescore) -> tuple[np.ndarray, np.ndarray]:
         """Return which detections are kept and their new scores, both ``[T, n]``."""
@@ -114,7 +114,10 @@ class _Sequences:
         return np.arange(end - len(places) + 1, end + 1), np.array(places[::-1])
 
     def _update(self, first: int, last: int) -> None:
-        """Update the sums after detections of these frames were removed, as far as they change."""
+        """Update the sums after detections of the frames from ``first`` to ``last`` were removed.
+
+        After ``last``, the update stops at the first frame whose sums do not change.
+        """
         for time in range(first, len(self._scores)):
             sums = self._scores[time].copy()
             if time:
@@ -131,7 +134,7 @@ class _Sequences:
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray, above: float) -> np.ndarray:
-    """Return which boxes of each frame overlap which others, ``[T, n, n]`` bool."""
+    """Return which pairs of boxes of each frame have an IoU over ``above``, ``[T, n, n]`` bool."""
     size = boxes.shape[1]
     result = np.zeros((len(boxes), size, size), bool)
     step = max(1, _CHUNK // size**2)

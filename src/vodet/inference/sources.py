@@ -1,4 +1,4 @@
-"""Finds the videos that a path, a folder or a glob stands for."""
+"""Finds the videos at a path: a file, a folder or a glob."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vodet.inference.video_file import open_video
 from vodet.names import file_names
 
 _IMAGE = re.compile(r"\.(bmp|jpe?g|png|tiff?|webp)", re.IGNORECASE)
-# In folders and globs, where other files may lie beside videos. A file that is named alone may have
-# any suffix: FFmpeg looks at its content.
+# Selects the videos in folders and globs, which may also contain other files. A source that is a
+# single file may have any suffix, as FFmpeg detects its format from the content.
 _VIDEO = re.compile(
     r"\.(26[45]|3g2|3gp|amv|asf|avi|divx|dv|f4v|flv|gif|h26[45]|hevc|ivf|m[124]v|m2ts?|mj2|mjpe?g|"
     r"mkv|mov|mp4|mpe?g?|mpv|mts|mxf|nut|obu|og[mv]|qt|rm|rmvb|tod|ts|vob|webm|wmv|wtv|y4m)",
@@ -29,7 +29,7 @@ class VideoFiles:
     """The files of one video.
 
     Args:
-        name: Names the video and the files that are made from it; safe as a file name.
+        name: Name of the video and of the files made from it; safe as a file name.
         paths: A video file, or images in order.
     """
 
@@ -41,7 +41,7 @@ class VideoFiles:
 
         Raises:
             FrameError: If FFmpeg cannot open it. Damaged frames, damaged images and frames of
-                unequal size are found while reading.
+                different sizes are only found while reading.
         """
         if _IMAGE.fullmatch(self.paths[0].suffix):
             return open_images(self.name, self.paths)
@@ -49,10 +49,10 @@ class VideoFiles:
 
 
 def open_source(source: str | Path) -> FrameSource:
-    """Open the one video that `find_videos` finds.
+    """Open the only video that `find_videos` finds.
 
     Raises:
-        FrameError: If there is none or more than one, or it cannot be opened.
+        FrameError: If there is no video or more than one, or the video cannot be opened.
     """
     videos = find_videos(source)
     if len(videos) > 1:
@@ -62,13 +62,13 @@ def open_source(source: str | Path) -> FrameSource:
 
 
 def find_videos(source: str | Path) -> list[VideoFiles]:
-    """Find a file, or the files of a folder or glob: videos, or images, one video per folder.
+    """Find the videos of a file, a folder or a glob; the images in one folder are one video.
 
-    Files are in natural order of their paths: 2.jpg before 10.jpg. Hidden files are left out. The
-    names of the videos differ, also for file systems that ignore case.
+    Files are sorted naturally by path: 2.jpg before 10.jpg. Hidden files are left out. Each video
+    gets a unique name, also for file systems that ignore case.
 
     Raises:
-        FrameError: If there are no videos or images, or both.
+        FrameError: If there are neither videos nor images, or both.
     """
     path = Path(source)
     if not str(source):  # `Path("")` is the current folder
@@ -80,7 +80,7 @@ def find_videos(source: str | Path) -> list[VideoFiles]:
     videos = [file for file in files if _VIDEO.fullmatch(file.suffix)]
     if images and videos:
         msg = (
-            f"Expected videos alone or images alone at {source}, found both: videos "
+            f"Expected only videos or only images at {source}, found both: videos "
             f"({len(videos)}, such as {videos[0].name}) and images ({len(images)}, such as "
             f"{images[0].name}). Choose with a glob: 'source={folder}/*{videos[0].suffix}' or "
             f"'source={folder}/*{images[0].suffix}'."
@@ -124,7 +124,7 @@ def _distinct(*levels: Sequence[str]) -> list[str]:
 
 
 def _listed(path: Path) -> tuple[Path, list[Path]]:
-    """Return the files of a folder or glob in order, and the folder that they are in or below."""
+    """Return a folder, or the folder where a glob begins, and the files found, in order."""
     folder = path
     while not folder.is_dir() and set("*?[") & set(str(folder)):
         folder = folder.parent
@@ -134,7 +134,7 @@ def _listed(path: Path) -> tuple[Path, list[Path]]:
         else:
             files = list(folder.glob(str(path.relative_to(folder)))) if folder != path else []
     except (OSError, ValueError) as error:
-        msg = f"Expected a folder that can be read at {folder}, found: {error}."
+        msg = f"Expected a readable folder at {folder}, found: {error}."
         raise FrameError(msg) from error
     shown = [file for file in files if not file.name.startswith(".")]
     return folder, sorted(shown, key=_natural)
@@ -148,11 +148,10 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
 def _nothing(source: str | Path, files: Sequence[Path]) -> str:
     if not files:
         return (
-            "Expected a video, a folder of images or of videos, or a glob; found nothing at "
-            f"{source}."
+            f"Expected a video, a folder of images or videos, or a glob; found nothing at {source}."
         )
     return (
         f"Expected images such as .jpg or videos such as .mp4 at {source}, found "
-        f"only others ({len(files)}, such as {files[0].name}). A video with another suffix can be "
-        "named alone."
+        f"only other files ({len(files)}, such as {files[0].name}). To open a video with another "
+        "suffix, give the path of the file itself."
     )

@@ -1,4 +1,4 @@
-"""Streams: take the frames of a video and return their detections in order, some later."""
+"""Streams, which take the frames of a video and return detections in order, possibly later."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vodet.structures import Detections, FrameDetections
 
 @runtime_checkable
 class FrameStream(Protocol):
-    """Takes frames and returns their detections in order, some after later frames."""
+    """Takes frames and returns their detections in order, possibly after later frames."""
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
         """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the results that are ready."""
@@ -28,10 +28,11 @@ class FrameStream(Protocol):
 
 
 class RescoringStream:
-    """Rescores the detections of another stream with `rescore_frame`, without further delay.
+    """Rescores the detections of another stream with `rescore_frame`, without more delay.
 
     Args:
-        stream: Detects; without a score threshold, since the means include weak detections.
+        stream: The stream that detects. It should have no score threshold, since the mean of a
+            tubelet includes weak detections.
     """
 
     def __init__(self, stream: FrameStream) -> None:
@@ -43,7 +44,7 @@ class RescoringStream:
         return self._rescored(self._stream.push(frames))
 
     def flush(self) -> list[FrameDetections]:
-        """End the video and return the remaining results; the next frame begins another video."""
+        """End the video and return the remaining results; the next frame begins a new video."""
         results = self._rescored(self._stream.flush())
         self._tubelets = OpenTubelets.none()
         return results
@@ -68,7 +69,7 @@ class RescoringStream:
 def processed_frames(
     stream: FrameStream, frames: Iterable[NamedFrame], chunk_size: int = 1
 ) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Pair frames with their detections; hold a frame only until its result comes."""
+    """Pair frames with their detections; keep each frame only until its result is ready."""
     waiting: deque[NamedFrame] = deque()
     for chunk in _chunks(frames, chunk_size):
         waiting.extend(chunk)

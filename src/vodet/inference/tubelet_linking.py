@@ -1,4 +1,4 @@
-"""Tubelet linking: joins detections of neighbouring frames so that they share their scores."""
+"""Tubelet linking: joins an object's detections in neighbouring frames and rescores them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vodet.inference.tubelet_rescoring import rescore, rescore_online
 from vodet.structures import Detections
 
 # Takes frames [N], boxes [N, 4], scores [N] and labels [N] of detections; returns the rows of the
-# detections that it keeps, ascending, and their new scores. Neighbouring frames differ by 1.
+# kept detections, ascending, and their new scores. Numbers of neighbouring frames differ by 1.
 Linking = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 LINKINGS: Mapping[str, Linking] = {
     "seq_nms": seq_nms,
@@ -23,10 +23,10 @@ LINKINGS: Mapping[str, Linking] = {
 
 
 def check_linking(name: str) -> None:
-    """Make sure that the name is ``none`` or the name of a linking.
+    """Check that a name is ``none`` or a name in `LINKINGS`.
 
     Raises:
-        ConfigError: If it is another.
+        ConfigError: If there is no such linking.
     """
     if name not in ("none", *LINKINGS):
         msg = f"tubelet_linking must be one of none, {', '.join(LINKINGS)}; found {name!r}."

@@ -1,8 +1,8 @@
 """Linear tubelet rescoring: moves the score of a detection towards the mean of its tubelet.
 
-An object that is blurred or half hidden gets a weak detection; the detections in neighbouring
-frames support it. Unlike Seq-NMS, rescoring removes nothing and moves no box. The new score is
-``(1 - weight) * own + weight * mean``. The mixture and its default weight of 0.5 are our choice.
+A blurred or partly hidden object often gets a low score. Its detections in neighbouring frames can
+raise this score. Unlike Seq-NMS, rescoring removes no detection. The new score is
+``(1 - weight) * own + weight * mean``. The formula and its default weight of 0.5 are our choice.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ class OpenTubelets:
     """The state of a video for `rescore_frame`: the tubelets that reach its last frame.
 
     Args:
-        boxes: Their last detections, xyxy in pixels, ``[n, 4]``.
-        labels: ``[n]`` int64.
-        sums: Sums of their scores, ``[n]`` float64.
-        counts: Numbers of their detections, ``[n]`` int64.
+        boxes: The last box of each tubelet, xyxy in pixels, ``[n, 4]``.
+        labels: The label of each tubelet, ``[n]`` int64.
+        sums: The sum of the scores of each tubelet, ``[n]`` float64.
+        counts: The number of detections of each tubelet, ``[n]`` int64.
     """
 
     boxes: np.ndarray
@@ -83,8 +83,8 @@ class OpenTubelets:
     @staticmethod
     def none() -> OpenTubelets:
         """Return the state before the first frame."""
-        none = np.empty(0, np.int64)
-        return OpenTubelets(np.empty((0, 4), np.float32), none, np.empty(0), none)
+        empty = np.empty(0, np.int64)
+        return OpenTubelets(np.empty((0, 4), np.float32), empty, np.empty(0), empty)
 
 
 def rescore_frame(
@@ -111,20 +111,20 @@ def rescore_frame(
     all_boxes, all_labels = np.vstack([tubelets.boxes, boxes]), np.append(tubelets.labels, labels)
     before = link_neighbours(frames, all_boxes, all_labels)[number:]
     sums, counts = scores.astype(np.float64), np.ones(len(scores), np.int64)
-    goes_on = before >= 0
-    sums[goes_on] += tubelets.sums[before[goes_on]]
-    counts[goes_on] += tubelets.counts[before[goes_on]]
+    is_linked = before >= 0
+    sums[is_linked] += tubelets.sums[before[is_linked]]
+    counts[is_linked] += tubelets.counts[before[is_linked]]
     return _mixed(scores, sums / counts, weight), OpenTubelets(boxes, labels, sums, counts)
 
 
 def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Link detections of one class in neighbouring frames one to one.
 
-    Links need an IoU of at least 0.5, with widths ``x2 - x1``. The links between two frames are
-    chosen for the largest sum of IoUs.
+    A link needs an IoU of at least 0.5, with widths ``x2 - x1``. The links between two frames are
+    chosen to maximise the sum of their IoUs.
 
     Args:
-        frames: As for `rescore`.
+        frames: Frame numbers, as for `rescore`.
         boxes: xyxy in pixels, ``[N, 4]``.
         labels: ``[N]`` int64.
 
@@ -132,28 +132,28 @@ def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -
         The row of the linked detection in the previous frame, or -1, ``[N]`` int64.
     """
     before = np.full(len(frames), -1)
-    rows, earlier, overlaps = _candidates(frames, boxes, labels)
-    is_rivalled = (np.bincount(rows)[rows] > 1) | (np.bincount(earlier)[earlier] > 1)
-    before[rows[~is_rivalled]] = earlier[~is_rivalled]
-    rivals = np.flatnonzero(is_rivalled)
-    for some in np.split(rivals, np.flatnonzero(np.diff(frames[rows[rivals]])) + 1):
-        chosen, their_earlier = _choose(rows[some], earlier[some], overlaps[some])
-        before[chosen] = their_earlier
+    rows, earlier, overlaps = _possible_links(frames, boxes, labels)
+    is_ambiguous = (np.bincount(rows)[rows] > 1) | (np.bincount(earlier)[earlier] > 1)
+    before[rows[~is_ambiguous]] = earlier[~is_ambiguous]
+    ambiguous = np.flatnonzero(is_ambiguous)
+    for links in np.split(ambiguous, np.flatnonzero(np.diff(frames[rows[ambiguous]])) + 1):
+        chosen, chosen_earlier = _choose(rows[links], earlier[links], overlaps[links])
+        before[chosen] = chosen_earlier
     return before
 
 
-def _candidates(
+def _possible_links(
     frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return possible links, ordered by frame: rows, rows in the previous frame and IoUs."""
+    """Return possible links, sorted by frame: rows, rows in the previous frame and IoUs."""
     classes = labels.max(initial=0) + 1
-    candidates = [(frames[:0], frames[:0], np.empty(0))]
+    parts = [(frames[:0], frames[:0], np.empty(0))]
     keys = (frames - 1) * classes + labels, frames * classes + labels
     for rows, earlier in pairs_of_equal_ids(*keys):
         overlaps = ious(boxes[rows], boxes[earlier])
         is_link = overlaps >= _LINK_IOU
-        candidates.append((rows[is_link], earlier[is_link], overlaps[is_link]))
-    rows, earlier, overlaps = (np.concatenate(column) for column in zip(*candidates, strict=True))
+        parts.append((rows[is_link], earlier[is_link], overlaps[is_link]))
+    rows, earlier, overlaps = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.argsort(frames[rows], kind="stable")
     return rows[order], earlier[order], overlaps[order]
 
@@ -162,13 +162,13 @@ def _choose(
     rows: np.ndarray, earlier: np.ndarray, overlaps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose one-to-one links with the largest sum of overlaps."""
-    some_rows, row = np.unique(rows, return_inverse=True)
-    some_earlier, column = np.unique(earlier, return_inverse=True)
-    table = np.zeros((len(some_rows), len(some_earlier)))
+    unique_rows, row = np.unique(rows, return_inverse=True)
+    unique_earlier, column = np.unique(earlier, return_inverse=True)
+    table = np.zeros((len(unique_rows), len(unique_earlier)))
     table[row, column] = overlaps
     chosen = linear_sum_assignment(table, maximize=True)
     is_link = table[chosen] > 0
-    return some_rows[chosen[0][is_link]], some_earlier[chosen[1][is_link]]
+    return unique_rows[chosen[0][is_link]], unique_earlier[chosen[1][is_link]]
 
 
 def _first_of_tubelets(before: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Decodes a video file: all frames that can be decoded, and what was lost."""
+"""Decodes all frames of a video file that can be decoded, and reports what was lost."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ from vodet.pictures import MAX_PIXELS
 
 Matrix = tuple[tuple[int, int], tuple[int, int]]
 
-# FFmpeg's names of the formats whose headers say how long a video is. For others it estimates.
+# FFmpeg's names of the formats whose headers give the length of a video. For other formats, FFmpeg
+# estimates the length.
 _LISTS_FRAMES = "mov,mp4,m4a,3gp,3g2,mj2"
 _COUNTS_FRAMES = "avi"
 _SAYS_DURATION = {"flv", "matroska,webm"}
 
 
 def open_video(name: str, path: Path) -> FrameSource:
-    """Open a video file; its frames are turned and mirrored as it says.
+    """Open a video file; its frames are rotated and mirrored as its display matrix says.
 
     Raises:
-        FrameError: If FFmpeg cannot open the file, or if it has no video.
+        FrameError: If FFmpeg cannot open the file, or the file has no video.
     """
     faults: list[str] = []
     with _opened(path) as (_, stream):
@@ -52,9 +53,9 @@ def open_video(name: str, path: Path) -> FrameSource:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a regular file; turn whatever goes wrong into an error that names it."""
+    """Open a regular file; turn every exception into an error that names the file."""
     try:
-        # FFmpeg may open nothing but this file, whatever a playlist names.
+        # FFmpeg must not open other files or connections, which a playlist may name.
         options = {"protocol_whitelist": "none"}
         with open_file(path) as file, av.open(file, "r", options=options) as container:
             yield container, _video_stream(container, path)
@@ -62,16 +63,16 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or error
-        msg = f"{path}: expected a video file, found one that cannot be read: {reason}."
+        msg = f"{path}: expected a video file, found a file that cannot be read: {reason}."
         raise FrameError(msg) from error
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the first video that is no cover picture."""
+    """Return the first video stream that is not a cover picture."""
     streams = container.streams.video
     stream = next((s for s in streams if not s.disposition & Disposition.attached_pic), None)
     if stream is None:
-        found = "a cover picture alone" if streams else "no pictures"
+        found = "only a cover picture" if streams else "a file without a video stream"
         msg = f"{path}: expected a video, found {found}."
         raise FrameError(msg)
     if stream.width * stream.height > MAX_PIXELS:
@@ -94,36 +95,36 @@ def _pixel_aspect(path: Path, stream: VideoStream) -> Fraction:
 
 @dataclass
 class _Losses:
-    """What is known to be missing after a file was read."""
+    """What was lost while a file was read, as far as it is known."""
 
-    packets: int = 0  # read, each of a frame, with few exceptions
+    packets: int = 0  # packets that were read; nearly all hold one frame
     damaged: int = 0  # packets that could not be decoded
-    first: int = 0  # frames before the first of them
-    blemished: int = 0  # frames that were decoded from damaged packets, as far as possible
-    expected: int | None = None  # frames, by the header
-    seconds: tuple[float, float] = 0.0, 0.0  # by the header, and found
-    tolerance: float = 1.0  # of these: some files do not say how long the last frame is shown
+    first: int = 0  # frames before the first damaged packet
+    blemished: int = 0  # decoded frames with damaged parts
+    expected: int | None = None  # number of frames, from the header
+    seconds: tuple[float, float] = 0.0, 0.0  # duration, from the header and as found
+    tolerance: float = 1.0  # in seconds; some files do not say how long the last frame is shown
     stopped: str = ""  # why the rest of the file cannot be read
 
     def texts(self, path: Path, count: int) -> Iterator[str]:
         if self.stopped:
-            yield f"{path}: expected more after frame {count - 1}, found: {self.stopped}."
+            yield f"{path}: expected more frames after frame {count - 1}, found: {self.stopped}."
         if self.damaged:
             yield (
                 f"{path}: damaged packets: {self.damaged}, the first after {self.first} frames; "
                 f"decoded frames: {count}."
             )
         if self.blemished:
-            yield f"{path}: frames with damaged parts, among those decoded: {self.blemished}."
+            yield f"{path}: decoded frames with damaged parts: {self.blemished}."
         if self.expected is not None and self.expected > count:
             yield (
-                f"{path}: expected {self.expected} frames as its header says, found {count}. The "
+                f"{path}: expected {self.expected} frames from its header, found {count}. The "
                 "file is cut short or damaged."
             )
         expected, found = self.seconds
         if expected - found > self.tolerance:
             yield (
-                f"{path}: expected {expected:.1f} seconds as its header says, found {found:.1f} "
+                f"{path}: expected {expected:.1f} seconds from its header, found {found:.1f} "
                 f"({count} frames). The file is cut short or damaged."
             )
 
@@ -135,26 +136,27 @@ def _read(path: Path, faults: list[str]) -> Frames:
     for is_careful in (False, True):
         losses = _Losses()
         for number, frame in enumerate(_decoded(path, losses, is_careful=is_careful)):
-            if number < count:  # known from the first attempt
+            if number < count:  # already yielded by the first attempt
                 continue
             start = frame.pts if start is None else start
-            if rotation != frame.rotation:  # the matrix is slow to read, and hardly ever changes
+            if rotation != frame.rotation:  # the matrix is slow to read and rarely changes
                 rotation, matrix = frame.rotation, _display_matrix(frame)
             yield NamedFrame(f"{number:06d}", _upright(frame, matrix), _seconds(frame, start))
             count += 1
         if not losses.damaged and count >= losses.packets:
             break
     if not count:
-        msg = f"{path}: expected a video, found a file without a single frame that can be decoded."
+        msg = f"{path}: expected a video, found no frame that can be decoded."
         raise FrameError(msg)
     faults += losses.texts(path, count)
 
 
 def _decoded(path: Path, losses: _Losses, *, is_careful: bool) -> Iterator[VideoFrame]:
-    """Decode the frames of a file; note what is lost.
+    """Decode the frames of a file and record what is lost.
 
-    Decoding several frames at once is fast, but loses good frames around damaged ones, so it ends
-    at the first damage. The careful way is one frame at a time.
+    Decoding several frames at once is fast, but also loses intact frames near a damaged frame.
+    Therefore it stops at the first damaged packet. If ``is_careful`` is set, frames are decoded one
+    at a time.
     """
     with _opened(path) as (container, stream):
         stream.thread_type = "SLICE" if is_careful else "AUTO"
@@ -171,7 +173,7 @@ def _decoded(path: Path, losses: _Losses, *, is_careful: bool) -> Iterator[Video
             for frame in frames:
                 count += 1
                 losses.blemished += frame.is_corrupt
-                frame.time_base = stream.time_base  # the last frames lack it
+                frame.time_base = stream.time_base  # missing in the last frames
                 yield frame
         if container.format.name == _LISTS_FRAMES:
             losses.expected = sum(not entry.is_discard for entry in stream.index_entries)
@@ -180,7 +182,7 @@ def _decoded(path: Path, losses: _Losses, *, is_careful: bool) -> Iterator[Video
 def _packets(
     container: InputContainer, stream: VideoStream, losses: _Losses
 ) -> Iterator[Packet[Stream] | None]:
-    """Yield the packets of a stream and None for the end; note whether the file ends early."""
+    """Yield the packets of a stream, then None; record whether the file ends early."""
     end = 0.0
     try:
         for packet in container.demux():
@@ -207,7 +209,7 @@ def _seconds(frame: VideoFrame, start: int | None) -> Fraction | None:
 
 
 def _upright(frame: VideoFrame, matrix: Matrix) -> np.ndarray:
-    """Return the pixels of a frame, turned and mirrored as they are to be shown."""
+    """Return the pixels of a frame, rotated and mirrored for display."""
     pixels = frame.to_ndarray(format="rgb24")
     (a, b), (c, d) = matrix  # a pixel at (x, y) is shown at (a x + c y, b x + d y)
     if _swaps_sides(matrix):

@@ -23,18 +23,20 @@ def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -
     """Fuse the detections of several views of a frame, class by class.
 
     The best remaining detection of any view starts a cluster, and all detections that overlap it
-    with an IoU above 0.55 are removed, until none is left. Each removed detection then joins the
-    cluster whose first detection it overlaps most. Each cluster becomes one detection: its box is
-    the mean of the boxes in the cluster, weighted by their scores. Its score is the mean, over the
-    views, of the best score that the view has in the cluster, or 0 where it has none.
+    with an IoU above 0.55 are removed. This is repeated until no detection is left. Each removed
+    detection then joins the cluster whose first detection it overlaps most. Each cluster becomes
+    one detection. Its box is the mean of the boxes in the cluster, weighted by their scores. For
+    its score, each view contributes its best score in the cluster, or 0 if it has no detection
+    there; the score is the mean of these values.
 
-    The paper compares boxes with the fused box of the cluster so far, and lets a cluster take
-    several scores of one view. Detections of a single view are returned as they are.
+    This is simpler than in the paper, which compares boxes with the fused box of the cluster so far
+    and uses several scores of one view in a cluster. Detections of a single view are returned
+    unchanged.
 
     Args:
-        views: The detections of each view, in the same pixels, each with an area; at least one
-            view.
-        max_detections: How many detections are kept, the best ones; None keeps all.
+        views: The detections of each of one or more views, in the same pixel coordinates. All boxes
+            must have an area.
+        max_detections: Maximum number of detections, of which the best are kept; None keeps all.
 
     Returns:
         The fused detections, best first; equal scores are in the order of the clusters.
@@ -44,7 +46,7 @@ def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -
         return views[0]
     boxes = torch.cat([found["boxes"] for found in views])
     scores = torch.cat([found["scores"] for found in views])
-    # In float64, since offsets between classes and products on a GPU round float32 boxes.
+    # In float64, since the class offsets of batched_nms and GPU products round float32 boxes.
     firsts = batched_nms(boxes.double(), scores.double(), labels, _CLUSTER_IOU)
     is_of_class = labels[:, None] == labels[firsts]
     clusters = (box_iou(boxes.double(), boxes[firsts].double()) * is_of_class).argmax(dim=1)

@@ -1,4 +1,4 @@
-"""Frames to a video file that plays in a browser."""
+"""Writes frames to a video file that plays in a browser."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from vodet.files import replacing
 
 
 class VideoWriter:
-    """Writes an MP4 file: H.264, yuv420p, its index in front; complete or not at all.
+    """Writes an MP4 file in H.264 and yuv420p, with the index at the front.
 
-    Frames of an odd height or width get their last row or column twice, as H.264 needs it.
+    The file appears when it is complete, or not at all. Frames with an odd height or width are
+    padded by repeating the last row or column, since the encoder needs even sizes.
 
     Args:
-        path: The file; its folder is made.
-        fps: Frames per second, of frames without a time.
+        path: The file; its folder is created if needed.
+        fps: Frames per second, for frames that are written without a time.
         pixel_aspect: Width of a pixel divided by its height when the video is shown.
-        time_base: The unit in which the times of frames are written, in seconds; by default the
-            time from frame to frame.
+        time_base: Unit of the times of the frames in the file, in seconds; by default the time from
+            one frame to the next.
 
     Example:
         ::
@@ -68,10 +69,10 @@ class VideoWriter:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        # A fine unit for its edit list, or frames at the end of a fast video are not shown.
+        # With a coarse unit for the edit list, the last frames of a fast video are not shown.
         options = {"movflags": "+faststart", "movie_timescale": "90000"}
         with replacing(self.path) as partial, _naming(self.path):
-            name = str(partial.absolute())  # or FFmpeg takes a name with a colon for an address
+            name = str(partial.absolute())  # FFmpeg takes a relative name with a colon for a URL
             with av.open(name, "w", format="mp4", options=options) as self._container:
                 yield
                 if self._stream is None:
@@ -84,11 +85,12 @@ class VideoWriter:
 
         Args:
             frame: uint8 RGB ``[H, W, 3]``.
-            time: When it is shown, in seconds; by default one period after the last one.
+            time: Time at which the frame is shown, in seconds; by default ``1 / fps`` after the
+                previous frame.
 
         Raises:
-            FrameError: If it is not uint8 ``[H, W, 3]`` or not of the size of the first.
-            OutputError: If it cannot be written.
+            FrameError: If the frame is not uint8 ``[H, W, 3]`` or differs in size from the first.
+            OutputError: If the file cannot be written.
         """
         if self._stream is None:
             self._shape = (*frame.shape[:2], 3)
@@ -111,7 +113,7 @@ class VideoWriter:
 
     def _encode(self, stream: VideoStream, picture: av.VideoFrame | None) -> None:
         for packet in stream.encode(picture):
-            packet.duration = self._step  # of the last frame; others last until the next one
+            packet.duration = self._step  # only counts for the last frame, which has no successor
             self._container.mux(packet)
 
     def _place(self, time: Fraction | None) -> int:
@@ -136,9 +138,9 @@ class VideoWriter:
         )
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "20", "preset": "veryfast"}
-        # Said in the file, or players guess the colours from the size.
+        # Without a colour space in the file, players guess it from the frame size.
         context = stream.codec_context
-        context.max_b_frames = 0  # or the time of the last one can be beyond the end of the file
+        context.max_b_frames = 0  # the last B-frame could be timed beyond the end of the file
         context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
         context.color_range = ColorRange.MPEG
         context.sample_aspect_ratio = self._pixel_aspect
@@ -146,7 +148,7 @@ class VideoWriter:
 
 
 def _period(fps: Fraction | float | int) -> Fraction:
-    """Return the time from frame to frame as people mean it: 1001/30000 for 29.97."""
+    """Return the time between frames as the fraction meant by a rate: 1001/30000 for 29.97."""
     rate = Fraction(fps)
     if rate < 1:
         return (1 / rate).limit_denominator(1001)
@@ -155,7 +157,7 @@ def _period(fps: Fraction | float | int) -> Fraction:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name the file in errors of the encoder."""
+    """Turn errors of the encoder into an error that names the file."""
     try:
         yield
     except (av.FFmpegError, OverflowError) as error:

@@ -1,7 +1,8 @@
-"""COCO average precision, in the numbers of pycocotools.
+"""COCO average precision, with the same results as pycocotools.
 
-The protocol is that of https://cocodataset.org/#detection-eval: IoU 0.50:0.95, 101 recall points,
-the best 100 detections of each class in a frame, crowds neither found nor missed.
+The protocol is described at https://cocodataset.org/#detection-eval: IoU thresholds 0.50:0.95, 101
+recall points, the best 100 detections per class and frame. Crowd regions are ignored: a missed
+region costs nothing, and a detection that matches a region does not count.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from vodet.metrics.precision_recall import mean_at_recall_points, mean_of_known,
 from vodet.structures import GroundTruth
 
 _IOUS = np.linspace(0.5, 0.95, 10)
-_IOU_50, _IOU_75 = 0, 5  # among them
-_BEST = 100  # detections of a class in a frame
-_SIZES = {  # square pixels, both ends included
+_IOU_50, _IOU_75 = 0, 5  # positions in _IOUS
+_MAX_DETECTIONS = 100  # per class and frame
+_SIZES = {  # areas in square pixels, both limits included
     "small": (0.0, 32.0**2),
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, np.inf),
@@ -38,28 +39,31 @@ def coco_average_precision(
 ) -> dict[str, float]:
     """Evaluate predictions by the COCO protocol.
 
-    In each frame and class, at each IoU, detections choose in order of their scores: the free
-    object that they overlap most, before those of other sizes and crowds, which are ignored with
-    what found them. So are detections of other sizes that found nothing. With a crowd, IoU is the
-    share of the detection that it covers, and any number may have it.
+    In each frame and class, and at each IoU threshold, detections are matched greedily, best score
+    first. Each detection takes the free object with the highest IoU. Objects of other sizes and
+    crowd regions are ignored, together with the detections that match them; a detection takes one
+    only if no free object of the right size overlaps it enough. Detections of other sizes that
+    match nothing are ignored, too. For a crowd region, the IoU is the share of the detection that
+    the region covers, and any number of detections may match the region.
 
-    Frames and predictions may come in any order; among equal scores the order is that of image ids,
-    then of ``predictions``. Detections in frames that are not annotated are dropped.
+    Frames and predictions may come in any order. Equal scores are ordered by image id, then by
+    their order in ``predictions``. Detections in frames that are not annotated are dropped.
 
     Returns:
         ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``, ``mar_1``,
         ``mar_10``, ``mar_100``, ``mar_small``, ``mar_medium``, ``mar_large``, and for each class
-        ``map/<class>`` and ``map_50/<class>``; from 0 to 1. Means are over the classes that have
-        objects (of that size); NaN where none has (COCO's own tools say -1).
+        ``map/<class>`` and ``map_50/<class>``. Values are from 0 to 1. Means are over the classes
+        that have objects (of the size), and NaN if no class has any (pycocotools reports -1).
     """
     predictions = by_score(ground_truth, predictions)
-    # Class by class: what follows finds them in order and need not sort again.
+    # The next steps sort by class, which is faster if the input is already sorted.
     predictions = predictions[np.argsort(predictions.labels, kind="stable")]
     ranks = ranks_in_frames(ground_truth, predictions)
-    predictions, ranks = predictions[ranks < _BEST], ranks[ranks < _BEST]
+    is_kept = ranks < _MAX_DETECTIONS
+    predictions, ranks = predictions[is_kept], ranks[is_kept]
     candidates = find_candidates(ground_truth, predictions, _IOUS[0], with_crowds=True)
     any_size = list(_curves(ground_truth, predictions, candidates, ranks, (0.0, np.inf)))
-    of_sizes = {
+    by_size = {
         name: list(_curves(ground_truth, predictions, candidates, ranks, limits))
         for name, limits in _SIZES.items()
     }
@@ -71,14 +75,14 @@ def coco_average_precision(
         "map_75": mean_of_known(precisions[_IOU_75]),
         **{
             f"map_{name}": mean_of_known(_means([curve.precisions for curve in curves]))
-            for name, curves in of_sizes.items()
+            for name, curves in by_size.items()
         },
-        "mar_1": mean_of_known(_means([curve.recalls_of_1 for curve in any_size])),
-        "mar_10": mean_of_known(_means([curve.recalls_of_10 for curve in any_size])),
+        "mar_1": mean_of_known(_means([curve.recalls_at_1 for curve in any_size])),
+        "mar_10": mean_of_known(_means([curve.recalls_at_10 for curve in any_size])),
         "mar_100": mean_of_known(_means([curve.recalls for curve in any_size])),
         **{
             f"mar_{name}": mean_of_known(_means([curve.recalls for curve in curves]))
-            for name, curves in of_sizes.items()
+            for name, curves in by_size.items()
         },
         **with_mean("map", ground_truth.class_names, by_class),
         **with_mean("map_50", ground_truth.class_names, precisions[_IOU_50]),
@@ -86,12 +90,12 @@ def coco_average_precision(
 
 
 class _Curve(NamedTuple):
-    """What comes of a precision-recall curve of each class at one IoU, four times ``[K]``."""
+    """Average precision and recalls of each class at one IoU threshold, ``[K]`` each."""
 
     precisions: list[float]
     recalls: list[float]
-    recalls_of_10: list[float]
-    recalls_of_1: list[float]
+    recalls_at_10: list[float]
+    recalls_at_1: list[float]
 
 
 def _curves(
@@ -101,7 +105,7 @@ def _curves(
     ranks: np.ndarray,
     limits: tuple[float, float],
 ) -> Iterator[_Curve]:
-    """Yield the curves of objects whose area is within limits, one for each IoU."""
+    """Yield the results for objects whose area is within ``limits``, one per IoU threshold."""
     wanted = _is_within(ground_truth.areas, limits) & ~ground_truth.iscrowd
     sides = predictions.boxes[:, 2:].astype(np.float64) - predictions.boxes[:, :2]
     dropped = ~_is_within(sides.prod(axis=1), limits)
@@ -120,10 +124,10 @@ def _curves(
             recalls = [
                 np.bincount(predictions.labels[found[ranks[found] < best]], minlength=len(numbers))
                 / numbers
-                for best in (_BEST, 10, 1)
+                for best in (_MAX_DETECTIONS, 10, 1)
             ]
-        of_classes = outcomes(ground_truth, predictions, matched, dropped, wanted)
-        precisions = [mean_at_recall_points(*outcome) for outcome in of_classes]
+        by_class = outcomes(ground_truth, predictions, matched, dropped, wanted)
+        precisions = [mean_at_recall_points(*outcome) for outcome in by_class]
         yield _Curve(precisions, *(values.tolist() for values in recalls))
 
 
@@ -131,7 +135,7 @@ def _is_within(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return (values >= limits[0]) & (values <= limits[1])
 
 
-def _means(of_ious: Sequence[Sequence[float]]) -> list[float]:
-    """Return the mean over the IoUs for each class; NaN for one without objects."""
-    means: list[float] = np.mean(of_ious, axis=0).tolist()
+def _means(by_iou: Sequence[Sequence[float]]) -> list[float]:
+    """Return each class's mean over the IoU thresholds; NaN for a class without objects."""
+    means: list[float] = np.mean(by_iou, axis=0).tolist()
     return means

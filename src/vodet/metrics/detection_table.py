@@ -1,4 +1,4 @@
-"""Detections of a data set, in columns."""
+"""The detections of a data set as a table of arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vodet.structures import Detections, GroundTruth
 
 @dataclass(frozen=True)
 class DetectionTable:
-    """Detections of many frames, one row each; within a frame best first.
+    """Detections of many frames, one row per detection, best first within a frame.
 
     Args:
         image_ids: ``[N]`` int64.
@@ -33,7 +33,7 @@ class DetectionTable:
     def of_frames(
         cls, image_ids: Sequence[int], detections: Sequence[Detections]
     ) -> DetectionTable:
-        """Join the detections of frames, in original pixels.
+        """Build a table from the detections of frames, in original pixels.
 
         Raises:
             DataError: If a box or a score is not finite.
@@ -49,16 +49,17 @@ class DetectionTable:
         faulty = np.flatnonzero(~predictions.is_finite)
         if faulty.size:
             msg = (
-                "Expected finite boxes and scores from the detector, found "
-                f"{faulty.size} of {len(predictions)} detections that are not, the first in image "
-                f"id {predictions.image_ids[faulty[0]]}. Its weights are damaged or have diverged."
+                f"Expected finite boxes and scores from the detector, found {faulty.size} of "
+                f"{len(predictions)} detections with NaN or infinite values, the first in image "
+                f"id {predictions.image_ids[faulty[0]]}. The detector's weights are damaged, or "
+                "its training has diverged."
             )
             raise DataError(msg)
         return predictions
 
     @classmethod
     def cat(cls, parts: Sequence[DetectionTable]) -> DetectionTable:
-        """Join predictions, one after the other; at least one."""
+        """Concatenate one or more tables."""
         return cls(
             np.concatenate([part.image_ids for part in parts]),
             np.concatenate([part.boxes for part in parts]),
@@ -76,12 +77,12 @@ class DetectionTable:
         )
 
     def by_image(self) -> DetectionTable:
-        """Order by image id; the order within a frame stays."""
+        """Sort by image id; detections of the same frame keep their order."""
         return self[np.argsort(self.image_ids, kind="stable")]
 
     @property
     def is_finite(self) -> np.ndarray:
-        """Whether box and score of each row are finite numbers, ``[N]`` bool."""
+        """Whether the box and the score of each row are finite, ``[N]`` bool."""
         finite: np.ndarray = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
         return finite
 

@@ -1,4 +1,4 @@
-"""AP of groups of objects: those of the other groups are ignored, not missed."""
+"""AP of each group of objects; objects of other groups are ignored, not counted as missed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ from vodet.structures import GroundTruth
 
 UNKNOWN_GROUP = -1
 
-_COCO_IOU, _COCO_BEST = 0.5, 100  # detections of a class in a frame
+_COCO_IOU = 0.5
+_COCO_MAX_DETECTIONS = 100  # per class and frame
 
 
 def group_headlines(protocol: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the keys of the numbers over all classes."""
+    """Return the keys of the means over all classes."""
     return tuple(f"{protocol}/{rule}_{name}" for rule in ("ap_50", "coco_ap_50") for name in names)
 
 
@@ -40,28 +41,29 @@ def grouped_average_precision(
 ) -> dict[str, float]:
     """Evaluate predictions for each group of objects.
 
-    For each group, objects of the others and those of no group are ignored: a detection matched to
-    one of them is dropped. A detection matched to none counts as false in every group, unless at
-    least half of it lies in a crowd region of its class.
+    For each group, objects of other groups and objects without a group are ignored: a detection
+    that matches one of them is dropped. A detection that matches no object is a false positive in
+    every group, unless at least half of it lies in a crowd region of its class.
 
-    By the VID rule (`vid_average_precision`) detections are matched once, to all objects. By the
-    COCO rule at IoU 0.50 they are matched for each group and prefer its objects to ignored ones
-    and crowds, as COCO does.
+    By the VID rule (`vid_average_precision`), detections are matched once, to all objects. By the
+    COCO rule at IoU 0.50, they are matched separately for each group and prefer objects of the
+    group to ignored objects and crowds, as in COCO.
 
     Args:
         ground_truth: The annotations.
         predictions: The detections.
-        protocol: What the results are named after.
-        names: Of the groups.
-        groups: The group of each box, a position in ``names`` or -1 for none, ``[A]`` int64;
-            crowds have none.
+        protocol: Prefix of the names of the results.
+        names: Names of the groups.
+        groups: The group of each box, as a position in ``names``, or -1 for a box without a group,
+            ``[A]`` int64. Crowds have no group.
 
     Returns:
-        For each group ``<protocol>/ap_50_<group>`` by the VID rule,
-        ``<protocol>/coco_ap_50_<group>``, and ``<protocol>/share_<group>`` of all objects, as well
-        as ``<protocol>/share_unknown``; and for each class ``<protocol>/ap_50_<group>/<class>`` by
-        the VID rule. From 0 to 1; means are over the classes that have objects of the group, NaN
-        where there is none.
+        For each group, ``<protocol>/ap_50_<group>`` by the VID rule,
+        ``<protocol>/coco_ap_50_<group>`` by the COCO rule, and ``<protocol>/share_<group>``, the
+        share of the group among all objects; ``<protocol>/share_unknown`` is the share of objects
+        without a group. For each class, ``<protocol>/ap_50_<group>/<class>`` by the VID rule.
+        Values are from 0 to 1. Means are over the classes that have objects of the group, and NaN
+        if no class has any.
     """
     predictions = by_score(ground_truth, predictions)
     of_objects = groups[~ground_truth.iscrowd]
@@ -80,31 +82,31 @@ def grouped_average_precision(
 
 
 def _by_vid(
-    ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, number: int
+    ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, num_groups: int
 ) -> list[list[float]]:
-    """Return the AP of each group and class."""
+    """Return the AP of each group and class by the VID rule."""
     matched, dropped = vid_matches(ground_truth, predictions)
     return [
         [
             area_under_curve(*outcome)
             for outcome in outcomes(ground_truth, predictions, matched, dropped, groups == group)
         ]
-        for group in range(number)
+        for group in range(num_groups)
     ]
 
 
 def _by_coco(
-    ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, number: int
+    ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, num_groups: int
 ) -> list[list[float]]:
-    """Return the AP of each group and class."""
+    """Return the AP of each group and class by the COCO rule."""
     ranks = ranks_in_frames(ground_truth, predictions)
-    predictions = predictions[ranks < _COCO_BEST]
+    predictions = predictions[ranks < _COCO_MAX_DETECTIONS]
     candidates = find_candidates(ground_truth, predictions, _COCO_IOU, with_crowds=True)
-    none = np.zeros(len(predictions), bool)
+    dropped = np.zeros(len(predictions), bool)
     result = []
-    for wanted in (groups == group for group in range(number)):
+    for wanted in (groups == group for group in range(num_groups)):
         ordered = candidates.preferring(wanted)
         matched = match(ordered, len(predictions), len(groups), shared=ground_truth.iscrowd)
-        of_classes = outcomes(ground_truth, predictions, matched, none, wanted)
-        result.append([mean_at_recall_points(*outcome) for outcome in of_classes])
+        by_class = outcomes(ground_truth, predictions, matched, dropped, wanted)
+        result.append([mean_at_recall_points(*outcome) for outcome in by_class])
     return result

@@ -1,4 +1,4 @@
-"""Detections matched to objects: greedily by score, each object once, whole data sets at a time."""
+"""Matches detections to objects greedily by score, each object once, for a whole data set."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from vodet.structures import GroundTruth
 
 Threshold = float | Callable[[np.ndarray], np.ndarray]
 
-_CROWD_SHARE = 0.5  # of a detection inside a crowd region; COCO's rule at IoU 0.5
+_CROWD_SHARE = 0.5  # minimum share of a detection inside a crowd region; COCO's rule at IoU 0.5
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Detections with the objects of their frame and class that they overlap enough.
+    """Possible matches: pairs of a detection and an object of its frame and class.
 
-    In the order of detections, those of each in the order in which it wants them.
+    The pairs are sorted by detection, then by the detection's preference.
 
     Args:
-        detections: Rows of the predictions, ``[P]`` int64.
-        objects: Rows of the boxes of the ground truth, ``[P]`` int64.
-        ious: ``[P]`` float64; with a crowd, the share of the detection that it covers.
+        detections: Row of the detection in the predictions, ``[P]`` int64.
+        objects: Row of the object in the boxes of the ground truth, ``[P]`` int64.
+        ious: IoU of the pair, ``[P]`` float64; for a crowd region, the share of the detection that
+            the region covers.
     """
 
     detections: np.ndarray
@@ -38,18 +39,18 @@ class Candidates:
         return Candidates(self.detections[rows], self.objects[rows], self.ious[rows])
 
     def in_order(self) -> Candidates:
-        """Order them: a detection wants most what it overlaps most, of equals the first."""
+        """Sort by detection, then by descending IoU; equal IoUs by the order of the objects."""
         return self[np.lexsort((self.objects, -self.ious, self.detections))]
 
     def preferring(self, preferred: np.ndarray) -> Candidates:
-        """Let detections want some objects, ``[A]`` bool, more than all others."""
+        """Move each detection's pairs with preferred objects, ``[A]`` bool, before the others."""
         return self[np.lexsort((~preferred[self.objects], self.detections))]
 
 
 def by_score(ground_truth: GroundTruth, predictions: DetectionTable) -> DetectionTable:
-    """Order predictions best first; among equals by image id, then as they came.
+    """Sort predictions best first; equal scores by image id, then in their given order.
 
-    Those of frames that are not annotated are dropped, as no protocol knows them.
+    Predictions for frames that are not annotated are dropped.
     """
     known = predictions[positions_in(ground_truth.image_ids, predictions.image_ids) >= 0]
     return known[np.lexsort((known.image_ids, -known.scores))]
@@ -63,14 +64,15 @@ def find_candidates(
     pixel: float = 0.0,
     with_crowds: bool = False,
 ) -> Candidates:
-    """Pair detections with objects of the same frame and class, in order of wishes.
+    """Pair detections with objects of the same frame and class, in order of preference.
 
     Args:
         ground_truth: The annotations.
         predictions: The detections.
-        threshold: The least IoU, or how it follows from the boxes of the objects, ``[n, 4]``.
+        threshold: The minimum IoU, or a function that computes it from the boxes of the objects,
+            ``[n, 4]``.
         pixel: Added to widths and heights, as in `vodet.box_pairs`.
-        with_crowds: Whether crowds are objects too.
+        with_crowds: Whether detections can match crowd regions.
     """
     objects = np.flatnonzero(~ground_truth.iscrowd | with_crowds)
     detection_keys, keys = _keys(ground_truth, predictions)
@@ -89,7 +91,7 @@ def find_candidates(
 
 
 def _keys(ground_truth: GroundTruth, predictions: DetectionTable) -> tuple[np.ndarray, np.ndarray]:
-    """Number frame and class of each detection and of each annotated box."""
+    """Return a number for the frame and class of each detection, and of each annotated box."""
     classes = len(ground_truth.class_names)
     frames = positions_in(ground_truth.image_ids, predictions.image_ids)
     return frames * classes + predictions.labels, ground_truth.frames * classes + (
@@ -103,26 +105,27 @@ def match(
     num_objects: int,
     shared: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Let each detection, best first, take the free object that it wants most.
+    """Let each detection, best first, take the free object that it prefers.
 
-    Detections do not wait for each other here: all ask at once for the object they want most, each
-    object keeps the best that asked, and who lost it asks for the next. Where all objects rank the
-    detections alike, this ends (Gale and Shapley, 1962) where choosing one by one does.
+    The detections choose in parallel rounds instead of one by one. In each round, every detection
+    without an object asks for the next object in its order of preference. Each object keeps the
+    best detection that has asked for it. Since all objects rank the detections in the same order,
+    the result is the same as for choosing one by one (Gale and Shapley, 1962).
 
     Args:
-        candidates: Who may match whom.
-        num_detections: Their number; the lower its row, the earlier a detection chooses.
+        candidates: The possible matches.
+        num_detections: Number of detections; lower rows are better.
         num_objects: Number of annotated boxes.
-        shared: ``[num_objects]`` bool, objects that any number of detections may have.
+        shared: ``[num_objects]`` bool, objects that any number of detections may match.
 
     Returns:
-        The object of each detection, -1 for none, ``[num_detections]`` int64.
+        The object of each detection, or -1 for none, ``[num_detections]`` int64.
     """
     matched = np.full(num_detections, -1)
     is_first = np.diff(candidates.detections, prepend=-1) != 0
-    wish = np.flatnonzero(is_first)  # of each detection that has candidates, by and by the next
+    wish = np.flatnonzero(is_first)  # the pair that each detection with candidates asks for next
     asked, ends = candidates.detections[wish], np.append(wish[1:], len(is_first))
-    holders = np.full(num_objects, len(asked))  # of each object; none yet
+    holders = np.full(num_objects, len(asked))  # the detection each object keeps; none yet
     free = np.arange(len(asked))
     while free.size:
         targets = candidates.objects[wish[free]]
@@ -144,7 +147,7 @@ def match(
 def in_crowds(
     ground_truth: GroundTruth, predictions: DetectionTable, *, pixel: float = 0.0
 ) -> np.ndarray:
-    """Say of which detections at least half lies in a crowd region of their class, ``[N]`` bool."""
+    """Return which detections lie at least half in a crowd region of their class, ``[N]`` bool."""
     crowds = np.flatnonzero(ground_truth.iscrowd)
     inside = np.zeros(len(predictions), bool)
     if not crowds.size:
@@ -164,18 +167,19 @@ def outcomes(
     dropped: np.ndarray,
     wanted: np.ndarray,
 ) -> list[tuple[np.ndarray, int]]:
-    """Sum up a matching by class.
+    """Summarise a matching by class.
 
     Args:
         ground_truth: The annotations.
         predictions: The detections, best first.
-        matched: What `match` returns.
-        dropped: Which detections do not count if they found nothing, ``[N]`` bool.
-        wanted: Which objects are to be found, ``[A]`` bool; what found another does not count.
+        matched: The object of each detection, as `match` returns it.
+        dropped: Which detections do not count if they match no object, ``[N]`` bool.
+        wanted: Which objects are to be found, ``[A]`` bool. A detection that matches another object
+            does not count.
 
     Returns:
-        For each class whether its detections that count are true, ``[n]`` bool, and how many
-        objects are to be found.
+        For each class, whether each detection that counts is a true positive, ``[n]`` bool, and the
+        number of objects to be found.
     """
     counts = ~dropped
     hits = matched >= 0
@@ -190,7 +194,7 @@ def outcomes(
 
 
 def ranks_in_frames(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
-    """Number the detections of each class in each frame from 0, as they come, ``[N]`` int64."""
+    """Number the detections of each class and frame from 0 in their order, ``[N]`` int64."""
     keys, _ = _keys(ground_truth, predictions)
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]

@@ -1,9 +1,10 @@
 """AP by motion: how well slow, medium and fast objects are found.
 
-The groups are those of Flow-Guided Feature Aggregation (X. Zhu et al., ICCV 2017), by the motion
-IoU of objects, here computed from track ids and so for any annotated video. Published evaluators
-put an object of exactly 0.7 or 0.9 into two groups, or forgive false detections of some groups;
-here each object is in one group and a false detection counts in every one.
+The groups follow Flow-Guided Feature Aggregation (X. Zhu et al., ICCV 2017), which divides objects
+by their motion IoU. Here, the motion IoU is computed from track ids, so any data set that has track
+ids can be evaluated. Published evaluators put an object of exactly 0.7 or 0.9 into two groups, or
+ignore false positives in some groups. Here, each object is in one group, and a false positive
+counts in every group.
 """
 
 from __future__ import annotations
@@ -18,24 +19,25 @@ from vodet.structures import GroundTruth
 
 GROUPS = ("slow", "medium", "fast")
 
-_NEARBY = 10  # frames before and after
+_NEARBY = 10  # frames on each side
 _SLOW_ABOVE, _FAST_BELOW = 0.9, 0.7
 
 
 def motion_ious(ground_truth: GroundTruth) -> np.ndarray:
-    """Return how much each object stays where it is.
+    """Return the motion IoU of each object, which is high for an object that hardly moves.
 
-    The mean IoU, of continuous widths ``x2 - x1``, of its box with the other boxes of its track in
-    frames whose numbers differ by 1 to 10, on both sides and as far as they are annotated.
+    It is the mean IoU of the object's box with the other boxes of its track in the frames whose
+    numbers differ by 1 to 10, before and after, as far as they are annotated. Widths are continuous
+    (``x2 - x1``).
 
     Returns:
-        ``[A]`` float64, from 0 to 1; NaN where nothing can be said: objects without a track id or
-        without another box of their track nearby, and crowds.
+        ``[A]`` float64, from 0 to 1. NaN where the motion is unknown: for crowds, for objects
+        without a track id, and for objects without another box of their track nearby.
     """
     tracks = tracks_of(ground_truth)
     boxes = ground_truth.boxes[tracks.rows]
     sums, counts = np.zeros(len(tracks)), np.zeros(len(tracks))
-    for step in range(1, len(tracks)):  # ends after 10 where a track has one box in a frame
+    for step in range(1, len(tracks)):  # stops after 10 if each track has one box per frame
         apart = tracks.frame_numbers[step:] - tracks.frame_numbers[:-step]
         near = (tracks.tracks[step:] == tracks.tracks[:-step]) & (apart <= _NEARBY)
         if not near.any():
@@ -54,8 +56,8 @@ def motion_ious(ground_truth: GroundTruth) -> np.ndarray:
 def motion_groups(ground_truth: GroundTruth) -> np.ndarray:
     """Return the group of each object, ``[A]`` int64: a position in `GROUPS`.
 
-    Slow above 0.9, medium from 0.7 to 0.9 with both ends, fast below 0.7; -1 where the motion IoU
-    is not known, so that a track seen once is in no group.
+    Slow objects have a motion IoU above 0.9, medium objects from 0.7 to 0.9 inclusive, fast objects
+    below 0.7. The group is -1 if the motion IoU is unknown, as for a track with a single box.
     """
     motion = motion_ious(ground_truth)
     groups = np.where(motion > _SLOW_ABOVE, 0, np.where(motion < _FAST_BELOW, 2, 1))

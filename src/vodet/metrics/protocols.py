@@ -1,4 +1,4 @@
-"""The evaluation protocols to choose from, by name."""
+"""The evaluation protocols, by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
 
-# The numbers of each protocol that stand in tables and are also computed by attribute of videos.
+# The metrics of each protocol that tables show and that are also computed per video attribute.
 HEADLINES: dict[str, tuple[str, ...]] = {
     "coco": ("map", "map_50", "map_75"),
     "vid": ("vid/ap_50",),
@@ -35,15 +35,15 @@ LOWER_IS_BETTER = HEADLINES["stability"][1:]
 
 
 def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict[str, Measure]:
-    """Return the protocols of these names, in their order.
+    """Return the protocols with the given names, in the same order.
 
     Args:
-        names: Of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and ``stability``, at
-            least one.
-        score_threshold: The lowest score that counts as found for ``stability``.
+        names: One or more of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and
+            ``stability``.
+        score_threshold: Minimum score of the detections used for ``stability``.
 
     Raises:
-        ConfigError: If a name is none of these, or there is none.
+        ConfigError: If a name is unknown or no name is given.
     """
     known: dict[str, Measure] = {
         "coco": coco_average_precision,
@@ -71,10 +71,9 @@ def measure_all(
         predictions: The detections.
 
     Returns:
-        The numbers of all. Each is named after its protocol, as ``vid/ap_50``, but for those of
-        COCO, ``map`` and so on, which have the names that training logs. Where videos have
-        attributes, the `HEADLINES` also on the frames of all videos with one, as
-        ``vid/ap_50@night``.
+        The metrics of all protocols. Their names begin with the protocol, as in ``vid/ap_50``, but
+        COCO metrics are named as in training, such as ``map``. If videos have attributes, the
+        `HEADLINES` are also computed on the videos with each attribute, as ``vid/ap_50@night``.
     """
     result = _measure_each(protocols, ground_truth, predictions)
     for attribute, has_it in zip(

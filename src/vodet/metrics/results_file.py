@@ -1,8 +1,9 @@
-"""Detections as a COCO results file, to be evaluated again without the model.
+"""Writes and reads COCO results files, so that detections can be evaluated without the model.
 
-A list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, plain or gzipped
-(``.json``, ``.json.gz``). What is read is, bit by bit, what was written: x, y and score as the
-shortest decimals that name their float32, width and height as float64 differences.
+A file is a list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, plain
+or gzipped (``.json``, ``.json.gz``). Reading returns exactly the values that were written: x, y and
+score are the shortest decimals that round to their float32 values, width and height are float64
+differences.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from vodet.structures import NO_CATEGORY, GroundTruth
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 20_000  # rows encoded at a time: bounds the memory
-_SHOWN = 200  # characters of a faulty entry
-_UNKNOWN_FRAME = "an image id that the annotations lack, or of a frame that is not annotated"
+_CHUNK = 20_000  # rows encoded at once, to limit the memory used
+_SHOWN = 200  # characters of a faulty entry in a message
+_UNKNOWN_FRAME = "an image id that belongs to no annotated frame"
 _UNKNOWN_CATEGORY = "a category id that the annotations lack"
 _Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -43,15 +44,15 @@ class _Entry(msgspec.Struct, gc=False):
 def write_predictions(
     path: str | Path, ground_truth: GroundTruth, predictions: DetectionTable
 ) -> None:
-    """Write predictions; the file appears when it is complete, or not at all.
+    """Write predictions to a file. The file appears when it is complete, or not at all.
 
-    Detections of classes that the annotation file lacks have no category id: they are left out, and
-    their number is logged.
+    Classes that the annotation file lacks have no category id. Detections of these classes are left
+    out, and a warning gives their number.
 
     Args:
-        path: Gzipped if its name ends in ``.gz``.
-        ground_truth: Gives the category ids of the labels.
-        predictions: In original pixels, inside the images.
+        path: The file; it is gzipped if the name ends in ``.gz``.
+        ground_truth: The annotations, which give the category ids of the labels.
+        predictions: Detections in original pixels, inside the images.
     """
     predictions = _of_known_classes(path, ground_truth, predictions)
     with replacing(path) as partial, _open(partial, Path(path).suffix == ".gz") as file:
@@ -69,7 +70,7 @@ def _of_known_classes(
     if not is_known.all():
         lacking = np.flatnonzero(ground_truth.category_ids == NO_CATEGORY)
         names = ", ".join(ground_truth.class_names[label] for label in lacking)
-        message = "%s: left out %d of %d detections, of classes that the annotations lack: %s."
+        message = "%s: left out %d of %d detections, as the annotations lack their classes: %s."
         _log.warning(message, path, np.count_nonzero(~is_known), len(is_known), names)
     return predictions[is_known]
 
@@ -89,7 +90,10 @@ def _entries(predictions: DetectionTable, category_ids: np.ndarray) -> list[_Ent
 
 
 def shortest_decimals(values: np.ndarray) -> np.ndarray:
-    """Return the float64 with the fewest decimals that rounds to each float32; up to twelve."""
+    """Return, for each float32, the float64 with the fewest decimals that rounds to it.
+
+    A value that needs more than twelve decimals keeps all of them.
+    """
     found = values.astype(np.float64)
     exact = found.copy()
     for decimals in range(12, -1, -1):
@@ -101,7 +105,7 @@ def shortest_decimals(values: np.ndarray) -> np.ndarray:
 @contextmanager
 def _open(path: Path, is_packed: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
     with path.open("wb") as file:
-        if is_packed:  # no time stamp inside: same predictions, same bytes
+        if is_packed:  # without a time stamp, so the same predictions give the same bytes
             with gzip.GzipFile("", "wb", compresslevel=5, fileobj=file, mtime=0) as packed:
                 yield packed
         else:
@@ -112,14 +116,14 @@ def read_predictions(path: str | Path, ground_truth: GroundTruth) -> DetectionTa
     """Read predictions for the frames and classes of a data set.
 
     Raises:
-        DataError: If the file is missing, damaged or not a COCO results file, names a frame that
-            is not annotated or a category that the data set lacks, or holds a box or score that is
-            not a finite number or a box of negative size; with the first such entry and their
-            number.
+        DataError: If the file is missing, damaged or not a COCO results file. Also if an entry has
+            a frame that is not annotated, a category that the data set lacks, a box or score that
+            is not finite, or a box of negative size; the message counts the entries with each
+            fault and shows the first.
     """
     entries = _decode(Path(path))
     corners = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
-    with np.errstate(over="ignore"):  # what overflows is reported below
+    with np.errstate(over="ignore"):  # infinite values are reported below
         boxes = corners.astype(np.float32)
         boxes[:, 2:] = boxes[:, :2].astype(np.float64) + corners[:, 2:]
         scores = np.array([entry.score for entry in entries], np.float64).astype(np.float32)
@@ -150,7 +154,10 @@ def _decode(path: Path) -> list[_Entry]:
 
 
 def _decode_by_entry(path: Path, rows: object) -> list[_Entry]:
-    """Decode what is faulty, so that the faults can be counted; NaN and Infinity are no faults."""
+    """Decode the entries one by one and count the faulty entries.
+
+    NaN and Infinity, which are not JSON, are accepted here, so that the caller can report them.
+    """
     if not isinstance(rows, list):
         raise _no_results_file(path, shown(rows, _SHOWN))
     entries, faults = [], []
@@ -160,7 +167,7 @@ def _decode_by_entry(path: Path, rows: object) -> list[_Entry]:
         except msgspec.ValidationError as error:
             faults.append(f"entry {number} {shown(row, _SHOWN)}: {error}")
     if faults:
-        found = f"{len(faults)} of {len(rows)} entries that are none, first {faults[0]}"
+        found = f"{len(faults)} of {len(rows)} entries that do not fit, the first: {faults[0]}"
         raise _no_results_file(path, found)
     return entries
 
@@ -178,9 +185,10 @@ def _raise_faults(path: Path, entries: list[_Entry], faults: dict[str, np.ndarra
         rows = np.flatnonzero(is_faulty)
         if rows.size:
             first = f"entry {rows[0]} {msgspec.to_builtins(entries[rows[0]])}"
-            lines.append(f"  {rows.size} of {len(entries)} entries have {fault}: first {first}")
+            number = f"{rows.size} of {len(entries)}"
+            lines.append(f"  {number} entries have {fault}, the first: {first}")
     if lines:
         msg = "\n".join([f"The predictions in {path} cannot be evaluated.", *lines])
         if faults[_UNKNOWN_FRAME].any() or faults[_UNKNOWN_CATEGORY].any():
-            msg += "\nWere they made for these annotations?"
+            msg += "\nWere these predictions made for these annotations?"
         raise DataError(msg)

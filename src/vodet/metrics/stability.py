@@ -1,6 +1,7 @@
-"""Stability: whether the detections of an object come, stay in place and go without reason.
+"""Stability of detections over time: drop-outs, jitter and changes of the score.
 
-Not a published protocol: what users of videos see and average precision does not say.
+This is not a published protocol. It measures what viewers of a video notice and average precision
+does not show.
 """
 
 from __future__ import annotations
@@ -19,32 +20,35 @@ _LEAST_IOU = 0.5
 def stability(
     ground_truth: GroundTruth, predictions: DetectionTable, score_threshold: float = 0.3
 ) -> dict[str, float]:
-    """Follow the detections of annotated objects through their videos.
+    """Measure how steadily annotated objects are detected through their videos.
 
-    In each frame and class, detections of at least ``score_threshold`` choose in order of their
-    scores, each the free object of highest IoU, of at least 0.5 with widths ``x2 - x1``. Objects
-    are known by their track ids; those without one, crowds and false detections do not count here.
-    The frames of a track are those in which it is annotated.
+    In each frame and class, detections with a score of at least ``score_threshold`` are matched
+    greedily, best score first. Each takes the free object with the highest IoU, if this is at least
+    0.5 with widths ``x2 - x1``. Objects are identified by track id. Objects without a track id,
+    crowds and false positives do not count. Only the frames in which a track is annotated belong to
+    it.
 
-    Two frames are neighbours if no annotated frame of the video is between them; a track that
-    pauses between two of its boxes has no neighbours there.
+    Two frames are neighbours if no annotated frame of the video lies between them. Where a track is
+    missing from annotated frames, its boxes before and after are not in neighbouring frames.
 
     Args:
         ground_truth: The annotations.
         predictions: The detections.
-        score_threshold: The lowest score that counts as found.
+        score_threshold: Minimum score of a detection.
 
     Returns:
-        ``stability/found``: the share of the frames of a track in which it is found, mean over
-        the tracks, from 0 to 1.
+        ``stability/found``: the share of a track's frames in which it is found, averaged over the
+        tracks, from 0 to 1.
         ``stability/drop_outs``: how often a track that was found is lost and later found again,
-        for each 100 frames of tracks. The length of the loss does not matter.
+        per 100 boxes of tracks. The length of the loss does not matter.
         ``stability/jitter``: mean of ``IoU(object, object) - IoU(detection, detection)`` over
-        tracks found in two neighbouring frames, each IoU between the two frames: 0 where boxes
-        move as annotated, below 0 where they move less, at most 1.
-        ``stability/score_change``: mean absolute difference of the scores in the same pairs.
-        ``stability/score_threshold``, as given: the others are comparable only at the same one.
-        NaN where there is nothing to count.
+        tracks found in two neighbouring frames, with each IoU between the two frames. It is 0 if
+        the detections move as annotated, negative if they move less, and at most 1.
+        ``stability/score_change``: mean absolute difference of the scores in the same pairs of
+        frames.
+        ``stability/score_threshold``: the given threshold; results are only comparable at the same
+        threshold.
+        A value is NaN if there is nothing to measure.
     """
     predictions = by_score(
         ground_truth, predictions[predictions.scores >= np.float32(score_threshold)]
@@ -80,16 +84,16 @@ def _shares(tracks: Tracks, is_found: np.ndarray) -> np.ndarray:
 
 
 def _drop_outs(tracks: Tracks, is_found: np.ndarray) -> int:
-    """Count the pairs of successive finds of a track with frames of it in between."""
-    finds = np.flatnonzero(is_found)
-    same = tracks.tracks[finds[1:]] == tracks.tracks[finds[:-1]]
-    return int((same & (np.diff(finds) > 1)).sum())
+    """Count the gaps in which a track is missed between two frames in which it is found."""
+    found = np.flatnonzero(is_found)
+    same = tracks.tracks[found[1:]] == tracks.tracks[found[:-1]]
+    return int((same & (np.diff(found) > 1)).sum())
 
 
 def _found_in_neighbours(
     ground_truth: GroundTruth, tracks: Tracks, is_found: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the boxes of tracks found in two neighbouring frames, two times ``[P]``."""
+    """Return both box rows, ``[P]`` each, of tracks that are found in two neighbouring frames."""
     order = np.lexsort((ground_truth.frame_numbers, ground_truth.videos))
     positions = np.argsort(order)[ground_truth.frames[tracks.rows]]
     both = is_found[1:] & is_found[:-1] & (np.diff(tracks.tracks) == 0) & (np.diff(positions) == 1)

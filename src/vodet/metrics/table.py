@@ -1,7 +1,7 @@
-"""The result of an evaluation, for the screen.
+"""Tables of evaluation results for the terminal.
 
-Each row of numbers comes without tubelet linking, and below it with each of the linkings that the
-result has, whose names start with that of the linking: ``seq_nms/map``.
+Each row shows results without tubelet linking. If the result also has metrics after a linking, such
+as ``seq_nms/map``, the next row shows them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _COCO_ROWS = {
 
 @dataclass(frozen=True)
 class _Column:
-    """How a number is shown: its title, and what its values of classes are named before "/"."""
+    """A column: its title, the key of its values per class without "/<class>", and a factor."""
 
     title: str
     class_key: str = ""
@@ -35,7 +35,7 @@ class _Column:
 
 
 def _group_columns(protocol: str, groups: tuple[str, ...], noun: str) -> dict[str, _Column]:
-    """Return the columns of a protocol that has groups of objects."""
+    """Return the columns of a protocol that divides objects into groups."""
     columns = {}
     for group in groups:
         by_vid, by_coco = f"{protocol}/ap_50_{group}", f"{protocol}/coco_ap_50_{group}"
@@ -61,17 +61,17 @@ _COLUMNS = {
 
 
 def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Table:
-    """Lay out the result of `coco_average_precision`: overall, by size, by class, in percent.
+    """Show the result of `coco_average_precision` overall, by size and by class, in percent.
 
-    A dash stands where there is nothing to find.
+    A dash means that there are no objects.
 
     Args:
-        result: By its names.
-        linkings: Those that it has.
+        result: The metrics by name.
+        linkings: Names of the tubelet linkings in the result.
     """
     table = Table(
         title="COCO AP (IoU 0.50:0.95), percent",
-        caption="small: below 32², medium: to 96², large: above 96² square pixels",
+        caption="small: below 32², medium: 32² to 96², large: above 96² pixels",
     )
     table.add_column("", overflow="fold")  # long names wrap, numbers stay whole
     for name in ("AP", "AP50", "AP75", "AR1", "AR10", "AR100"):
@@ -87,14 +87,14 @@ def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Tab
 def protocols_table(
     protocols: Iterable[str], result: Mapping[str, float], linkings: Sequence[str] = ()
 ) -> Table:
-    """Lay out the result of `measure_all` by several protocols side by side, in percent.
+    """Show the result of `measure_all` for several protocols side by side, in percent.
 
-    A dash stands where there is nothing to find, a blank where the protocol has no such number.
+    A dash means that there are no objects, a blank that the protocol has no such metric.
 
     Args:
-        protocols: Their names.
-        result: By its names.
-        linkings: Those that it has.
+        protocols: Names of the protocols.
+        result: The metrics by name.
+        linkings: Names of the tubelet linkings in the result.
     """
     names = list(protocols)
     keys = [key for name in names for key in HEADLINES[name]]
@@ -121,10 +121,10 @@ class _Rows:
     """Adds rows to a table.
 
     Args:
-        table: Gets the rows.
-        result: By its names.
-        linkings: Those that the result has.
-        scales: Of the columns.
+        table: The table.
+        result: The metrics by name.
+        linkings: Names of the tubelet linkings in the result.
+        scales: The factor for the numbers of each column.
     """
 
     table: Table
@@ -133,7 +133,7 @@ class _Rows:
     scales: Sequence[float]
 
     def add(self, label: str, keys: Sequence[str]) -> None:
-        """Add the row of these numbers, blank where a key is empty, and those of linkings."""
+        """Add a row for these metrics and one per linking; an empty key gives a blank cell."""
         for linking in ("", *self.linkings):
             prefix = f"{linking}/" if linking else ""
             cells = [
@@ -148,7 +148,7 @@ class _Rows:
         return "-" if math.isnan(self.result[key]) else f"{scale * self.result[key]:.1f}"
 
     def add_classes(self, class_keys: Sequence[str]) -> None:
-        """Add a section of a row for each class, of what its numbers are named before the "/"."""
+        """Add a section with a row per class; ``class_keys`` are keys without "/<class>"."""
         self.table.add_section()
         names = [
             key.removeprefix(f"{class_key}/")
@@ -160,7 +160,7 @@ class _Rows:
             self.add(name, [key and f"{key}/{name}" for key in class_keys])
 
     def add_attributes(self, keys: Sequence[str]) -> None:
-        """Add a section of a row for each attribute of videos that the numbers are known for."""
+        """Add a section with a row per video attribute in the result."""
         self.table.add_section()
         start = f"{keys[0]}@"
         for name in [key.removeprefix(start) for key in self.result if key.startswith(start)]:

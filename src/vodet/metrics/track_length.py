@@ -1,4 +1,4 @@
-"""AP by track length: how well objects are found that are seen for a short or a long time."""
+"""AP by track length: how well objects with short, medium and long tracks are found."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from vodet.structures import GroundTruth
 
 GROUPS = ("short", "medium", "long")
 
-_STARTS = (30, 150)  # frames from which a track is medium, and long
+_STARTS = (30, 150)  # minimum number of frames of a medium and of a long track
 
 
 def track_length_groups(ground_truth: GroundTruth) -> np.ndarray:
     """Return the group of each object, ``[A]`` int64: a position in `GROUPS`.
 
-    By the number of frames in which its track is annotated, pauses not counted: short below 30,
-    medium from 30 to 149, long from 150, which is one and five seconds at 30 frames per second. No
-    benchmark has such groups; these are ours. -1 for objects without a track id, and crowds.
+    The length of a track is the number of frames in which it is annotated. Short tracks have fewer
+    than 30 frames, medium tracks 30 to 149, long tracks 150 or more. The limits are one and five
+    seconds at 30 frames per second. No benchmark defines these groups; they are our own. The group
+    of crowds and of objects without a track id is -1.
     """
     tracks = tracks_of(ground_truth)
     in_frames = np.column_stack([tracks.tracks, tracks.frame_numbers])

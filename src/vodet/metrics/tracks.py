@@ -1,4 +1,4 @@
-"""The annotated boxes of objects through their videos."""
+"""The annotated boxes of a data set, sorted by track."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from vodet.structures import GroundTruth
 
 @dataclass(frozen=True)
 class Tracks:
-    """Boxes with a track id, ordered by track, then by frame number; crowds are no objects.
+    """Boxes with a track id, sorted by track, then by frame number; without crowds.
 
     Args:
-        rows: Rows of the boxes of the ground truth, ``[R]`` int64.
-        tracks: The number of their track, from 0 over all videos, ``[R]`` int64.
-        frame_numbers: Of the frames that they are in, ``[R]`` int64.
+        rows: Row of each box in the ground truth, ``[R]`` int64.
+        tracks: Number of each box's track, counted from 0 over all videos, ``[R]`` int64.
+        frame_numbers: Number of each box's frame, ``[R]`` int64.
     """
 
     rows: np.ndarray
@@ -28,12 +28,12 @@ class Tracks:
 
     @property
     def num_tracks(self) -> int:
-        """Number of tracks of all videos."""
+        """Number of tracks in all videos."""
         return int(self.tracks[-1]) + 1 if len(self) else 0
 
 
 def tracks_of(ground_truth: GroundTruth) -> Tracks:
-    """Order the boxes of a data set by track. A track belongs to one video."""
+    """Sort the boxes of a data set by track. Equal track ids in two videos are two tracks."""
     rows = np.flatnonzero((ground_truth.track_ids >= 0) & ~ground_truth.iscrowd)
     frames = ground_truth.frames[rows]
     videos, numbers = ground_truth.videos[frames], ground_truth.frame_numbers[frames]

@@ -1,7 +1,8 @@
 """UAVDT AP70, the protocol of the UAV detection and tracking benchmark (D. Du et al., ECCV 2018).
 
-As ``CalculateDetectionPR_overall.m`` and ``CalculateDetectionPR_obj.m`` of its toolkit: detections
-inside ignore rectangles are removed first, then matched at IoU 0.7.
+The rules are those of ``CalculateDetectionPR_overall.m`` and ``CalculateDetectionPR_obj.m`` in the
+toolkit of the benchmark: detections inside ignore rectangles are removed, the others are matched at
+IoU 0.7.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ def uavdt_average_precision(
 ) -> dict[str, float]:
     """Evaluate predictions by the protocol of UAVDT.
 
-    A detection is dropped iff it lies strictly inside an ignore rectangle (a crowd region, of any
-    class) of its frame: one that touches an edge counts. The others choose in order of their
-    scores, each the free object of highest IoU, of at least 0.7 with widths ``x2 - x1``. AP is the
-    area under the curve over all its points.
+    A detection is dropped if it lies strictly inside an ignore rectangle (a crowd region of any
+    class) of its frame; a detection that touches an edge counts. The others are matched greedily,
+    best score first. Each takes the free object with the highest IoU, if this is at least 0.7 with
+    widths ``x2 - x1``. AP is the area under the precision-recall curve over all points.
 
-    Among equal scores the order is that of image ids, then of ``predictions``.
+    Equal scores are ordered by image id, then by their order in ``predictions``.
 
     Returns:
-        ``uavdt/ap_70`` with all classes as one, "vehicle": what the benchmark reports;
-        ``uavdt/ap_70/<class>`` with the classes apart, NaN for one without objects, and
-        ``uavdt/map_70``, their mean. From 0 to 1.
+        ``uavdt/ap_70``, with all classes merged into "vehicle", as the benchmark reports it;
+        ``uavdt/ap_70/<class>`` for each class, NaN for a class without objects; and
+        ``uavdt/map_70``, the mean over the classes. Values are from 0 to 1.
     """
     predictions = by_score(ground_truth, predictions)
     predictions = predictions[~in_ignored(ground_truth, predictions)]
@@ -48,7 +49,7 @@ def uavdt_average_precision(
 
 
 def in_ignored(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
-    """Say which detections lie strictly inside an ignore rectangle of their frame, ``[N]`` bool."""
+    """Return which detections lie strictly inside an ignore rectangle of their frame, ``[N]``."""
     regions = np.flatnonzero(ground_truth.iscrowd)
     inside = np.zeros(len(predictions), bool)
     frames = positions_in(ground_truth.image_ids, predictions.image_ids)
@@ -62,6 +63,6 @@ def in_ignored(ground_truth: GroundTruth, predictions: DetectionTable) -> np.nda
 def _precisions(ground_truth: GroundTruth, predictions: DetectionTable) -> list[float]:
     candidates = find_candidates(ground_truth, predictions, _LEAST_IOU)
     matched = match(candidates, len(predictions), len(ground_truth.boxes))
-    none = np.zeros(len(predictions), bool)
-    of_classes = outcomes(ground_truth, predictions, matched, none, ~ground_truth.iscrowd)
-    return [area_under_curve(*outcome) for outcome in of_classes]
+    dropped = np.zeros(len(predictions), bool)
+    by_class = outcomes(ground_truth, predictions, matched, dropped, ~ground_truth.iscrowd)
+    return [area_under_curve(*outcome) for outcome in by_class]

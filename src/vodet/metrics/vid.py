@@ -1,7 +1,8 @@
 """VID AP50, the protocol of ImageNet's object detection from video (ILSVRC2015).
 
-As ``eval_vid_detection.m`` of its development kit: corners are numbers of pixels, so that widths
-are ``x2 - x1 + 1``; small objects need less overlap; one area under the curve for each class.
+The rules are those of ``eval_vid_detection.m`` in the development kit. Box corners are pixel
+indices, so a width is ``x2 - x1 + 1``. Small objects need less overlap. AP is the area under the
+precision-recall curve of a class.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from vodet.structures import GroundTruth
 
 _PIXEL = 1.0  # a box from pixel 3 to pixel 3 is one pixel wide
 _LEAST_IOU = 0.5
-_TOLERANCE = 10.0  # pixels that a small object may be missed by, in width and in height
+_TOLERANCE = 10.0  # pixels by which a detection may exceed a small object in width and in height
 
 
 def vid_threshold(boxes: np.ndarray) -> np.ndarray:
-    """Return the IoU from which objects count as found, lower for the small.
+    """Return the minimum IoU at which each object counts as found; lower for small objects.
 
     ``min(0.5, w h / ((w + 10) (h + 10)))`` with ``w = x2 - x1 + 1``.
 
     Args:
-        boxes: Of the objects, xyxy in pixels, ``[n, 4]``.
+        boxes: The boxes of the objects, xyxy in pixels, ``[n, 4]``.
 
     Returns:
         ``[n]`` float64.
@@ -40,22 +41,23 @@ def vid_average_precision(
 ) -> dict[str, float]:
     """Evaluate predictions by the protocol of ImageNet VID.
 
-    In each frame and class, detections choose in order of their scores. A detection takes, of the
-    objects that are still free and that it overlaps enough, the one of highest IoU (of equal IoUs
-    the one annotated first), so a detection whose best object is taken can find another one. All
-    detections of a frame count. The data set has no crowds; elsewhere a detection that found no
-    object and of which half lies in a crowd region of its class is dropped, as by COCO.
+    In each frame and class, detections are matched greedily, best score first. Each takes the
+    object with the highest IoU among the free objects that it overlaps enough (of equal IoUs, the
+    object annotated first). So a detection whose best object is taken can still match another one.
+    All detections of a frame count. ImageNet VID has no crowds. In other data sets, a detection
+    that matches no object is dropped if at least half of it lies in a crowd region of its class, as
+    in COCO.
 
-    Among equal scores the order is that of image ids, then of ``predictions``.
+    Equal scores are ordered by image id, then by their order in ``predictions``.
 
     Returns:
         ``vid/ap_50``, the mean over the classes that have objects, and ``vid/ap_50/<class>``, NaN
-        for a class without; from 0 to 1.
+        for a class without objects. Values are from 0 to 1.
     """
     predictions = by_score(ground_truth, predictions)
     matched, dropped = vid_matches(ground_truth, predictions)
-    of_classes = outcomes(ground_truth, predictions, matched, dropped, ~ground_truth.iscrowd)
-    precisions = [area_under_curve(*outcome) for outcome in of_classes]
+    by_class = outcomes(ground_truth, predictions, matched, dropped, ~ground_truth.iscrowd)
+    precisions = [area_under_curve(*outcome) for outcome in by_class]
     return with_mean("vid/ap_50", ground_truth.class_names, precisions)
 
 
@@ -65,8 +67,9 @@ def vid_matches(
     """Match detections, best first, by the rule of `vid_average_precision`.
 
     Returns:
-        The object of each, -1 for none, ``[N]`` int64; and whether half of it or more lies in a
-        crowd region, so that it does not count without an object, ``[N]`` bool.
+        The object of each detection, -1 for none, ``[N]`` int64; and whether at least half of the
+        detection lies in a crowd region of its class, ``[N]`` bool. Such a detection does not count
+        if it matches no object.
     """
     candidates = find_candidates(ground_truth, predictions, vid_threshold, pixel=_PIXEL)
     matched = match(candidates, len(predictions), len(ground_truth.boxes))
