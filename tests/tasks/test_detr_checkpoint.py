@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import vodet
+from tasks.test_trust import watched
 from tiny import random_frames
 from tiny_detr import saved
 from vodet.cli.train import begin
@@ -58,7 +59,9 @@ def test_a_checkpoint_loads_without_the_folder_that_its_config_names(tmp_path: P
     path = save(detector, config, tmp_path / "detr.ckpt")
     shutil.rmtree(tmp_path / "model")
 
-    loaded = vodet.load(path)
+    with watched() as events:
+        loaded = vodet.load(path)
+    assert events == [f"open {path}"]
 
     frames = random_frames(2)
     with torch.inference_mode():
