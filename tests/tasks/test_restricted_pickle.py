@@ -257,3 +257,16 @@ def test_files_without_weights(content: Any, found: str, written: Callable[[byte
     message = message_of(path, read_weights)
     assert message.startswith(f"The checkpoint {path} is not one of detectron2: expected the entry")
     assert f"{found} {WHAT_READS_WHAT}" in message
+
+
+def test_a_damaged_file_and_a_whole_one_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save({"w": torch.zeros(99)}, path)
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(CheckpointError, match=r"a\.ckpt .*Copy it again\.$"):
+        read_pickle(path)
+    with ZipFile(path, "w") as archive:
+        archive.writestr("model/code/__torch__.py", "")
+        archive.writestr("model/constants.pkl", pickle.dumps(1, 2))
+    with pytest.raises(CheckpointError, match=rf"{re.escape(WHAT_READS_WHAT)}$"):
+        read_pickle(path)

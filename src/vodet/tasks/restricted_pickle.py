@@ -14,6 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -48,16 +49,17 @@ def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
             run code.
     """
     with opened(path) as file:
-        advice = "Copy it again." if is_zip(file) else WHAT_READS_WHAT
         try:
             return _read(file, only_zip)
         except Exception as error:  # the readers fail in many ways
-            msg = f"The checkpoint {path} {_fault(error, advice)}"
+            msg = f"The checkpoint {path} {_fault(error)}"
             raise CheckpointError(msg) from error
 
 
-def _fault(error: Exception, advice: str) -> str:
-    reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+def _fault(error: Exception) -> str:
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0][:200]
+    # A whole zip file that cannot be read is one of another program, such as TorchScript's.
+    advice = "Copy it again." if isinstance(error, BadZipFile) else WHAT_READS_WHAT
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused is None or not isinstance(error, pickle.UnpicklingError):
         return (
