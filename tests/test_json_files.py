@@ -192,3 +192,19 @@ def test_odd_values_are_named_with_their_entry(
             with pytest.raises(DataError, match=rf"annotations\[0\]\.{field}") as caught:
                 reader(path)
             assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("reader", [read_st_coco, read_coco])
+def test_a_table_that_stands_in_a_file_twice(
+    tmp_path: Path, reader: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "a.json"
+    image = {"id": 1, "file_name": "a.jpg", "height": 4, "width": 4, "video": "v"}
+    image |= {"frame_number": 0, "note": "images", "tags": ["annotations", {"annotations": 1}]}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2]}
+    document = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "x"}]}
+    path.write_text(json.dumps(document))
+    assert reader(path)
+    path.write_text(json.dumps(document)[:-1] + ', "annotations": []}')
+    with pytest.raises(DataError, match=r"a\.json.*'annotations' twice"):
+        reader(path)

@@ -25,6 +25,8 @@ MAX_UNPACKED = 2**31  # bytes of an unpacked .gz file: enough for about ten mill
 
 _GZIP_START = b"\x1f\x8b"
 
+_TABLES = (b'"images"', b'"annotations"', b'"categories"', b'"videos"')
+
 # The errors of msgspec for a file that it cannot decode; `parse_json` then says what is wrong.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -86,6 +88,16 @@ def decode_json(data: bytes, kind: type[T], source: Path) -> T:
         return msgspec.convert(parse_json(data, source), kind)
 
 
+def check_tables(data: bytes, source: Path) -> None:
+    """Check that a COCO file contains each table only once: decoders keep only the last one.
+
+    Raises:
+        DataError: If the file contains a table twice.
+    """
+    if any(data.count(name) > 1 for name in _TABLES):  # mostly once, and counting is fast
+        parse_json(data, source)
+
+
 def parse_json(data: bytes, source: Path) -> Any:
     """Parse the text of a JSON file with any content.
 
@@ -93,11 +105,11 @@ def parse_json(data: bytes, source: Path) -> Any:
     integers like this.
 
     Raises:
-        DataError: If the text is not valid JSON.
+        DataError: If the text is not valid JSON, or an object has a key twice.
     """
     text = _text(data, "utf-8", source)
     try:
-        document = json.loads(text, parse_float=_parse_float)
+        document = json.loads(text, parse_float=_parse_float, object_pairs_hook=_with_each_key_once)
     except RecursionError as error:
         raise _not_json(source, "nested too deeply") from error
     except ValueError as error:
@@ -107,6 +119,16 @@ def parse_json(data: bytes, source: Path) -> Any:
             found = f"half of a surrogate pair, {half.decode()}, at byte {escape.start()}"
             raise _not_json(source, found)
     return document
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        msg = f"an object has the key {repeated!r} twice, and one of its values would be lost"
+        raise ValueError(msg)
+    return found
 
 
 def _parse_float(text: str) -> int | float:

@@ -185,3 +185,30 @@ def test_frames_of_several_sizes_and_names_of_windows_are_oddities(tmp_path):
     (names,) = oddities(index_of([(4, 6)] * 4, ["a/0.jpg", r"a\1.jpg", r"a\2.jpg", "3.jpg"]))
     assert "2 of 4" in names
     assert r"'a\\1.jpg'" in names
+
+
+def test_boxes_outside_and_tracks_that_are_several_objects_are_oddities(tmp_path):
+    def index_of(*annotations):
+        images = [
+            {"id": n, "video": "v", "frame_number": n, "file_name": f"{n}.jpg"}
+            | {"height": 20, "width": 40}
+            for n in range(3)
+        ]
+        boxes = [
+            {"id": n, "category_id": 1, "image_id": frame, "bbox": bbox, "id_track": track} | more
+            for n, (frame, bbox, track, more) in enumerate(annotations)
+        ]
+        document = {"images": images, "annotations": boxes}
+        path = tmp_path / "a.json"
+        path.write_text(json.dumps(document | {"categories": [{"id": 1, "name": "x"}]}))
+        return read_st_coco(path)
+
+    inside, crowd = [30, 5, 20, 20], {"iscrowd": 1}
+    good = [(0, inside, 5, {}), (1, inside, 5, {}), (0, inside, 6, {}), (0, inside, 5, crowd)]
+    assert oddities(index_of(*good)) == []
+    (outside,) = oddities(index_of(*good, (1, [5, 20, 9, 9], 7, {}), (2, [-9, 1, 9, 9], 7, {})))
+    for fact in ("2 of 6 boxes", "'1.jpg'"):
+        assert fact in outside
+    (repeated,) = oddities(index_of(*good, (1, inside, 5, {}), (1, inside, 5, {})))
+    for fact in ("1 of 3 frames", "'1.jpg'"):
+        assert fact in repeated

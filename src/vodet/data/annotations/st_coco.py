@@ -28,7 +28,7 @@ from vodet.data.annotations.st_coco_tables import (
     TypedFile,
     VideoEntry,
 )
-from vodet.json_files import UNDECODABLE, read_json
+from vodet.json_files import UNDECODABLE, check_tables, read_json
 
 MAX_CLASSES = int(np.iinfo(np.int16).max)  # the index keeps labels in 16 bits
 
@@ -50,6 +50,7 @@ def read_st_coco(path: str | Path) -> VideoIndex:
     """
     source = Path(path)
     data = read_json(source, "an ST-COCO file (.json or .json.gz)")
+    check_tables(data, source)
     try:
         return _build(TypedFile(data), Faults(source))
     except UNDECODABLE:

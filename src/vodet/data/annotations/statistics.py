@@ -99,8 +99,12 @@ def compute_statistics(index: VideoIndex) -> Statistics:
     )
 
 
+def _frame_of_box(index: VideoIndex) -> Int64[np.ndarray, " boxes"]:
+    return np.repeat(np.arange(index.num_frames), np.diff(index.box_starts))
+
+
 def _track_lengths(index: VideoIndex) -> Int64[np.ndarray, " tracks"]:
-    frame_of_box = np.repeat(np.arange(index.num_frames), np.diff(index.box_starts))
+    frame_of_box = _frame_of_box(index)
     video_of_box = np.searchsorted(index.video_starts, frame_of_box, side="right")
     counted = (index.track_ids != UNKNOWN_TRACK) & ~index.iscrowd
     tracks = np.stack([video_of_box, index.track_ids], axis=1)[counted]
@@ -138,7 +142,12 @@ def statistics_table(index: VideoIndex) -> Table:
 
 def oddities(index: VideoIndex) -> list[str]:
     """Return warnings about data that ST-COCO allows but that can cause errors later."""
-    return [*_mixed_sizes(index), *_windows_names(index)]
+    return [
+        *_mixed_sizes(index),
+        *_windows_names(index),
+        *_boxes_outside(index),
+        *_repeated_tracks(index),
+    ]
 
 
 def _mixed_sizes(index: VideoIndex) -> Iterator[str]:
@@ -166,6 +175,31 @@ def _windows_names(index: VideoIndex) -> Iterator[str]:
         yield (
             f"{len(names)} of {index.num_frames} file names contain the Windows separator `\\`, "
             f"such as {names[0]!r}. Other systems cannot find these files: use `/` instead."
+        )
+
+
+def _boxes_outside(index: VideoIndex) -> Iterator[str]:
+    frames = _frame_of_box(index)
+    is_outside = (index.boxes[:, 2:] <= 0) | (index.boxes[:, :2] >= index.sizes[frames][:, ::-1])
+    rows = np.flatnonzero(is_outside.any(axis=1))
+    if len(rows):
+        yield (
+            f"{len(rows)} of {len(frames)} boxes lie wholly outside their image, the first in "
+            f"{index.file_name(int(frames[rows[0]]))!r}. Are they of another image size?"
+        )
+
+
+def _repeated_tracks(index: VideoIndex) -> Iterator[str]:
+    """Name tracks with several boxes in one frame; the tracks of crowds are not looked at."""
+    rows = np.flatnonzero((index.track_ids != UNKNOWN_TRACK) & ~index.iscrowd)
+    pairs = np.stack([_frame_of_box(index)[rows], index.track_ids[rows]], axis=1)
+    found, counts = np.unique(pairs, axis=0, return_counts=True)
+    repeated = found[counts > 1]
+    if len(repeated):
+        yield (
+            f"In {len(np.unique(repeated[:, 0]))} of {index.num_frames} frames a track has more "
+            f"than one box, first in {index.file_name(int(repeated[0, 0]))!r}. A track is one "
+            "object of a video."
         )
 
 

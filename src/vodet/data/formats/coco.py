@@ -15,7 +15,7 @@ from vodet.data.formats.folders import image_size
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.tables import raise_faults
 from vodet.errors import ConfigError, DataError
-from vodet.json_files import decode_json, read_json, shown
+from vodet.json_files import check_tables, decode_json, read_json, shown
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -101,6 +101,7 @@ def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
 
 def _read(source: Path, kind: type[Document]) -> Document:
     data = read_json(source, "a COCO detection file (.json or .json.gz)")
+    check_tables(data, source)
     try:
         return decode_json(data, kind, source)
     except msgspec.ValidationError as error:
