@@ -232,7 +232,7 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
     Raises:
         CheckpointError: If the architecture is not supported.
     """
-    require_weights(weights, _TELLING, "detectron2", path)
+    require_weights(weights, _REQUIRED, "detectron2", path)
     backbone = _backbone(weights, path)
     channels = len(weights["backbone.fpn_lateral2.weight"])
     width, features = weights["roi_heads.box_head.fc1.weight"].shape

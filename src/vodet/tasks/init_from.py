@@ -118,7 +118,8 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
         if count < len(weights) / 2:
             msg = (
                 f"init_from={path}: the checkpoint has another architecture, as {count} of "
-                f"{len(weights)} weights of {base} fit. Choose this part as in the training of the checkpoint."
+                f"{len(weights)} weights of {base} fit. Choose this part as in the "
+                "training of the checkpoint."
             )
             raise CheckpointError(msg)
     missing = [
