@@ -220,7 +220,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         (
             "+optimizer.groups.bakbone.lr=1",
             "optimizer.groups: the detector has no part 'bakbone' with parameters. Did you mean "
-            "backbone? There are: backbone, ",
+            "backbone? Existing parts: backbone, ",
         ),
         ("+optimizer.groups.head.lr=-1", "optimizer.groups.head: Invalid learning rate: -1"),
         ("optimizer.lr=-1", "The optimizer cannot be built: Invalid learning rate: -1"),

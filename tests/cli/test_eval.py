@@ -212,10 +212,10 @@ def test_linking_needs_scores_that_are_not_negative(
     command("eval", *arguments)
     with pytest.raises(SystemExit, match="1"):
         command("eval", *arguments, "evaluation.tubelet_linking=seq_nms")
-    assert (
-        f"tubelet_linking=seq_nms needs scores from 0, found 1 of {len(rows)} below, the first in "
-        f"image id {rows[3]['image_id']}."
-    ) in " ".join(capsys.readouterr().err.split())
+    message = " ".join(capsys.readouterr().err.split())
+    assert "tubelet_linking=seq_nms" in message
+    assert f"found 1 of {len(rows)} detections" in message
+    assert f"image id {rows[3]['image_id']}." in message
 
 
 def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Command) -> None:

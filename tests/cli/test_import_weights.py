@@ -162,7 +162,7 @@ def test_a_file_that_would_run_code(
             {"weights": {}},
             "expected the entry 'model' with a tensor for each name, as in model_final.pth",
         ),
-        ({"model": {"conv1_w": torch.zeros(1)}}, "does not hold a Faster R-CNN with FPN"),
+        ({"model": {"conv1_w": torch.zeros(1)}}, "Expected a Faster R-CNN with FPN"),
     ],
 )
 def test_files_that_are_refused(

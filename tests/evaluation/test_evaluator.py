@@ -116,26 +116,20 @@ def test_a_frame_that_was_not_processed_is_an_error(
     evaluator = Evaluator(detector(), loader_of([0, 1, 2], dataset))
     missing = dataset.ground_truth.image_ids
     # Of the third chunk one frame still waits for the next.
-    message = (
-        "Expected all 10 annotated frames to be processed, found 5 that were not, the first image "
-        f"id {missing[5]} of video 'val_001'."
-    )
+    message = f"all 10 annotated frames .* found 5 .* image id {missing[5]} in video 'val_001'"
     with pytest.raises(DataError, match=message):
         evaluator.run()
     with caplog.at_level(logging.WARNING):
         result = evaluator.compute(only_processed=True)
-    assert [record.getMessage() for record in caplog.records] == [
-        "Evaluated on 5 of 10 annotated frames only, as asked for."
-    ]
+    (record,) = caplog.records
+    assert "5 of 10 annotated frames" in record.getMessage()
     assert 0 < result["map"] < 1
 
 
 def test_a_frame_that_was_processed_twice_is_an_error(source: Source) -> None:
     dataset = chunks_of(source, chunk_size=4)
     first = dataset.ground_truth.image_ids[4]
-    with pytest.raises(
-        DataError, match=f"found 4 processed more often, the first image id {first}"
-    ):
+    with pytest.raises(DataError, match=f"found 4 frames .* image id {first}"):
         Evaluator(detector(), loader_of([0, 1, 1, 2], dataset)).run()
 
 
@@ -151,7 +145,7 @@ def test_chunks_out_of_order_are_named(source: Source) -> None:
     dataset = chunks_of(source, chunk_size=2)
     with pytest.raises(DataError, match=r"found video 'val_001' frame 2 .* after video 'val_000' "):
         Evaluator(detector(), loader_of([0, 3], dataset)).run()
-    with pytest.raises(DataError, match=r"after none of its video. Do not shuffle the loader."):
+    with pytest.raises(DataError, match=r"after no other frame. Do not shuffle the loader."):
         Evaluator(detector(), loader_of([1, 0], dataset)).run()
 
 
@@ -177,9 +171,8 @@ def test_data_without_objects_say_so_once(
     with caplog.at_level(logging.WARNING):
         evaluator = Evaluator(detector(), data_of(empty))
         results = [evaluator.run(), evaluator.run()]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{empty.annotations} has no objects: AP is not a number."
-    ]
+    (record,) = caplog.records  # one warning for both evaluations
+    assert f"{empty.annotations} has no objects" in record.getMessage()
     assert all(math.isnan(result["map"]) for result in results)
 
 
@@ -213,7 +206,7 @@ def evaluate_share(rank: int, world_size: int, source: Source, folder: Path) -> 
     if rank == 0:
         evaluator.update(loader.dataset[0])
         evaluator.update(loader.dataset[1])
-    with pytest.raises(DataError, match="found 4 processed more often"):
+    with pytest.raises(DataError, match="found 4 frames processed more than once"):
         evaluator.compute()
     (folder / f"{rank}.json").write_text(json.dumps(result))
     distributed.destroy_process_group()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metrics.tracked import found, one_video
-from vodet.metrics.matching import Candidates, in_crowds, match, ranks_in_frames
+from vodet.metrics.matching import PossibleMatches, in_crowds, match, ranks_in_frames
 
 
 def one_after_the_other(ious: np.ndarray, last_choice: np.ndarray, shared: np.ndarray) -> list[int]:
@@ -32,16 +32,16 @@ def test_asking_all_at_once_ends_where_choosing_one_by_one_does(seed: int) -> No
     ious *= rng.random(ious.shape) < rng.choice([0.1, 0.5, 1])
     last_choice = rng.random(objects) < 0.4
     rows, columns = np.nonzero(ious)
-    order = rng.permutation(len(rows))  # candidates come in any order
-    candidates = Candidates(rows[order], columns[order], ious[rows, columns][order]).in_order()
+    order = rng.permutation(len(rows))  # possible matches come in any order
+    possible = PossibleMatches(rows[order], columns[order], ious[rows, columns][order]).in_order()
     none = np.zeros(objects, bool)
-    anyhow = match(candidates, detections, objects)
+    anyhow = match(possible, detections, objects)
     assert anyhow.tolist() == one_after_the_other(ious, none, none)
-    candidates = candidates.preferring(~last_choice)
-    matched = match(candidates, detections, objects)
+    possible = possible.preferring(~last_choice)
+    matched = match(possible, detections, objects)
     assert matched.tolist() == one_after_the_other(ious, last_choice, none)
     shared = rng.random(objects) < 0.3
-    matched = match(candidates, detections, objects, shared)
+    matched = match(possible, detections, objects, shared)
     assert matched.tolist() == one_after_the_other(ious, last_choice, shared)
 
 

@@ -426,8 +426,10 @@ def test_what_does_not_fit_is_listed_in_one_error(baseline: Weights) -> None:
     weights["roi_heads.mask_head.deconv.weight"] = torch.zeros(2, 3)
     weights["roi_heads.box_predictor.bbox_pred.weight"] = torch.zeros(4, 64)
 
-    assert message_of(weights).splitlines() == [
-        "The weights of a.pth do not fit the detector that their names tell: 3 differences:",
+    first, *lines = message_of(weights).splitlines()
+    assert "a.pth" in first
+    assert first.endswith(" 3 differences:")
+    assert lines == [
         "  roi_heads.box_predictor.bbox_pred.weight: expected shape (12, 64), found (4, 64)",
         "  roi_heads.mask_head.deconv.weight: shape (2, 3), no place in the detector",
         "  head.box_head.encoder.2.bias: expected shape (64,), no weight for it in the file",
@@ -450,10 +452,9 @@ def test_two_weights_for_one_place(sltnet: Weights) -> None:
 
 def test_weights_of_something_else() -> None:
     lines = message_of({"conv1_w": torch.zeros(64, 3, 7, 7), "a": torch.zeros(1)}).splitlines()
-    assert lines[0] == (
-        "a.pth does not hold a Faster R-CNN with FPN, named as in detectron2, but 2 weights "
-        "such as 'a': 4 differences:"
-    )
+    for fact in ("Faster R-CNN with FPN", "detectron2", "a.pth", "2 weights such as 'a'"):
+        assert fact in lines[0]
+    assert lines[0].endswith(" 4 differences:")
     assert (
         "  backbone.fpn_lateral2.weight: expected 4 dimensions of at least 1, found no such weight"
         in lines
@@ -530,5 +531,7 @@ def test_other_anchors(change: str, baseline: Weights) -> None:
 
 
 def test_a_config_that_builds_nothing(baseline: Weights) -> None:
-    with pytest.raises(CheckpointError, match=r"no detector for the weights of a\.pth: .*past=-1"):
+    with pytest.raises(
+        CheckpointError, match=r"detector can be built for the weights of a\.pth: .*past=-1"
+    ):
         converted(baseline, window={"_target_": "vodet.structures.Window", "past": -1})

@@ -90,7 +90,8 @@ def test_a_limited_validation_is_of_the_frames_that_were_seen(
         task = task_of()
         trainer_of(tmp_path, **limit).validate(task, data, verbose=False)
     texts = [record.getMessage() for record in caplog.records if record.name.startswith("vodet")]
-    assert texts == ["Evaluated on 8 of 10 annotated frames only, as asked for."]
+    (text,) = texts
+    assert "8 of 10 annotated frames" in text
     assert task.result is not None
     assert 0 < task.result["map"] < 1
 
@@ -114,7 +115,7 @@ def test_a_frame_that_was_never_processed_is_an_error(source: Source, tmp_path: 
     whole = chunks_of(source)
     lossy = Lossy(whole.reader.index, source.images)
     loader = DataLoader(lossy, batch_size=None)
-    with pytest.raises(DataError, match=r"found 2 that were not, the first image id \d+ of video"):
+    with pytest.raises(DataError, match=r"found 2 frames .* image id \d+ in video"):
         trainer_of(tmp_path).validate(task_of(), loader, verbose=False)
 
 

@@ -48,8 +48,8 @@ class Evaluator:
         stream: Builds the stream that detects, such as a `StreamingDetector`.
 
     Raises:
-        ConfigError: If the loader has no ground truth, has a class that the detector lacks, or uses
-            a `DistributedSampler`.
+        ConfigError: If the loader has no ground truth, the ground truth has a class that the
+            detector lacks, or the loader uses a `DistributedSampler`.
 
     Example:
         ::
@@ -79,9 +79,9 @@ class Evaluator:
         self._stream = stream(detector)
         self._processed: list[np.ndarray] = []
         self._found: list[DetectionTable] = []
-        self._infos: list[FrameInfo] = []  # of the frames of the current video
+        self._infos: list[FrameInfo] = []  # one per frame of the current video
         if self.ground_truth.iscrowd.all() and process_of()[0] == 0:
-            _log.warning("%s has no objects: AP is not a number.", self.ground_truth.source)
+            _log.warning("%s has no objects, so AP is NaN.", self.ground_truth.source)
 
     def run(self) -> dict[str, float]:
         """Evaluate the detector on all videos and return the metrics."""
@@ -105,13 +105,13 @@ class Evaluator:
         """Process the next chunk.
 
         Raises:
-            DataError: If it does not continue where the last chunk of the video ended.
+            DataError: If the chunk does not continue where the last chunk of its video ended.
         """
         if chunk.is_first:
             self._stream.reset()
             self._infos = []
         else:
-            _check_goes_on(self._infos, chunk.infos)
+            _check_order(self._infos, chunk.infos)
         self._infos += chunk.infos
         with _evaluation_mode(self.detector):
             results = self._push(chunk)
@@ -158,7 +158,7 @@ class Evaluator:
         return np.concatenate(image_ids), DetectionTable.cat(found).by_image()
 
     def compute(self, *, only_processed: bool = False) -> dict[str, float]:
-        """Compute the metrics of the detections of all processes and return them on each.
+        """Compute the metrics of the detections of all processes; return them on all processes.
 
         Args:
             only_processed: If frames were not processed, warn and evaluate only the processed
@@ -177,7 +177,7 @@ class Evaluator:
         if not is_processed.all():
             if not only_processed:
                 raise DataError(_not_processed(truth, np.flatnonzero(~is_processed)))
-            message = "Evaluated on %d of %d annotated frames only, as asked for."
+            message = "Evaluated only %d of %d annotated frames, since the evaluation was limited."
             _log.warning(message, is_processed.sum(), len(is_processed))
             truth = truth.select(is_processed)
         unknown = predictions.image_ids[positions_in(truth.image_ids, predictions.image_ids) < 0]
@@ -191,14 +191,14 @@ def ground_truth_of(loader: Any) -> GroundTruth:
     """Return the annotations of the data set of a loader.
 
     Raises:
-        ConfigError: If the data set has no ground truth, or see `check_sharding`.
+        ConfigError: If the data set has no ground truth, or the loader uses a `DistributedSampler`.
     """
     check_sharding(loader)
     ground_truth = getattr(getattr(loader, "dataset", None), "ground_truth", None)
     if not isinstance(ground_truth, GroundTruth):
         msg = (
             "An evaluation needs a DataLoader whose data set has a ground_truth, such as "
-            "ClipDataModule(val=...).val_dataloader() or one of a VideoChunkDataset; found "
+            "ClipDataModule(val=...).val_dataloader() or a loader of a VideoChunkDataset; found "
             f"{type(loader).__name__} of {type(getattr(loader, 'dataset', None)).__name__}."
         )
         raise ConfigError(msg)
@@ -232,13 +232,13 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def _check_goes_on(before: list[FrameInfo], after: tuple[FrameInfo, ...]) -> None:
+def _check_order(before: list[FrameInfo], after: tuple[FrameInfo, ...]) -> None:
     last, first = before[-1] if before else None, after[0]
     if last and last.video == first.video and last.frame_number < first.frame_number:
         return
     msg = (
         "Expected the chunks of each video in order, one video after the other; found "
-        f"{first} after {last or 'none of its video'}. Do not shuffle the loader."
+        f"{first} after {last or 'no other frame'}. Do not shuffle the loader."
     )
     raise DataError(msg)
 
@@ -248,9 +248,9 @@ def _check_processed_once(parts: list[Processed]) -> None:
     twice = image_ids[counts > 1]
     if twice.size:
         msg = (
-            f"Expected each frame to be processed once, found {twice.size} processed more often, "
-            f"the first image id {twice[0]}. Each video belongs to one process: use "
-            "WholeVideoSampler."
+            f"Expected each frame to be processed once, found {twice.size} frames processed more "
+            f"than once, the first with image id {twice[0]}. Each video belongs to one process: "
+            "use WholeVideoSampler."
         )
         raise DataError(msg)
 
@@ -261,6 +261,6 @@ def _not_processed(truth: GroundTruth, missing: np.ndarray) -> str:
     name = repr(truth.video_names[video]) if truth.video_names else f"number {video}"
     return (
         f"Expected all {len(truth.image_ids)} annotated frames to be processed, found "
-        f"{len(missing)} that were not, the first image id {truth.image_ids[first]} of video "
-        f"{name}. The loader must give each video from its first to its last frame."
+        f"{len(missing)} frames that were not, the first with image id {truth.image_ids[first]} in "
+        f"video {name}. The loader must give each video from its first to its last frame."
     )

@@ -23,7 +23,7 @@ class Measures:
         protocols: One or more of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and
             ``stability``.
         tubelet_linking: ``seq_nms``, ``rescore`` or ``rescore_online`` evaluates the detections
-            twice: unchanged, and after this linking, as ``seq_nms/map`` and so on. ``none``
+            twice: unchanged, and after this linking, with names such as ``seq_nms/map``. ``none``
             evaluates only the unchanged detections.
         score_threshold: Minimum score of the detections used for ``stability``.
 
@@ -49,7 +49,7 @@ class Measures:
         """Compute the metrics of the detections of a data set.
 
         Raises:
-            DataError: If detections with negative scores, as in an imported file, should be linked.
+            DataError: If detections to be linked have negative scores, as an imported file may.
         """
         result = measure_all(self.by_name, ground_truth, predictions)
         if self.tubelet_linking == "none":
@@ -69,8 +69,9 @@ def _check_scores(predictions: DetectionTable, linking: str) -> None:
     below = np.flatnonzero(predictions.scores < 0)
     if below.size:
         msg = (
-            f"tubelet_linking={linking} needs scores from 0, found {below.size} of "
-            f"{len(predictions)} below, the first in image id {predictions.image_ids[below[0]]}."
+            f"tubelet_linking={linking} needs scores of at least 0, found {below.size} of "
+            f"{len(predictions)} detections with negative scores, the first in image id "
+            f"{predictions.image_ids[below[0]]}."
         )
         raise DataError(msg)
 

@@ -33,7 +33,7 @@ def on_first(function: Callable[[Gathered], T], gathered: Gathered | None) -> T:
     if gathered is not None:
         try:
             outcome = [function(gathered)]
-        except Exception as error:  # the other processes wait for any outcome
+        except Exception as error:  # the other processes wait for the result or an exception
             outcome = [error]
     if process_of()[1] > 1:
         distributed.broadcast_object_list(outcome)

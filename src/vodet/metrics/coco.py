@@ -14,9 +14,9 @@ import numpy as np
 
 from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.matching import (
-    Candidates,
+    PossibleMatches,
     by_score,
-    find_candidates,
+    find_possible_matches,
     match,
     outcomes,
     ranks_in_frames,
@@ -61,10 +61,10 @@ def coco_average_precision(
     ranks = ranks_in_frames(ground_truth, predictions)
     is_kept = ranks < _MAX_DETECTIONS
     predictions, ranks = predictions[is_kept], ranks[is_kept]
-    candidates = find_candidates(ground_truth, predictions, _IOUS[0], with_crowds=True)
-    any_size = list(_curves(ground_truth, predictions, candidates, ranks, (0.0, np.inf)))
+    possible = find_possible_matches(ground_truth, predictions, _IOUS[0], with_crowds=True)
+    any_size = list(_curves(ground_truth, predictions, possible, ranks, (0.0, np.inf)))
     by_size = {
-        name: list(_curves(ground_truth, predictions, candidates, ranks, limits))
+        name: list(_curves(ground_truth, predictions, possible, ranks, limits))
         for name, limits in _SIZES.items()
     }
     precisions = [curve.precisions for curve in any_size]
@@ -101,7 +101,7 @@ class _Curve(NamedTuple):
 def _curves(
     ground_truth: GroundTruth,
     predictions: DetectionTable,
-    candidates: Candidates,
+    possible: PossibleMatches,
     ranks: np.ndarray,
     limits: tuple[float, float],
 ) -> Iterator[_Curve]:
@@ -110,7 +110,7 @@ def _curves(
     sides = predictions.boxes[:, 2:].astype(np.float64) - predictions.boxes[:, :2]
     dropped = ~_is_within(sides.prod(axis=1), limits)
     numbers = np.bincount(ground_truth.labels[wanted], minlength=len(ground_truth.class_names))
-    ordered = candidates.preferring(wanted)
+    ordered = possible.preferring(wanted)
     for iou in _IOUS:
         matched = match(
             ordered[ordered.ious >= iou],

@@ -7,7 +7,7 @@ import numpy as np
 from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.matching import (
     by_score,
-    find_candidates,
+    find_possible_matches,
     match,
     outcomes,
     ranks_in_frames,
@@ -101,11 +101,11 @@ def _by_coco(
     """Return the AP of each group and class by the COCO rule."""
     ranks = ranks_in_frames(ground_truth, predictions)
     predictions = predictions[ranks < _COCO_MAX_DETECTIONS]
-    candidates = find_candidates(ground_truth, predictions, _COCO_IOU, with_crowds=True)
+    possible = find_possible_matches(ground_truth, predictions, _COCO_IOU, with_crowds=True)
     dropped = np.zeros(len(predictions), bool)
     result = []
     for wanted in (groups == group for group in range(num_groups)):
-        ordered = candidates.preferring(wanted)
+        ordered = possible.preferring(wanted)
         matched = match(ordered, len(predictions), len(groups), shared=ground_truth.iscrowd)
         by_class = outcomes(ground_truth, predictions, matched, dropped, wanted)
         result.append([mean_at_recall_points(*outcome) for outcome in by_class])

@@ -18,7 +18,7 @@ _CROWD_SHARE = 0.5  # minimum share of a detection inside a crowd region; COCO's
 
 
 @dataclass(frozen=True)
-class Candidates:
+class PossibleMatches:
     """Possible matches: pairs of a detection and an object of its frame and class.
 
     The pairs are sorted by detection, then by the detection's preference.
@@ -34,15 +34,15 @@ class Candidates:
     objects: np.ndarray
     ious: np.ndarray
 
-    def __getitem__(self, rows: np.ndarray) -> Candidates:
+    def __getitem__(self, rows: np.ndarray) -> PossibleMatches:
         """Select rows by their numbers or by a mask."""
-        return Candidates(self.detections[rows], self.objects[rows], self.ious[rows])
+        return PossibleMatches(self.detections[rows], self.objects[rows], self.ious[rows])
 
-    def in_order(self) -> Candidates:
+    def in_order(self) -> PossibleMatches:
         """Sort by detection, then by descending IoU; equal IoUs by the order of the objects."""
         return self[np.lexsort((self.objects, -self.ious, self.detections))]
 
-    def preferring(self, preferred: np.ndarray) -> Candidates:
+    def preferring(self, preferred: np.ndarray) -> PossibleMatches:
         """Move each detection's pairs with preferred objects, ``[A]`` bool, before the others."""
         return self[np.lexsort((~preferred[self.objects], self.detections))]
 
@@ -56,14 +56,14 @@ def by_score(ground_truth: GroundTruth, predictions: DetectionTable) -> Detectio
     return known[np.lexsort((known.image_ids, -known.scores))]
 
 
-def find_candidates(
+def find_possible_matches(
     ground_truth: GroundTruth,
     predictions: DetectionTable,
     threshold: Threshold,
     *,
     pixel: float = 0.0,
     with_crowds: bool = False,
-) -> Candidates:
+) -> PossibleMatches:
     """Pair detections with objects of the same frame and class, in order of preference.
 
     Args:
@@ -87,7 +87,9 @@ def find_candidates(
             overlaps[crowds] = covered_shares(boxes[crowds], others[crowds], pixel)
         enough = overlaps >= limits[found]
         parts.append((rows[enough], found[enough], overlaps[enough]))
-    return Candidates(*(np.concatenate(column) for column in zip(*parts, strict=True))).in_order()
+    return PossibleMatches(
+        *(np.concatenate(column) for column in zip(*parts, strict=True))
+    ).in_order()
 
 
 def _keys(ground_truth: GroundTruth, predictions: DetectionTable) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +102,7 @@ def _keys(ground_truth: GroundTruth, predictions: DetectionTable) -> tuple[np.nd
 
 
 def match(
-    candidates: Candidates,
+    possible: PossibleMatches,
     num_detections: int,
     num_objects: int,
     shared: np.ndarray | None = None,
@@ -113,7 +115,7 @@ def match(
     the result is the same as for choosing one by one (Gale and Shapley, 1962).
 
     Args:
-        candidates: The possible matches.
+        possible: The possible matches.
         num_detections: Number of detections; lower rows are better.
         num_objects: Number of annotated boxes.
         shared: ``[num_objects]`` bool, objects that any number of detections may match.
@@ -122,13 +124,13 @@ def match(
         The object of each detection, or -1 for none, ``[num_detections]`` int64.
     """
     matched = np.full(num_detections, -1)
-    is_first = np.diff(candidates.detections, prepend=-1) != 0
-    wish = np.flatnonzero(is_first)  # the pair that each detection with candidates asks for next
-    asked, ends = candidates.detections[wish], np.append(wish[1:], len(is_first))
+    is_first = np.diff(possible.detections, prepend=-1) != 0
+    wish = np.flatnonzero(is_first)  # the pair that each detection asks for next
+    asked, ends = possible.detections[wish], np.append(wish[1:], len(is_first))
     holders = np.full(num_objects, len(asked))  # the detection each object keeps; none yet
     free = np.arange(len(asked))
     while free.size:
-        targets = candidates.objects[wish[free]]
+        targets = possible.objects[wish[free]]
         if shared is not None:
             has_all = shared[targets]
             matched[asked[free[has_all]]] = targets[has_all]

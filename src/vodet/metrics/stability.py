@@ -10,7 +10,7 @@ import numpy as np
 
 from vodet.box_pairs import ious
 from vodet.metrics.detection_table import DetectionTable
-from vodet.metrics.matching import by_score, find_candidates, match
+from vodet.metrics.matching import by_score, find_possible_matches, match
 from vodet.metrics.tracks import Tracks, tracks_of
 from vodet.structures import GroundTruth
 
@@ -53,8 +53,8 @@ def stability(
     predictions = by_score(
         ground_truth, predictions[predictions.scores >= np.float32(score_threshold)]
     )
-    candidates = find_candidates(ground_truth, predictions, _LEAST_IOU)
-    matched = match(candidates, len(predictions), len(ground_truth.boxes))
+    possible = find_possible_matches(ground_truth, predictions, _LEAST_IOU)
+    matched = match(possible, len(predictions), len(ground_truth.boxes))
     finders = np.full(len(ground_truth.boxes), -1)
     hits = np.flatnonzero(matched >= 0)
     finders[matched[hits]] = hits

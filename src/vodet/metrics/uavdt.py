@@ -13,7 +13,7 @@ import numpy as np
 
 from vodet.id_lookup import pairs_of_equal_ids, positions_in
 from vodet.metrics.detection_table import DetectionTable
-from vodet.metrics.matching import by_score, find_candidates, match, outcomes
+from vodet.metrics.matching import by_score, find_possible_matches, match, outcomes
 from vodet.metrics.precision_recall import area_under_curve, mean_of_known, with_mean
 from vodet.structures import GroundTruth
 
@@ -61,8 +61,8 @@ def in_ignored(ground_truth: GroundTruth, predictions: DetectionTable) -> np.nda
 
 
 def _precisions(ground_truth: GroundTruth, predictions: DetectionTable) -> list[float]:
-    candidates = find_candidates(ground_truth, predictions, _LEAST_IOU)
-    matched = match(candidates, len(predictions), len(ground_truth.boxes))
+    possible = find_possible_matches(ground_truth, predictions, _LEAST_IOU)
+    matched = match(possible, len(predictions), len(ground_truth.boxes))
     dropped = np.zeros(len(predictions), bool)
     by_class = outcomes(ground_truth, predictions, matched, dropped, ~ground_truth.iscrowd)
     return [area_under_curve(*outcome) for outcome in by_class]

@@ -11,7 +11,7 @@ import numpy as np
 
 from vodet.box_pairs import areas
 from vodet.metrics.detection_table import DetectionTable
-from vodet.metrics.matching import by_score, find_candidates, in_crowds, match, outcomes
+from vodet.metrics.matching import by_score, find_possible_matches, in_crowds, match, outcomes
 from vodet.metrics.precision_recall import area_under_curve, with_mean
 from vodet.structures import GroundTruth
 
@@ -71,6 +71,6 @@ def vid_matches(
         detection lies in a crowd region of its class, ``[N]`` bool. Such a detection does not count
         if it matches no object.
     """
-    candidates = find_candidates(ground_truth, predictions, vid_threshold, pixel=_PIXEL)
-    matched = match(candidates, len(predictions), len(ground_truth.boxes))
+    possible = find_possible_matches(ground_truth, predictions, vid_threshold, pixel=_PIXEL)
+    matched = match(possible, len(predictions), len(ground_truth.boxes))
     return matched, in_crowds(ground_truth, predictions, pixel=_PIXEL)

@@ -22,7 +22,7 @@ def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetect
         class_names: Names of the labels.
 
     Raises:
-        InstantiationException: If it cannot be built.
+        InstantiationException: If the detector cannot be built.
     """
     build = instantiate(model, _partial_=True)
     try:

@@ -1,4 +1,4 @@
-"""Checkpoints, which are written atomically and read without executing anything from them."""
+"""Writes checkpoints atomically, and reads them without executing anything from the file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            CheckpointError: If it cannot be written, such as on a full disk; the old file stays.
+            CheckpointError: If the file cannot be written, such as on a full disk; an existing file
+                is unchanged.
         """
         # Into memory first: torch's own writer hides why a file cannot be written.
         buffer = io.BytesIO()
@@ -48,8 +49,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
         except OutputError as error:
             msg = (
-                f"The checkpoint was not saved. {error} Is the disk full? What was there before "
-                "is unchanged; free some space and continue with resume=last."
+                f"The checkpoint was not saved. {error} Is the disk full? An earlier checkpoint at "
+                "this path is unchanged; free some space and continue with resume=last."
             )
             raise CheckpointError(msg) from error
 
@@ -73,8 +74,9 @@ def read_checkpoint(path: FilePath) -> dict[str, Any]:
     """Read a checkpoint of vodet to the CPU, executing nothing from it.
 
     Raises:
-        CheckpointError: If there is none, it is truncated or damaged, holds more than tensors and
-            plain values, is not one of vodet, or its weights are unusable.
+        CheckpointError: If there is no such file, or if the file is truncated or damaged, holds
+            anything but tensors and plain values, was not written by vodet, or has unusable
+            weights.
     """
     return checked_checkpoint(read_pickle(path, only_zip=True), path)
 
@@ -83,11 +85,11 @@ def checked_checkpoint(checkpoint: Any, path: FilePath) -> dict[str, Any]:
     """Check that a checkpoint was written by vodet and has usable weights, and return it.
 
     Args:
-        checkpoint: What was read.
-        path: Its file, for error messages.
+        checkpoint: The content of the file.
+        path: The file, for error messages.
 
     Raises:
-        CheckpointError: If it is not.
+        CheckpointError: If the checkpoint was not written by vodet, or its weights are unusable.
     """
     if not isinstance(checkpoint, dict) or not {CARD_KEY, "state_dict"} <= checkpoint.keys():
         msg = (
@@ -96,7 +98,7 @@ def checked_checkpoint(checkpoint: Any, path: FilePath) -> dict[str, Any]:
         )
         raise CheckpointError(msg)
     _check_card(checkpoint[CARD_KEY], path)
-    for key in ("state_dict", "current_model_state"):  # the second only if weights are averaged
+    for key in ("state_dict", "current_model_state"):  # the second exists with averaged weights
         if key in checkpoint:
             checked_weights(checkpoint[key], path)
     return checkpoint
@@ -109,9 +111,8 @@ def _check_card(card: Any, path: FilePath) -> None:
         is_kind = isinstance(found, kind)
         if not is_kind or (kind is list and not all(isinstance(name, str) for name in found)):
             msg = (
-                f"The checkpoint {path} is damaged or was not written by vodet: expected the names "
-                f"of the classes and the config in its entry {CARD_KEY!r}, found {shown(found)} as "
-                f"its {key}."
+                f"The checkpoint {path} is damaged or was not written by vodet: expected class "
+                f"names and a config in its entry {CARD_KEY!r}, found {shown(found)} as {key}."
             )
             raise CheckpointError(msg)
 
@@ -123,16 +124,17 @@ def load(
     map_location: Any = "cpu",
     overrides: dict[str, Any] | None = None,
 ) -> VideoDetector:
-    """Rebuild the detector of a checkpoint, in eval mode, with its best known weights.
+    """Rebuild the detector of a checkpoint in evaluation mode.
 
-    Nothing from the file is executed, and nothing that it names is opened: it holds tensors and a
-    config, and the config may only name parts of detectors.
+    If training averaged the weights, the detector has the averaged weights. Nothing from the file
+    is executed, and no file or address that it names is opened. It holds tensors and a config, and
+    the config may only name parts of detectors.
 
     Args:
         path: A checkpoint written by `vodet-train`.
         trusted: Names of further packages whose classes the config may name.
         map_location: Device of the detector.
-        overrides: Values by dotted key that replace those of the config, such as
+        overrides: Values that replace values of the config, by dotted key, such as
             ``{"window.past": 3}``.
 
     Raises:
@@ -147,12 +149,12 @@ def load(
     card = checkpoint[CARD_KEY]
     if not card["config"]:
         msg = (
-            f"The checkpoint {path} carries no config: its task was made without one. "
+            f"The checkpoint {path} has no config, as its task was created without one. "
             "Build the detector yourself and call load_weights(detector, path)."
         )
         raise CheckpointError(msg)
     config = trusted_config(card["config"].get("model"), trusted, path)
-    if not trusted:  # classes of other packages need not work on the meta device
+    if not trusted:  # classes of other packages may not work on the meta device
         with torch.device("meta"):  # to compare shapes before allocating memory
             outline = _build(config, card["class_names"], overrides or {}, path)
         fitting_weights(outline, checkpoint, path)
@@ -167,7 +169,8 @@ def load_weights(
     """Copy the weights of a checkpoint into a detector of the same architecture and classes.
 
     Raises:
-        CheckpointError: If classes, names or shapes differ; names the first ten differences.
+        CheckpointError: If classes, names or shapes differ; the message lists the first ten
+            differences.
     """
     detector.load_state_dict(fitting_weights(detector, checkpoint or read_checkpoint(path), path))
 
@@ -175,10 +178,10 @@ def load_weights(
 def fitting_weights(
     detector: VideoDetector, checkpoint: dict[str, Any], path: Any
 ) -> dict[str, Tensor]:
-    """Return the weights of a detector from a checkpoint of it.
+    """Return the weights of a checkpoint, after checking that they fit a detector.
 
     Raises:
-        CheckpointError: As `load_weights`.
+        CheckpointError: See `load_weights`.
     """
     class_names = tuple(checkpoint[CARD_KEY]["class_names"])
     if class_names != detector.class_names:
@@ -196,7 +199,7 @@ def fitting_weights(
 
 
 def detector_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the weights of the detector in a checkpoint, by their names in it."""
+    """Return the detector's weights in a checkpoint, by their names in the detector."""
     return {
         name.removeprefix(WEIGHTS_PREFIX): value
         for name, value in checkpoint["state_dict"].items()
@@ -222,7 +225,7 @@ def _build(
             OmegaConf.update(model, key, value)
         with no_pretrained_weights():
             detector = build_detector(model, class_names)
-    except Exception as error:  # whatever the values of the config lead to
+    except Exception as error:  # the values of the config may cause any error
         reason = str(error.__cause__ or error).partition("\n")[0]
         msg = f"The detector of the checkpoint {path} cannot be built: {reason}"
         raise CheckpointError(msg) from error

@@ -34,7 +34,7 @@ def shown(value: object) -> str:
 
 
 def entries(value: object) -> str:
-    """Describe what a file holds for an error message: the entries of a dictionary, or a type."""
+    """Describe the content of a file for an error message: entries of a dictionary, or a type."""
     if isinstance(value, dict):
         return f"the entries {shown(list(value))}"
     return f"a value of type {type(value).__name__}"
@@ -45,8 +45,8 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
     """Open a checkpoint for reading.
 
     Raises:
-        CheckpointError: If there is no regular file, or it cannot be opened. A pipe or a device
-            may never end, so they are not opened.
+        CheckpointError: If there is no regular file, or it cannot be opened. Pipes and devices are
+            not opened, since reading them may never end.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -67,7 +67,7 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
 
 
 def is_zip(file: ByteFile) -> bool:
-    """Return whether a file begins like a zip file, by which torch.load chooses its reader."""
+    """Return whether a file begins like a zip file; torch.load chooses its reader by this."""
     file.seek(0)
     beginning = file.read(4)
     file.seek(0)

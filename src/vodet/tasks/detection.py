@@ -103,7 +103,7 @@ class VideoDetectionTask(L.LightningModule):
         """Check the precision of the trainer, and warn if it is slow on this machine.
 
         Raises:
-            ConfigError: If the precision is not one that keeps box arithmetic in float32.
+            ConfigError: If the precision does not keep box arithmetic in float32.
         """
         del stage
         check_precision(self.trainer.precision)
@@ -113,14 +113,14 @@ class VideoDetectionTask(L.LightningModule):
         """Check that the trainer has not divided the clips among the processes again.
 
         Raises:
-            ConfigError: If it has.
+            ConfigError: If the trainer uses a `DistributedSampler`.
         """
         loader: Any = self.trainer.train_dataloader
         if isinstance(getattr(loader, "dataset", None), MixedClips | ClipDataset):
             check_sharding(loader)
 
     def on_train_epoch_start(self) -> None:
-        """Seed the random numbers of the epoch from seed, epoch and process."""
+        """Seed the random numbers of the epoch by the seed, the epoch and the rank."""
         torch.manual_seed(self._seed + 100_003 * self.current_epoch + self.global_rank)
 
     def training_step(self, batch: ClipBatch) -> Tensor:
@@ -180,18 +180,18 @@ class VideoDetectionTask(L.LightningModule):
         checkpoint[CARD_KEY] = model_card(self.detector, self._config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another detector, or one that cannot continue a training.
+        """Refuse a checkpoint of another detector, and resuming from a checkpoint of weights only.
 
         Raises:
-            CheckpointError: If the classes or weights differ or are unusable, or a training should
-                continue from weights alone.
+            CheckpointError: If the classes or weights differ or are unusable, or if training is
+                resumed from a checkpoint without the state of the optimizer.
         """
         path: Any = self.trainer.ckpt_path
         fitting_weights(self.detector, checked_checkpoint(checkpoint, path), path)
         if self.trainer.state.fn == TrainerFn.FITTING and "optimizer_states" not in checkpoint:
             msg = (
-                f"The checkpoint {path} holds weights but no state of a training, so none can be "
-                f"resumed from it. Begin a new one with its weights: init_from={path}."
+                f"The checkpoint {path} holds weights but no training state, so training cannot be "
+                f"resumed from it. Start a new training with its weights: init_from={path}."
             )
             raise CheckpointError(msg)
 
@@ -199,7 +199,7 @@ class VideoDetectionTask(L.LightningModule):
     def load_from_checkpoint(  # type: ignore[override]  # Lightning would read the file itself
         cls, checkpoint_path: FilePath, *, detector: VideoDetector, **options: Any
     ) -> VideoDetectionTask:
-        """Make a task whose detector has the weights of a checkpoint; see `load_weights`.
+        """Create a task whose detector has the weights of a checkpoint; see `load_weights`.
 
         Args:
             checkpoint_path: A checkpoint written by `vodet-train`.
@@ -218,5 +218,5 @@ def _not_finite(terms: dict[str, Tensor], batch: ClipBatch, step: int) -> str:
     clips = "\n".join(f"  {info}" for info in batch.reference_infos)
     return (
         f"The loss is not finite at step {step}: {values}. Lower the learning rate, lengthen the "
-        f"warm-up, or look at the boxes of these clips (vodet-data show):\n{clips}"
+        f"warm-up, or check the boxes of these clips (vodet-data show):\n{clips}"
     )

@@ -1,7 +1,7 @@
-"""Weights of Faster R-CNN with FPN from detectron2, and of SLTnet, which is built on it.
+"""Imports weights of detectron2's Faster R-CNN with FPN, and of SLTnet, which is built on it.
 
-The names and shapes of the weights tell the architecture. Both programs order numbers as vodet
-does: background is the last class, the four deltas of a class lie together, and features of a RoI
+The architecture is read from the names and shapes of the weights. Both programs order values as
+vodet does: background is the last class, the four deltas of a class are adjacent, and RoI features
 are flattened channel by channel. Neither program needs to be installed.
 
 Sources: Y. Wu et al., detectron2; the code that D. Cores, V. M. Brea and M. Mucientes published
@@ -33,18 +33,18 @@ from vodet.tasks.weights import difference_of, first_ten
 
 Weights = Mapping[str, Tensor]
 
-# By the number of blocks of each stage and by the shape of the first 3 x 3 convolution: its width
-# and its number of input channels per group.
+# The keys are the number of blocks of each stage, and the shape of the first 3 x 3 convolution: its
+# number of output channels and its number of input channels per group.
 _BACKBONES: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((3, 4, 6, 3), (64, 64)): "resnet50",
     ((3, 4, 23, 3), (64, 64)): "resnet101",
     ((3, 4, 23, 3), (256, 8)): "resnext101_32x8d",
 }
-# Defaults of detectron2, in the order BGR: for Caffe's ResNets, which do not scale their input, and
-# for the ResNeXt-101 32x8d.
+# Defaults of detectron2, in BGR order. The first standard deviation is for Caffe's ResNets, which
+# do not scale their input, the second for ResNeXt-101 32x8d.
 _MEAN = (103.53, 116.28, 123.675)
 _STD, _STD_RESNEXT = (1.0, 1.0, 1.0), (57.375, 57.12, 58.395)
-_ADVANCED_SHARE = 0.2  # RDN_RATIO of SLTnet, which its weights do not tell
+_ADVANCED_SHARE = 0.2  # RDN_RATIO of SLTnet, which cannot be read from its weights
 
 _BODY = r"backbone\.bottom_up\."
 _ST_HEAD = r"roi_heads\.st_box_head\."
@@ -88,8 +88,8 @@ _NAMES = {
 }
 _ANCHORS = r"(?:.+\.)?anchor_generator\.cell_anchors\.\d+"
 _NO_WEIGHT = rf"pixel_mean|pixel_std|{_ANCHORS}"
-# Weights that tell the architecture, with their number of dimensions.
-_TELLING = {
+# Weights that the architecture is read from, with their number of dimensions.
+_REQUIRED = {
     "backbone.bottom_up.res2.0.conv2.weight": 4,
     "backbone.fpn_lateral2.weight": 4,
     "roi_heads.box_head.fc1.weight": 2,
@@ -99,7 +99,7 @@ _TELLING = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a network, as its weights tell it.
+    """The architecture of a network, as read from its weights.
 
     Args:
         backbone: Name of the backbone in timm.
@@ -110,8 +110,8 @@ class Architecture:
         mean: Mean of the three channels, in the network's channel order, on a scale of 0 to 255.
         std: Standard deviation of the three channels, like ``mean``.
         states_input: Whether mean and std are in the file; if not, they are detectron2's defaults.
-        candidate_fusion: As in ``conf/model/head/fusion``: ``none``, ``max`` or ``sltnet``.
-        attention: Options of ``LongTermAttention`` that the weights tell.
+        candidate_fusion: Name in ``conf/model/head/fusion``: ``none``, ``max`` or ``sltnet``.
+        attention: Options of ``LongTermAttention`` that are read from the weights.
         unused: Names of weights that the network does not use.
     """
 
@@ -129,12 +129,12 @@ class Architecture:
 
     @property
     def channel_order(self) -> str:
-        """``rgb`` if the first mean exceeds the last, as images are reddish; else ``bgr``."""
+        """``rgb`` if the first mean exceeds the last, as red has the highest mean; else ``bgr``."""
         return "rgb" if self.mean[0] > self.mean[-1] else "bgr"
 
     @property
     def stride_in_1x1(self) -> bool:
-        """Whether the backbone is a ResNet of Caffe, whose input is not scaled."""
+        """Whether the backbone is one of Caffe's ResNets, whose input is not scaled."""
         return self.backbone.startswith("resnet") and set(self.std) == {1.0}
 
     def settings(self) -> dict[str, Any]:
@@ -155,16 +155,16 @@ class Architecture:
 
 
 def architecture_of(weights: Weights, path: FilePath) -> Architecture:
-    """Read the architecture of a network off its weights.
+    """Determine the architecture of a network from its weights.
 
     Args:
         weights: The weights, by their names in detectron2.
-        path: Their file, for error messages.
+        path: The file of the weights, for error messages.
 
     Raises:
         CheckpointError: If the architecture is not supported.
     """
-    _require(weights, _TELLING, path)
+    _require(weights, _REQUIRED, path)
     backbone = _backbone(weights, path)
     channels = len(weights["backbone.fpn_lateral2.weight"])
     width, features = weights["roi_heads.box_head.fc1.weight"].shape
@@ -194,14 +194,14 @@ def convert(
     class_names: Sequence[str],
     path: FilePath,
 ) -> tuple[dict[str, Any], InitReport]:
-    """Make a checkpoint that `vodet.load` reads.
+    """Convert weights to a checkpoint that `vodet.load` can read.
 
     Args:
         weights: The weights, by their names in detectron2.
-        architecture: Their architecture.
+        architecture: The architecture that was read from the weights.
         model: Config of the detector as plain values, with the settings of ``architecture``.
         class_names: Names of the classes, in the order of the weights.
-        path: Their file, for error messages.
+        path: The file of the weights, for error messages.
 
     Returns:
         The checkpoint, and a report of the weights in it.
@@ -213,7 +213,7 @@ def convert(
     try:
         detector = build_detector(OmegaConf.create(model), class_names)
     except Exception as error:  # shapes of weights may lead to any error
-        msg = f"There is no detector for the weights of {path}: {error.__cause__ or error}"
+        msg = f"No detector can be built for the weights of {path}: {error.__cause__ or error}"
         raise CheckpointError(msg) from error
     _check_anchors(detector, weights, path)
     own = detector.state_dict()
@@ -250,9 +250,9 @@ def _require(weights: Weights, dimensions: Mapping[str, int], path: FilePath) ->
     ]
     if faults:
         msg = (
-            f"{path} does not hold a Faster R-CNN with FPN, named as in detectron2, but "
-            f"{len(weights)} weights such as {min(weights)!r}: {first_ten(faults, 'difference')}\n"
-            + WHAT_READS_WHAT
+            f"Expected a Faster R-CNN with FPN and the names of detectron2 in {path}, found "
+            f"{len(weights)} weights such as {min(weights)!r}, with "
+            f"{first_ten(faults, 'difference')}\n" + WHAT_READS_WHAT
         )
         raise CheckpointError(msg)
 
@@ -267,8 +267,8 @@ def _backbone(weights: Weights, path: FilePath) -> str:
         )
         msg = (
             f"The backbone of {path} is not supported: its stages have {blocks} blocks, and its "
-            f"first 3 x 3 convolution a width of {kernel[0]} and {kernel[1]} channels per group. "
-            f"Expected one of {supported}."
+            f"first 3 x 3 convolution has a width of {kernel[0]} and {kernel[1]} channels per "
+            f"group. Expected one of {supported}."
         )
         raise CheckpointError(msg)
     return _BACKBONES[blocks, kernel]
@@ -280,8 +280,8 @@ def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[
     advanced = queries - fcs
     if advanced not in (0, 1) or fcs <= advanced:
         msg = (
-            f"The attention of {path} is not supported: expected in roi_heads.st_box_head as many "
-            f"Wqs as fcs, or one more with an advanced stage; found {fcs} fcs and {queries} Wqs."
+            f"The attention of {path} is not supported: roi_heads.st_box_head needs as many Wqs as "
+            f"fcs, or one more Wqs with an advanced stage; found {fcs} fcs and {queries} Wqs."
         )
         raise CheckpointError(msg)
     geometry = tuple(name for name in weights if re.match(rf"{_ST_HEAD}Wgs\.", name))
@@ -289,8 +289,8 @@ def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[
     if geometry:
         needed["roi_heads.st_box_head.Wgs.0.weight"] = 4
     _require(weights, needed, path)
-    # With its option LOCATION_FREE, SLTnet has these layers but does not use them. Only then are
-    # the biases, which start at zero, still zero.
+    # With its option LOCATION_FREE, SLTnet has these layers but does not use them. The biases start
+    # at zero, so they are still zero only in this case.
     is_used = any(bool(weights[name].any()) for name in geometry if name.endswith("bias"))
     options = {
         "width": len(weights["roi_heads.st_box_head.fcs.0.weight"]),
@@ -311,7 +311,7 @@ def _channels(found: Tensor | None, default: tuple[float, ...]) -> tuple[float, 
     if found is None:
         return default
     values = found.float().flatten().numpy()
-    return tuple(float(str(value)) for value in values)  # 103.53, not its float32 value in full
+    return tuple(float(str(value)) for value in values)  # 103.53 instead of 103.52999877929688
 
 
 def _check_anchors(detector: VideoDetector, weights: Weights, path: FilePath) -> None:
@@ -362,8 +362,9 @@ def _placed(
         if name not in found and not name.endswith("num_batches_tracked")
     ]
     if faults:
-        msg = f"The weights of {path} do not fit the detector that their names tell: " + first_ten(
-            faults, "difference"
+        msg = (
+            f"The weights of {path} do not fit the detector that was built from their names and "
+            f"shapes: {first_ten(faults, 'difference')}"
         )
         raise CheckpointError(msg)
     return found

@@ -1,4 +1,4 @@
-"""Starting a training from weights of another one, as far as names and shapes agree."""
+"""Starts a training with the weights of a checkpoint that match by name and shape."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ class InitReport:
         loaded: Names of the weights that were loaded.
         new: Names of weights of the detector that are not in the checkpoint.
         left: Names of weights of the checkpoint that the detector does not have.
-        reshaped: Weights that are new too, as the checkpoint has them in another shape or type.
+        reshaped: Names of weights that were not loaded because the checkpoint has another shape or
+            type, each with the difference.
         class_names: Classes of the checkpoint, if they differ from the detector's.
     """
 
@@ -40,7 +41,7 @@ class InitReport:
         if self.left:
             lines.append(f"Left in the checkpoint: {_summary(self.left)}")
         if self.reshaped:
-            lines.append("With another shape or type, so new too: " + ", ".join(self.reshaped))
+            lines.append("Not loaded, other shape or type: " + ", ".join(self.reshaped))
         if self.class_names is not None:
             lines.append(
                 f"The checkpoint has other classes, {', '.join(self.class_names)}: loaded weights "
@@ -53,12 +54,12 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
     """Load the weights of a checkpoint that fit a detector, but no state of the optimizer.
 
     Args:
-        detector: The detector; its other weights stay.
+        detector: The detector; its other weights are unchanged.
         path: A checkpoint written by `vodet-train`, of this or another detector.
 
     Raises:
-        CheckpointError: If it cannot be read, if it is of another architecture (nothing of the
-            backbone fits), or if it lacks weights of frozen parts, which would never learn.
+        CheckpointError: If the checkpoint cannot be read, has another architecture (no weight of
+            the backbone fits), or lacks weights of frozen parts, which would never be trained.
     """
     checkpoint = read_checkpoint(path)
     found, own = detector_weights(checkpoint), detector.state_dict()
@@ -81,8 +82,9 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:
     if not any(name.startswith("backbone.") for name in loaded):
         msg = (
-            f"init_from={path}: the checkpoint is of another architecture, as no weight of the "
-            "backbone fits. Choose model/backbone and model.backbone.name as in its training."
+            f"init_from={path}: the checkpoint has another architecture, as no weight of the "
+            "backbone fits. Choose the same model/backbone and model.backbone.name as in the "
+            "training of the checkpoint."
         )
         raise CheckpointError(msg)
     missing = [
@@ -92,10 +94,10 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
     ]
     if missing:
         msg = (
-            f"init_from={path}: parts that model.frozen keeps from learning "
-            f"({', '.join(detector.frozen)}) must be in the checkpoint, in the same shapes. It "
-            f"lacks {first_ten(missing, 'weight')}\n"
-            "Choose these parts as in the checkpoint, or do not freeze them."
+            f"init_from={path}: the checkpoint must contain all weights of the frozen parts "
+            f"(model.frozen: {', '.join(detector.frozen)}) in the same shapes. It lacks "
+            f"{first_ten(missing, 'weight')}\n"
+            "Choose the same parts as in the checkpoint, or do not freeze them."
         )
         raise CheckpointError(msg)
 

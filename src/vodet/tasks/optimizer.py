@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from vodet.errors import ConfigError
 
-REST = "rest"  # group of the parameters without options of their own
-_NO_DECAY = "/no_decay"  # added to the name of the group of its norms and biases
+REST = "rest"  # the group of parameters that have no separate options
+_NO_DECAY = "/no_decay"  # suffix for the part of a group that has no weight decay
 
 
 class GroupedOptimizer:
@@ -31,7 +31,8 @@ class GroupedOptimizer:
         groups: Options by part. A part is the dotted name of a module or parameter of the detector:
             ``{"head.rpn": {"lr": 1e-5}}``, or equally ``{"head": {"rpn": {"lr": 1e-5}}}``.
         decay_norms_and_biases: Whether norms and biases have weight decay.
-        options: Options of all other parameters, such as ``lr`` and ``weight_decay``.
+        options: Options of all parameters, such as ``lr`` and ``weight_decay``, unless the group of
+            a parameter has its own value.
     """
 
     def __init__(
@@ -138,6 +139,6 @@ def _check_part(part: str, names: Sequence[str]) -> None:
     near = difflib.get_close_matches(part, known, n=1, cutoff=0.5)
     msg = (
         f"optimizer.groups: the detector has no part {part!r} with parameters."
-        f"{f' Did you mean {near[0]}?' if near else ''} There are: {', '.join(known)}."
+        f"{f' Did you mean {near[0]}?' if near else ''} Existing parts: {', '.join(known)}."
     )
     raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""The precisions that a training or an evaluation can have."""
+"""The numerical precisions that training and evaluation support."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vodet.errors import ConfigError
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 _log = logging.getLogger(__name__)
-_SLOW = 2.5  # times as long as in float32; with instructions for bfloat16 it is about 1 or less
+_SLOW = 2.5  # ratio to the time in float32; CPUs with bfloat16 instructions have about 1 or less
 
 
 def check_precision(precision: object) -> None:
@@ -27,14 +27,14 @@ def check_precision(precision: object) -> None:
     if str(precision) not in (*PRECISIONS, "32", "16", "bf16"):
         msg = (
             f"trainer.precision must be one of {', '.join(PRECISIONS)}; found {str(precision)!r}. "
-            "Box coordinates and box losses need float32, which mixed precision keeps and half "
-            "precision does not."
+            "Box coordinates and box losses need float32. Mixed precision computes them in "
+            "float32, half precision does not."
         )
         raise ConfigError(msg)
 
 
 def convolution_seconds(dtype: torch.dtype) -> float:
-    """Return how long a small convolution takes on the CPU at best."""
+    """Return the shortest of five measured times of a small convolution on the CPU."""
     frames = torch.zeros(1, 64, 32, 32, dtype=dtype)
     weight = torch.zeros(64, 64, 3, 3, dtype=dtype)
     with torch.no_grad():
@@ -50,7 +50,7 @@ def _seconds(frames: Tensor, weight: Tensor) -> float:
 def warn_of_slow_precision(
     trainer: L.Trainer, seconds: Callable[[torch.dtype], float] = convolution_seconds
 ) -> None:
-    """Warn, before the first batch, of a CPU that has to emulate half precision.
+    """Warn, before the first batch, if the CPU has to emulate half precision.
 
     Args:
         trainer: The trainer.

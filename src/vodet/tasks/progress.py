@@ -1,4 +1,4 @@
-"""The progress of a training or an evaluation: a bar on a terminal, lines in a file."""
+"""Shows the progress of training or evaluation: a bar on a terminal, plain lines in a file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vodet.tasks.detection import VideoDetectionTask
 
 
 def progress(seconds: int | float = 60.0) -> ProgressBar:
-    """Return a progress bar if the output is a terminal, else lines for a log.
+    """Return a progress bar if the output is a terminal, otherwise a printer of plain lines.
 
     Args:
         seconds: Time between two lines within an epoch.
@@ -30,9 +30,10 @@ class EpochBar(RichProgressBar):
 
 
 class ProgressLines(ProgressBar):
-    """Prints plain lines: one at the start, one per epoch, and one after each minute.
+    """Prints plain lines: one at the start, one per epoch, and one every ``seconds`` in between.
 
-    The lines have no control codes and are flushed, for the output of nohup or of a cluster's job.
+    The lines have no control codes and are flushed at once, so they are readable in the output file
+    of nohup or a cluster job.
 
     Args:
         seconds: Time between two lines within an epoch.
@@ -43,9 +44,9 @@ class ProgressLines(ProgressBar):
         self._seconds = seconds
         self._is_enabled = True
         self._started = self._printed = self._epoch_started = time.monotonic()
-        self._first_batch = 0  # number of batches before this start, in a resumed training
+        self._first_batch = 0  # number of batches trained before this start, if it is a resume
         self._loss: Tensor | float = 0.0  # sum over the batches of the epoch
-        self._batches = 0  # of the epoch so far
+        self._batches = 0  # number of batches in the epoch so far
         self._is_evaluated = False  # whether the epoch has had an evaluation
 
     def disable(self) -> None:
@@ -64,7 +65,7 @@ class ProgressLines(ProgressBar):
         self._printed = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Say what is trained, on what, and where the files go."""
+        """Print the run folder, the size of the data, the classes and the number of parameters."""
         self._started = time.monotonic()
         self._first_batch = self._batches_done(trainer)
         sizes = [weight.numel() for weight in pl_module.parameters() if weight.requires_grad]
@@ -92,7 +93,7 @@ class ProgressLines(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Print a line if the last one is old."""
+        """Print a line if the last line is old enough."""
         self._loss = self._loss + outputs["loss"]
         self._batches += 1
         if time.monotonic() - self._printed < self._seconds:
@@ -114,7 +115,7 @@ class ProgressLines(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Print a line if the last one is old."""
+        """Print a line if the last line is old enough."""
         if time.monotonic() - self._printed >= self._seconds:
             total = trainer.num_val_batches[0]
             self.print(f"Evaluation: chunk {_of(batch_idx + 1, total)}")
@@ -137,14 +138,14 @@ class ProgressLines(ProgressBar):
         )
 
     def _mean_loss(self, trainer: L.Trainer) -> float:
-        """Return the mean loss of the epoch; Lightning divides it by the accumulated batches."""
+        """Return the mean loss of the epoch; Lightning divides losses by accumulated batches."""
         return float(self._loss) / max(self._batches, 1) * trainer.accumulate_grad_batches
 
     def _batches_done(self, trainer: L.Trainer) -> int:
         return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
     def _time_left(self, trainer: L.Trainer) -> str:
-        """Return the time to the last epoch or step, as fast as since the start; "" if unknown."""
+        """Estimate the time to the last epoch or step from the mean speed; "" if unknown."""
         done = self._batches_done(trainer)
         ends = []
         if trainer.max_epochs not in (None, -1):

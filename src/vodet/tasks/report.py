@@ -50,7 +50,7 @@ class TrainingReport(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_args: Any
     ) -> None:
-        """Take the time of a step, loading of its data included."""
+        """Record the time of a step, including the loading of its data."""
         now = time.monotonic()
         self._step_seconds.append(now - self._step_started)
         self._step_started = now
@@ -97,7 +97,7 @@ class PredictionsFile(Callback):
         self._path = path
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Bring the detections of all processes together and write them on one."""
+        """Gather the detections of all processes and write them on one process."""
         if not isinstance(pl_module, VideoDetectionTask) or pl_module.evaluator is None:
             return
         processed = pl_module.evaluator.gather()
@@ -107,7 +107,7 @@ class PredictionsFile(Callback):
 
 
 def json_text(values: dict[str, Any]) -> str:
-    """Format values as JSON; what is not a number, such as the AP of an absent class, is null."""
+    """Format values as JSON; NaN, such as the AP of a class without objects, becomes null."""
     return json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
 
 
@@ -118,9 +118,9 @@ def _finite(value: Any) -> Any:
 
 
 def read_curves(files: list[Path]) -> dict[str, Curve]:
-    """Read ``(step, value)`` of each column of CSV logs; of a step logged twice, the later value.
+    """Read ``(step, value)`` of each column of CSV logs.
 
-    A training that was killed and resumed has logged some steps twice.
+    A training that was killed and resumed logs some steps twice; the later value is used.
     """
     curves: dict[str, dict[int, float]] = {}
     for file in files:

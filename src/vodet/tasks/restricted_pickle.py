@@ -1,8 +1,8 @@
-"""Checkpoints, read without executing anything from them.
+"""Reads pickled checkpoints without executing anything from the file.
 
-A pickle names the functions that rebuild its contents. Those of tensors and arrays are few and
-known: they are called, or a stand-in that checks its arguments. A file that names any other
-function is refused.
+A pickle names the functions that rebuild its contents. Tensors and arrays need only a few known
+functions. These functions are called, or replaced by versions that check their arguments. A file
+that names any other function is refused.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from vodet.tasks.checkpoint_file import (
 
 
 def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
-    """Read a file of ``torch.save``, in its zip format or the older one, or a plain pickle.
+    """Read a file that ``torch.save`` wrote, in the zip or the older format, or a plain pickle.
 
     Args:
         path: The file.
         only_zip: Refuse files that are not in the zip format, the only one with checksums.
 
     Returns:
-        What was saved: tensors, on the CPU, arrays of numbers and plain values. Tensors of a plain
-        pickle come without gradient and hooks.
+        The saved object, made of tensors on the CPU, arrays of numbers and plain values. Tensors of
+        a plain pickle have no gradient and no hooks.
 
     Raises:
-        CheckpointError: If there is no file, it is damaged, or it holds anything else, which could
-            run code.
+        CheckpointError: If there is no such file, or if the file is damaged or holds anything else,
+            which could run code.
     """
     with opened(path) as file:
         advice = "Copy it again." if is_zip(file) else WHAT_READS_WHAT
@@ -61,12 +61,13 @@ def _fault(error: Exception, advice: str) -> str:
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused is None or not isinstance(error, pickle.UnpicklingError):
         return (
-            "is damaged or is no checkpoint: expected a file as torch.save writes it, but it "
-            f"cannot be read ({reason}). {advice}"
+            "is damaged or not a checkpoint: expected a file written by torch.save, found a file "
+            f"that cannot be read ({reason}). {advice}"
         )
     return (
-        f"was not loaded, since it could run code: it holds {refused.group(1)} beside tensors and "
-        "plain values. If you trust it, save its weights alone with the program that wrote it."
+        f"was not loaded, since it could run code: it holds {refused.group(1)}, expected only "
+        "tensors and plain values. If you trust it, save only its weights with the program that "
+        "wrote it."
     )
 
 
@@ -74,7 +75,7 @@ def _read(file: ByteFile, only_zip: bool) -> Any:
     if is_zip(file):
         return _read_torch(file)
     if only_zip:
-        msg = f"its {file.seek(0, 2)} bytes do not begin as a zip file"
+        msg = f"its {file.seek(0, 2)} bytes do not begin like a zip file"
         raise ValueError(msg)
     content = _Reader(file, encoding="latin1").load()  # for bytes of Python 2, as in model zoos
     if isinstance(content, int) and content == MAGIC_NUMBER:
@@ -82,7 +83,7 @@ def _read(file: ByteFile, only_zip: bool) -> Any:
         file.seek(0)
         content = _read_torch(file)
     if file.read(1):
-        msg = "there are more bytes after its end"
+        msg = "more bytes follow the end of the pickle"
         raise ValueError(msg)
     return content
 
@@ -99,8 +100,8 @@ def _read_torch(file: ByteFile) -> Any:
 class _Reader(pickle._Unpickler):
     """Unpickles tensors, arrays and plain values, and nothing else.
 
-    This is Python's pure implementation: the one in C allocates a memo of any size that a file asks
-    for.
+    It is based on the implementation in Python, since the implementation in C allocates a memo of
+    any size that a file asks for.
     """
 
     def find_class(self, module: str, name: str) -> Any:

@@ -13,12 +13,12 @@ from torch import Tensor
 class RunCheckpoint(ModelCheckpoint):
     """Lightning's `ModelCheckpoint` for a run whose folder may be moved before it is resumed.
 
-    Lightning would forget the best score of a moved run, and overwrite its best checkpoint with the
-    next one, however bad.
+    Lightning would forget the best score of a moved run and overwrite its best checkpoint with the
+    next checkpoint, even if that is worse.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, with the paths of the files in the folder where they are now."""
+        """Restore the state, and replace the former folder of the run in all paths."""
         before = state_dict.get("dirpath")
         if isinstance(before, str) and self.dirpath is not None and before != self.dirpath:
             moved = _moved(state_dict, before, str(self.dirpath))
@@ -37,7 +37,7 @@ def _moved(value: Any, before: str, now: str) -> Any:
 
 
 class BestCheckpoint(RunCheckpoint):
-    """A `RunCheckpoint`, but without saving if the monitored metric is NaN.
+    """A `RunCheckpoint` that does not save if the monitored metric is NaN.
 
     The AP of data without objects is NaN. Lightning would treat the first such evaluation as the
     best so far, and keep the weights of the first epoch as the best.

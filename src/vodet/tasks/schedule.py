@@ -1,4 +1,4 @@
-"""Learning rate schedules: any of torch's, behind a linear warm-up."""
+"""Learning rate schedules: any schedule of torch with a linear warm-up."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from vodet.errors import ConfigError
 
 @dataclass(frozen=True)
 class Schedule:
-    """How the learning rate moves: a linear warm-up times a schedule of torch.
+    """A schedule of the learning rate: a linear warm-up multiplied by any schedule of torch.
 
     Args:
         scheduler: Builds the schedule from the optimizer.
         interval: Whether the schedule advances with each step or each epoch.
-        warmup_steps: Steps in which the learning rate rises linearly to its value; 0 for none.
-        warmup_start: Factor of the learning rate at the first of these steps.
+        warmup_steps: Number of steps in which the learning rate rises linearly; 0 for no warm-up.
+        warmup_start: Factor of the learning rate at the first step of the warm-up.
     """
 
     scheduler: Callable[[Optimizer], LRScheduler]
@@ -42,9 +42,9 @@ class Schedule:
         epochs = getattr(scheduler, "T_max", 1)
         if epochs < 1:
             msg = (
-                "scheduler.scheduler.T_max must be at least 1, found "
-                f"{epochs}: set it to the number of epochs, which trainer.max_epochs does "
-                "not limit, or use scheduler=constant."
+                f"scheduler.scheduler.T_max must be at least 1, found {epochs}. Set it to the "
+                "number of epochs, since trainer.max_epochs sets no limit, or use "
+                "scheduler=constant."
             )
             raise ConfigError(msg)
         return [*configs, {"scheduler": scheduler, "interval": self.interval}]

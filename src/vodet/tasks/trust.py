@@ -1,4 +1,4 @@
-"""What the config of a checkpoint may build, since nobody knows who wrote it."""
+"""Checks what the config of a checkpoint would build, since anybody may have written it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from vodet.errors import CheckpointError
 from vodet.tasks.checkpoint_file import FilePath, shown
 
-# Modules whose classes are parts of a detector. Building one has no effect but the loading of
-# pretrained weights, which is switched off meanwhile. Other classes of vodet read and write files.
+# Modules whose classes are parts of a detector. Building a part has no side effect except loading
+# pretrained weights, which is switched off here. Other classes of vodet read and write files.
 _PARTS = (
     "vodet.detector",
     "vodet.features",
@@ -21,8 +21,8 @@ _PARTS = (
     "vodet.structures",
     "vodet.data.frames.resize",
 )
-# Configs are far below both limits. Larger ones are meant to fill the memory, with layers that have
-# no weights in the file or with lists that contain each other.
+# Real configs are far below both limits. Larger configs are meant to fill the memory, with layers
+# that have no weights in the file, or with lists that contain each other.
 _MOST_VALUES, _LARGEST_NUMBER = 100_000, 1_000_000
 
 
@@ -35,8 +35,9 @@ def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> Di
         path: The checkpoint, for error messages.
 
     Raises:
-        CheckpointError: If the config is not one of a detector, names anything else, or has
-            interpolations, which could make up a name; vodet-train resolves them all.
+        CheckpointError: If the config does not describe a detector, names anything else, or has
+            interpolations, which could build the name of another class. vodet-train resolves all
+            interpolations.
     """
     names = (trusted,) if isinstance(trusted, str) else tuple(trusted)
     if not isinstance(config, dict) or "_target_" not in config:
@@ -62,7 +63,7 @@ def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> Di
 
 
 def _values(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Yield every key and every single value, each with its place."""
+    """Yield every key and every value of a config, each with its dotted path."""
     if isinstance(node, dict):
         for name, value in node.items():
             yield key, name
@@ -80,7 +81,7 @@ def _check(key: str, value: Any, trusted: Sequence[str]) -> None:
         msg = f"has a {type(value).__name__} at {shown(key)}, expected plain values."
         raise CheckpointError(msg)
     if isinstance(value, str) and "${" in value:
-        msg = f"has {shown(value)} at {shown(key)}, which could make up the name of a class."
+        msg = f"has {shown(value)} at {shown(key)}, which could build the name of any class."
         raise CheckpointError(msg)
     if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
         msg = f"has {shown(value)} at {shown(key)}, expected at most {_LARGEST_NUMBER}."
@@ -108,7 +109,7 @@ def _require_trusted(target: str, trusted: Sequence[str]) -> None:
 
 
 def _is_trusted(found: object, trusted: Sequence[str]) -> bool:
-    """Decide by the module of the definition: ``vodet.module.os.system`` names an import."""
+    """Check the module that defines an object, since ``vodet.module.os.system`` is an import."""
     home = str(getattr(found, "__module__", ""))
     is_part = any(home == part or home.startswith(f"{part}.") for part in _PARTS)
     return _root(home) in trusted or (is_part and isinstance(found, type))

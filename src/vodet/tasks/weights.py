@@ -1,4 +1,4 @@
-"""Weights of a checkpoint, checked before a detector takes them."""
+"""Checks the weights of a checkpoint before a detector loads them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def checked_weights(found: object, path: FilePath) -> dict[str, Tensor]:
     """Check that a detector can use the weights of a checkpoint, and return them by name.
 
     Args:
-        found: The weights by name, or whatever the file holds in their place.
-        path: Their file, for error messages.
+        found: The entry of the file that should hold the weights by name.
+        path: The checkpoint, for error messages.
 
     Raises:
-        CheckpointError: If a weight is not a dense tensor of finite real numbers; the message names
+        CheckpointError: If a weight is not a dense tensor of finite real numbers; the message lists
             the first ten faults.
     """
     if not isinstance(found, dict):
@@ -43,7 +43,7 @@ def checked_weights(found: object, path: FilePath) -> dict[str, Tensor]:
 
 
 def first_ten(lines: Sequence[str], noun: str) -> str:
-    """Count lines, each a case of a noun, and list the first ten."""
+    """Count lines, as in "12 differences" for the noun "difference", and list the first ten."""
     count = f"1 {noun}" if len(lines) == 1 else f"{len(lines)} {noun}s"
     beginning = ", the first ten" if len(lines) > 10 else ""
     listed = "\n".join(f"  {line}" for line in lines[:10])
@@ -54,8 +54,8 @@ def read_weights(path: FilePath) -> dict[str, Tensor]:
     """Read the weights of a checkpoint of detectron2, executing nothing from it.
 
     Args:
-        path: A file with weights in its entry ``model``, as detectron2 and its model zoo write it,
-            or with nothing but weights.
+        path: A file that holds the weights in its entry ``model``, as written by detectron2 and in
+            its model zoo, or only the weights.
 
     Raises:
         CheckpointError: If it cannot be read or holds no usable weights.
@@ -64,8 +64,8 @@ def read_weights(path: FilePath) -> dict[str, Tensor]:
     found = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(found, dict) or not any(map(_is_weight, found.values())):
         msg = (
-            f"The checkpoint {path} is not one of detectron2: expected the entry 'model' with a "
-            f"tensor for each name, as in model_final.pth, found {entries(checkpoint)}. "
+            f"The checkpoint {path} was not written by detectron2: expected the entry 'model' with "
+            f"a tensor for each name, as in model_final.pth, found {entries(checkpoint)}. "
             + WHAT_READS_WHAT
         )
         raise CheckpointError(msg)
@@ -107,7 +107,7 @@ def _larger_than_stored(found: Mapping[str, Tensor]) -> Iterator[str]:
         name = max(found, key=lambda name: found[name].numel())
         yield (
             f"{shown(name)}: shape {tuple(found[name].shape)}; all weights claim {claimed} bytes, "
-            f"of which {stored} are stored"
+            f"but only {stored} are stored"
         )
 
 
