@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -358,3 +360,19 @@ def test_frames_of_another_kind_are_refused(frames: np.ndarray | torch.Tensor) -
     stream = StreamingDetector(tiny_detector(fusion_of("none"), Window()))
     with pytest.raises(ConfigError, match=r"Expected uint8 RGB frames.*found a"):
         stream.push(frames)
+
+
+def test_what_is_no_array_is_refused() -> None:
+    # In a process of its own, since the types of arguments are checked in this one.
+    code = """
+from vodet.errors import ConfigError
+from vodet.streaming import frames_as_arrays
+for frames in (None, [], "a.jpg"):
+    try:
+        frames_as_arrays(frames)
+    except ConfigError as error:
+        print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    found = [line.rpartition("found ")[2] for line in result.stdout.splitlines()]
+    assert found == ["a NoneType.", "a list.", "a str."], result.stderr

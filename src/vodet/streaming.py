@@ -223,16 +223,24 @@ def frames_as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
     Raises:
         ConfigError: If the frames are not as `StreamingDetector.push` expects.
     """
-    channels = -3 if isinstance(frames, Tensor) else -1
-    is_right = frames.ndim in (3, 4) and frames.shape[channels] == 3 and 0 not in frames.shape
-    if not is_right or "uint8" not in str(frames.dtype):
+    if not _are_frames(frames):
+        found = f"a {type(frames).__name__}"
+        if isinstance(frames, np.ndarray | Tensor):
+            found += f" {tuple(frames.shape)} of {frames.dtype}"
         msg = (
             "Expected uint8 RGB frames, at least one: an array [H, W, 3] or [n, H, W, 3], or a "
-            f"tensor [3, H, W] or [n, 3, H, W]; found a {type(frames).__name__} "
-            f"{tuple(frames.shape)} of {frames.dtype}."
+            f"tensor [3, H, W] or [n, 3, H, W]; found {found}."
         )
         raise ConfigError(msg)
     if isinstance(frames, Tensor):
         frames = frames.movedim(-3, -1).cpu().numpy()
     frames = np.ascontiguousarray(frames)  # torch refuses views such as bgr[..., ::-1]
     return frames if frames.ndim == 4 else frames[None]
+
+
+def _are_frames(frames: object) -> bool:
+    if not isinstance(frames, np.ndarray | Tensor):  # such as the None of a camera without a frame
+        return False
+    channels = -3 if isinstance(frames, Tensor) else -1
+    is_right = frames.ndim in (3, 4) and frames.shape[channels] == 3 and 0 not in frames.shape
+    return is_right and "uint8" in str(frames.dtype)

@@ -99,8 +99,9 @@ def check_numbers(config: DictConfig) -> None:
         ConfigError: If a value is not a number, or out of range.
     """
     for name in ("score_threshold", "chunk_size", "fps"):
-        if isinstance(config[name], bool) or not isinstance(config[name], int | float):
-            msg = f"{name} must be a number, found {config[name]}."
+        value = config[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            msg = f"{name} must be a number, found {value}."
             raise ConfigError(msg)
     if not isinstance(config.chunk_size, int) or config.chunk_size < 1:
         msg = f"chunk_size must be a whole number and at least 1, found {config.chunk_size}."

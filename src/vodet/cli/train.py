@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,7 +157,8 @@ def measures_of(evaluation: Mapping[str, Any]) -> Measures:
         ConfigError: If a protocol or linking does not exist, or the threshold is not a number.
     """
     threshold = evaluation["stability"]["score_threshold"]
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if not is_number or math.isnan(threshold):
         msg = f"Expected evaluation.stability.score_threshold to be a number, found {threshold}."
         raise ConfigError(msg)
     names = evaluation["protocols"]
