@@ -156,12 +156,19 @@ def tiny_one_stage(
         class_names=class_names,
         resize=OriginalSize(),
     )
-    for weight in detector.parameters():
-        if weight.ndim > 1:
+    weights = dict(detector.named_parameters())
+    for name in sorted(weights, key=lambda name: "fusion" in name):  # the same base for all fusions
+        if (weight := weights[name]).ndim > 1:
             torch.nn.init.normal_(weight, std=1.5 * weight[0].numel() ** -0.5)
     for level in detector.head.base:
         torch.nn.init.zeros_(level.class_out.bias)
         level.box_out.bias.data.copy_(torch.tensor([0.0, 0, 1, 1, 0]))
+        level.box_out.weight.data[2:4].mul_(0.2)  # boxes of a few cells, which suppression keeps
+    scales = {"st_classifier": 0.3, "st_objectness": 0.05, "st_regressor": 0.05}
+    for layer, scale in ((getattr(detector.head, name), scale) for name, scale in scales.items()):
+        if layer is not None:
+            layer.weight.data.mul_(scale)
+            torch.nn.init.zeros_(layer.bias)
     return detector.eval()
 
 

@@ -69,7 +69,7 @@ class YOLOV(CandidateFusion):
         self,
         spec: CandidateSpec,
         *,
-        width: int = 256,
+        width: int = 1024,
         heads: int = 4,
         objectness: bool = False,
         keys_per_frame: int = 30,
