@@ -74,8 +74,9 @@ def foreign_weights(checkpoint: object, path: FilePath) -> dict[str, Tensor]:
     found = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(found, dict) or not any(map(_is_weight, found.values())):
         msg = (
-            f"The checkpoint {path} was not written by torchvision or detectron2: expected a tensor "
-            "for each name, at the outermost level or in the entry 'model', as in model_final.pth, "
+            f"The checkpoint {path} was not written by torchvision or detectron2: expected a "
+            "tensor for each name, at the outermost level or in the entry 'model', as in "
+            "model_final.pth, "
             f"found {entries(checkpoint)}. {WHAT_READS_WHAT}"
         )
         raise CheckpointError(msg)
