@@ -82,7 +82,7 @@ def test_settings_of_a_checkpoint_are_trusted_no_more_than_its_config(tmp_path: 
     ):
         checkpoint[CARD_KEY]["settings"] = {"head": evil}
         torch.save(checkpoint, path)
-        with pytest.raises(CheckpointError, match=r"names 'os\.system', which is not a part"):
+        with pytest.raises(CheckpointError, match=r"names 'os\.system', which is not part of"):
             vodet.load(path)
     checkpoint[CARD_KEY]["settings"] = {"head": settings | {"config": {"model_type": "a/b"}}}
     torch.save(checkpoint, path)
