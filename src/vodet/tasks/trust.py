@@ -101,7 +101,10 @@ def _require_trusted(target: str, trusted: Sequence[str]) -> None:
             return
     msg = f"names {shown(target)}, which is not part of a vodet detector."
     if _root(target) == "vodet":
-        msg += " vodet-train writes only such parts, so do not use this file unless you trust its source."
+        msg += (
+            " vodet-train names only parts of detectors, so do not use this file unless you trust "
+            "its source."
+        )
     else:
         msg += (
             f" If you trust it, say so: vodet.load(path, trusted=[{_root(target)!r}]), or "
