@@ -159,14 +159,14 @@ def test_a_video_leaves_nothing_to_the_next(build) -> None:
 
 
 @pytest.mark.parametrize(
-    "build",
+    "name",
     [
-        *(partial(_two_stage, name) for name in ("max", "adaptive", "sltnet", "yolov", "yolov_pp")),
-        *(partial(_one_stage, name) for name in ("selsa", "yolov", "yolov_pp")),
+        *(f"two-stage {name}" for name in ("max", "adaptive", "sltnet", "yolov", "yolov_pp")),
+        *(f"one-stage {name}" for name in ("selsa", "yolov", "yolov_pp")),
     ],
-    ids=str,
 )
-def test_the_window_matters(build: Callable[[Window], VideoDetector]) -> None:
+def test_the_window_matters(name: str) -> None:
+    build = DETECTORS[name]
     frames = random_frames(5)
     alone = streamed(build(Window()), frames, 5)[2].detections
     joined = streamed(build(Window(past=2, future=2)), frames, 5)[2].detections
