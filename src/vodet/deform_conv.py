@@ -23,19 +23,19 @@ def deform_conv(
     mask: Float[Tensor, "B 9 H W"],
     weight: Float[Tensor, "C_out C_in 3 3"],
 ) -> Float[Tensor, "B C_out H W"]:
-    """Convolve with a 3 x 3 kernel whose taps have their own offset and factor in each cell.
+    """Convolve with a 3 x 3 kernel whose taps have an offset and a modulation at each position.
 
     ``out(p) = sum_k mask_k(p) * weight_k @ x(p + tap_k + offset_k(p))``, where x is interpolated
     bilinearly and is zero outside the map. Interpolation commutes with the matrix product. So x is
     first multiplied by the weights of each tap, and the products of all taps are then sampled in
     one call; if there are fewer output than input channels, fewer channels are sampled. Sampling
-    runs in float32 even under autocast. Interpolation has a kink at whole cells; there, the
-    gradient of an offset is the gradient on one side of the kink.
+    runs in float32 even under autocast. Bilinear interpolation is not differentiable at integer
+    coordinates; there, the gradient of an offset is the gradient on one side.
 
     Args:
         x: Feature maps.
-        offsets: Offsets in cells, ``(y, x)`` for each tap in turn.
-        mask: Factor of each tap.
+        offsets: Offsets ``(y, x)`` in pixels of the map, for each tap in turn.
+        mask: Modulation of each tap: its samples are multiplied by it.
         weight: The kernel.
     """
     batch, _, height, width = x.shape

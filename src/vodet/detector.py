@@ -36,15 +36,18 @@ class VideoDetector(nn.Module):
     """A video object detector in two parts: per-frame encoding and temporal fusion.
 
     `encode` does everything that depends on a single frame; `step` does everything that combines
-    frames. Neither stores anything about a video: training, evaluation and streaming call the same
-    two methods and get the same detections, however the video is split into calls.
+    frames. Neither stores anything about a video, so evaluation and streaming get the same
+    detections however a video is split into calls. Training (`losses`) uses the same encoding and
+    fusion, followed by the losses of the head.
 
     Args:
         backbone: Computes feature maps of frames.
-        pyramid: Builds the per-frame stage after the backbone from the backbone's levels.
-        fusion: Builds the map fusion from the pyramid's levels: a `MapFusion`, or a plain module
-            with ``forward(window, reference)``.
-        head: Builds the head from the pyramid's levels and the number of classes.
+        pyramid: Builds the per-frame stage that follows the backbone, from the channels and strides
+            of the backbone's levels.
+        fusion: Builds the map fusion from the channels and strides of the pyramid's levels: a
+            `MapFusion`, or a plain module with ``forward(window, reference)``.
+        head: Builds the head from the channels and strides of the pyramid's levels and the number
+            of classes.
         window: The frames that are combined around a reference frame.
         class_names: Names of the labels.
         resize: Resizes frames to the evaluation size.

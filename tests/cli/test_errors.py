@@ -407,7 +407,7 @@ def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> 
         ("chunk_size=1.5", "chunk_size must be a whole number and at least 1, found 1.5."),
         ("score_threshold=low", "score_threshold must be a number, found low."),
         ("score_threshold=nan", "score_threshold must be a number, found nan."),
-        ("fps=0", "fps must be above 0, found 0."),
+        ("fps=0", "fps must be a finite number above 0, found 0."),
     ],
 )
 def test_numbers_of_a_prediction(setting: str, message: str, fails: Fails) -> None:

@@ -183,7 +183,7 @@ def test_a_config_that_names_what_is_not_a_class_of_vodet(
 
     message = message_of(vodet.load, path)
 
-    assert f"names {target!r}, which is not a part of a detector of vodet." in message
+    assert f"names {target!r}, which is not part of a vodet detector." in message
     assert not written.exists()
 
 
@@ -200,7 +200,7 @@ def test_a_config_that_names_what_is_not_a_class_of_vodet(
 def test_a_config_that_hides_what_it_names(hidden: Any, write: Callable[[Any], Path]) -> None:
     message = message_of(vodet.load, write(contents(MODEL | {"resize": hidden})))
     assert "os.system" in message
-    assert "which is not a part of a detector" in message or "the name of any class" in message
+    assert "which is not part of a vodet detector" in message or "the name of any class" in message
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_trusted_packages(
     assert "trusted=[own_package] on the command line" in message
     assert isinstance(vodet.load(own("build"), trusted=["own_package"]).fusion.net, MeanFusion)
     message = message_of(vodet.load, own("system"), trusted=["own_package"])
-    assert "'own_package.system', which is not a part of a detector of vodet." in message
+    assert "'own_package.system', which is not part of a vodet detector." in message
 
 
 @contextmanager

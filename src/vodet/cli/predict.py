@@ -107,7 +107,7 @@ def check_numbers(config: DictConfig) -> None:
         msg = f"chunk_size must be a whole number and at least 1, found {config.chunk_size}."
         raise ConfigError(msg)
     if not 0 < config.fps < math.inf:
-        msg = f"fps must be above 0, found {config.fps}."
+        msg = f"fps must be a finite number above 0, found {config.fps}."
         raise ConfigError(msg)
 
 

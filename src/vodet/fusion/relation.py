@@ -38,7 +38,7 @@ def relative_geometry(
 def geometry_embedding(
     geometry: Float[Tensor, "*B N M 4"], width: int
 ) -> Float[Tensor, "*B N M width"]:
-    """Embed each of the four numbers, times 100, by sines and cosines of several wavelengths.
+    """Embed each number of `relative_geometry`, times 100, by sines and cosines.
 
     Wavelengths are ``1000^(k / (width / 8))`` for k from 0 to ``width / 8 - 1``.
     """

@@ -69,8 +69,9 @@ def predict_video(
 ) -> PredictedVideo:
     """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
 
-    The files appear when they are complete, or not at all. For a damaged video, they contain every
-    frame that can be decoded. Detections are linked before the score threshold is applied.
+    The files appear only when they are complete. If a video file is damaged, they contain every
+    frame that can be decoded, and the result lists the faults. Detections are linked before the
+    score threshold is applied.
 
     Args:
         stream: A stream that returns detections in original pixels, without a score threshold.
@@ -80,8 +81,8 @@ def predict_video(
         score_threshold: Minimum score of drawn and written detections.
         chunk_size: Number of frames passed to the stream at once.
         fps: Frames per second of the annotated video if the source has no frame rate.
-        tubelet_linking: ``none`` or a name in `LINKINGS`. ``rescore_online`` works frame by frame;
-            the others need all detections first, so they read the video twice.
+        tubelet_linking: ``none`` or a name in `LINKINGS`. ``none`` and ``rescore_online`` read the
+            video once; the other linkings need all detections first, so they read it twice.
         console: For the progress bar and the summary.
 
     Raises:

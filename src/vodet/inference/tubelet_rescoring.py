@@ -51,7 +51,7 @@ def rescore_online(
     labels: np.ndarray,
     weight: float = _WEIGHT,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rescore detections with the mean of their tubelets so far, as `rescore_frame` does.
+    """Rescore all detections of a video frame by frame, as `rescore_frame` does.
 
     The arguments and the result are the same as for `rescore`.
     """
@@ -94,14 +94,16 @@ def rescore_frame(
     labels: np.ndarray,
     weight: float = _WEIGHT,
 ) -> tuple[np.ndarray, OpenTubelets]:
-    """Rescore the detections of the next frame with the mean of their tubelets so far.
+    """Blend scores of the next frame with the mean scores of their tubelets.
+
+    The mean is taken over the frames up to and including the next frame.
 
     Args:
         tubelets: The state after the previous frame.
         boxes: xyxy in pixels, ``[n, 4]``.
         scores: ``[n]``.
         labels: ``[n]`` int64.
-        weight: The weight of the mean.
+        weight: Weight of the mean score; 0 leaves the scores unchanged.
 
     Returns:
         New scores, ``[n]`` float32, and the state after this frame.

@@ -75,10 +75,11 @@ def is_zip(file: ByteFile) -> bool:
 
 
 def check_members(file: ByteFile) -> None:
-    """Compare the checksums of all members of a zip file, which torch.load does not do.
+    """Verify the checksum of every member of a zip file, which torch.load does not do.
 
     Raises:
-        BadZipFile: If the file is truncated or damaged, or would unpack to more than it holds.
+        BadZipFile: If the file is truncated or damaged, two members have the same name, or the
+            members claim more bytes than the file has (torch.save does not compress).
     """
     size = file.seek(0, os.SEEK_END)
     if not is_zipfile(file):

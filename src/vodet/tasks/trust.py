@@ -99,8 +99,13 @@ def _require_trusted(target: str, trusted: Sequence[str]) -> None:
             raise CheckpointError(msg) from error
         if _is_trusted(found, trusted):
             return
-    msg = f"names {shown(target)}, which is not a part of a detector of vodet."
-    if _root(target) != "vodet":
+    msg = f"names {shown(target)}, which is not part of a vodet detector."
+    if _root(target) == "vodet":
+        msg += (
+            " vodet-train names only parts of detectors, so do not use this file unless you trust "
+            "its source."
+        )
+    else:
         msg += (
             f" If you trust it, say so: vodet.load(path, trusted=[{_root(target)!r}]), or "
             f"trusted=[{_root(target)}] on the command line."

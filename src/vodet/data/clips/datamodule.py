@@ -45,8 +45,8 @@ class ClipDataModule(LightningDataModule):
         balance_classes: Whether clips of rare classes are drawn more often, see `MixedClips`.
         val: Evaluation data; None for training only. Its classes are matched by name with
             ``class_names``.
-        class_names: Classes of a trained detector; None takes the classes of the training data, or
-            of ``val`` without training data.
+        class_names: Classes of a trained detector; None takes the classes of the training data or,
+            if there is none, of ``val``.
         window: The frames that the detector sees around the reference frame.
         batch_size: Clips per training batch and process.
         num_workers: Worker processes per loader; 0 loads in the main process.

@@ -212,7 +212,10 @@ def references_elsewhere(
 def evenly_spaced(
     positions: Int[np.ndarray, " n"], count: int | None
 ) -> Int[np.ndarray, " chosen"]:
-    """Choose the middles of ``count`` equal parts, or all positions if there are no more."""
+    """Choose the middle position of each of ``count`` equal parts.
+
+    Returns all positions if there are at most ``count``, or if ``count`` is None.
+    """
     if count is None or count >= len(positions):
         return positions
     return positions[((np.arange(count) + 0.5) * len(positions) / count).astype(np.int64)]

@@ -124,7 +124,7 @@ def _read_polygons(path: Path) -> _Polygons:
     try:
         document = decode_json(data, _Polygons, path)
     except msgspec.ValidationError as error:
-        msg = f"{path}: not polygons of Cityscapes: {error}."
+        msg = f"{path}: expected the polygons of a Cityscapes *_polygons.json file: {error}."
         raise DataError(msg) from error
     for place, shape in enumerate(document.objects):
         if len(shape.polygon) < 3:

@@ -62,7 +62,8 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
     Args:
         source: The JSON file. The file names of images are kept.
         images: Image root, needed to check sizes.
-        check_sizes: Whether every image is opened to compare its size with the annotated size.
+        check_sizes: Whether every image is opened to compare its size with the annotated size. A
+            missing image or another size raises FrameError while the videos are iterated.
 
     Raises:
         ConfigError: If ``check_sizes`` is set without ``images``.
