@@ -1,4 +1,4 @@
-"""The errors that a user can meet.
+"""The errors that vodet raises for its users.
 
 Each says what was expected, what was found, where, and what to do.
 """

@@ -143,7 +143,9 @@ class Evaluator:
         self._found.append(DetectionTable.of_frames(image_ids, detections))
 
     def gather(self) -> Processed | None:
-        """Return the image ids and detections of all processes on the first; None elsewhere.
+        """Gather the image ids and detections of all processes.
+
+        The first process gets them; the other processes get None.
 
         Raises:
             DataError: If a frame was processed twice; raised on all processes.

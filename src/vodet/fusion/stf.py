@@ -77,8 +77,8 @@ class DualFrameFusion(nn.Module):
     """Aligns and fuses the results of the two attention modules, ``X_o`` and ``X_s``.
 
     ``concat`` (released code): ``relu(bn(dcn([X_o; X_s])))``. ``add`` (figure of the paper):
-    ``relu(bn(dcn(X_o))) + X_s``. dcn is a deformable convolution to the channels of one map.
-    If the grids differ, ``X_s`` is first average-pooled to the grid of ``X_o``.
+    ``relu(bn(dcn(X_o))) + X_s``. dcn is a deformable convolution whose output has as many channels
+    as one map. If the grids differ, ``X_s`` is first average-pooled to the grid of ``X_o``.
 
     Args:
         channels: Channels of each map.

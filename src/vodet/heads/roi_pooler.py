@@ -92,7 +92,11 @@ class RoIPooler:
         self.resolution = resolution
 
     def level_of(self, boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " n"]:
-        """Return the index of each box's level: ``floor(4 + log2(sqrt(area) / 224))``, clamped."""
+        """Return the index of each box's level among the levels.
+
+        The stride of the level is ``2^floor(4 + log2(sqrt(area) / 224))``, clamped to the existing
+        strides.
+        """
         scale = box_areas(boxes).sqrt() / _CANONICAL_SIZE
         level = torch.floor(_CANONICAL_LEVEL + torch.log2(scale + 1e-8)).long()
         first = round(math.log2(self.strides[0]))

@@ -10,10 +10,10 @@ from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
 
 class OwnSignalHandler(Callback):
-    """Keeps the program's handler of SIGTERM in place of Lightning's.
+    """Keeps the program's own SIGTERM handler instead of Lightning's.
 
-    Lightning's handler finishes the batch, communicates with processes that may have ended and
-    exits with status 0.
+    Lightning's handler is unsuitable: it finishes the batch, communicates with processes that may
+    have ended, and exits with status 0, as if training had succeeded.
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -178,12 +178,13 @@ def numbered_images(
 
 
 def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return ``(height, width)`` of an image as displayed, from the beginning of the file.
+    """Return ``(height, width)`` of an image, read from the beginning of the file.
 
     Args:
         path: The image.
-        expected: Annotated size of the image, as displayed or as stored: ``data.exif`` decides
-            later whether the EXIF orientation is applied. This size is returned.
+        expected: Annotated size. It may be the size as displayed or the size as stored, because
+            ``data.exif`` decides later whether the EXIF orientation is applied. If it is given, the
+            result is this size; otherwise the result is the size as displayed.
 
     Raises:
         FrameError: If the file is missing, is not an image, or has another size.

@@ -38,7 +38,8 @@ class Frame(NamedTuple):
         number: Its number in its video.
         size: ``(height, width)`` in pixels.
         boxes: Its annotated boxes.
-        is_annotated: Whether its objects are known; otherwise it is a support frame.
+        is_annotated: Whether the frame is annotated, possibly without objects. A frame that is not
+            annotated can only be a support frame.
     """
 
     file_name: str
