@@ -90,7 +90,7 @@ def test_choice_builds(group: str, option: str, compose) -> None:
     further = {
         "trainer": ["trainer.accelerator=cpu"],
         "model/head/fusion": ["model/head=two_stage"],
-        "stage": ["model/head=two_stage", "window=symmetric"],
+        "phase": ["model/head=two_stage", "window=symmetric"],
     }
     if group == "logger" and option in {"wandb", "mlflow"} and find_spec(option) is None:
         pytest.skip(f"needs {option}")
