@@ -99,6 +99,7 @@ def made(inside: Path) -> list[str]:
     document = json.loads((inside / "data/demo/val.json").read_text())
     names = sorted({image["video"] for image in document["images"]})
     document["videos"] = [{"id": 5, "name": names[1], "attributes": ["night"]}]
+    (inside / "runs").mkdir(exist_ok=True)
     (inside / "runs/night.json").write_text(json.dumps(document))
     rows = [
         {key: row[key] for key in ("image_id", "category_id", "bbox")}
