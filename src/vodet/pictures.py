@@ -82,7 +82,7 @@ def read_size(data: bytes) -> Size | None:
 def count_pictures(data: bytes) -> int:
     """Return how many pictures a file of any format holds: pages, or frames of an animation.
 
-    A JPEG has one: what else may follow, such as a depth map, is no further picture of a series.
+    A JPEG counts as one picture: data after it, such as a depth map or a preview, is ignored.
     """
     is_still_png = data.startswith(PNG_START) and b"acTL" not in data[: data.find(b"IDAT")]
     if data.startswith(JPEG_START) or is_still_png:
@@ -90,7 +90,7 @@ def count_pictures(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return int(getattr(picture, "n_frames", 1))
-    except Exception:  # each format has errors of its own; the decoder says what is wrong
+    except Exception:  # the decoder will say what is wrong with the file
         return 1
 
 

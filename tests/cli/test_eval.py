@@ -99,6 +99,7 @@ def made(inside: Path) -> list[str]:
     document = json.loads((inside / "data/demo/val.json").read_text())
     names = sorted({image["video"] for image in document["images"]})
     document["videos"] = [{"id": 5, "name": names[1], "attributes": ["night"]}]
+    (inside / "runs").mkdir(exist_ok=True)
     (inside / "runs/night.json").write_text(json.dumps(document))
     rows = [
         {key: row[key] for key in ("image_id", "category_id", "bbox")}
@@ -231,6 +232,7 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
         ("evaluation.protocols=[coco,voc]", "found ['coco', 'voc']"),
         ("evaluation.protocols=[]", "Expected protocols to be one or more of coco, vid,"),
         ("evaluation.stability.score_threshold=low", "score_threshold to be a number, found low."),
+        ("evaluation.stability.score_threshold=nan", "score_threshold to be a number, found nan."),
         (
             "evaluation.tubelet_linking=seq",
             "tubelet_linking must be one of none, seq_nms, rescore, rescore_online; found 'seq'.",

@@ -120,7 +120,7 @@ def test_a_checkpoint_of_another_detector_says_what_is_missing(
     with pytest.raises(SystemExit):  # CenterNet has no region proposal network
         command("train", *second_phase(trained / "last.ckpt", "runs/none"))
     printed = capsys.readouterr().err
-    assert "model.frozen: " in printed
+    assert "model.frozen:" in printed
     assert "head.rpn.net.conv.0.0.weight" in printed
 
 

@@ -220,7 +220,11 @@ def test_missing_and_truncated_files(tmp_path: Path) -> None:
     ):
         read_predictions(tmp_path / "none.json", ground_truth())
     packed = gzip.compress(json.dumps([ENTRY] * 50).encode())
-    for damaged in (packed[:30], b"no gzip", packed[:15] + b"xx" + packed[17:]):
+    for damaged, message in (
+        (packed[:30], r"Cannot read .*a\.json\.gz.*a COCO results file"),
+        (packed[:15] + b"xx" + packed[17:], r"Cannot read .*a\.json\.gz.*a COCO results file"),
+        (b"neither gzip nor JSON", r"a\.json\.gz is not valid JSON"),
+    ):
         (tmp_path / "a.json.gz").write_bytes(damaged)
-        with pytest.raises(DataError, match=r"Cannot read .*a\.json\.gz.*a COCO results file"):
+        with pytest.raises(DataError, match=message):
             read_predictions(tmp_path / "a.json.gz", ground_truth())

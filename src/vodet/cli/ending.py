@@ -100,7 +100,7 @@ def _prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by whoever started this process, such as `>&-`
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  open to the end
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115  open until exit
         elif hasattr(stream, "reconfigure"):  # characters that the terminal cannot show are escaped
             stream.reconfigure(errors="backslashreplace")
 

@@ -190,8 +190,8 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
     images = data.images or (known.get("images") if not data.annotations else None)
     if data.annotations and not images:
         msg = (
-            f"Expected data.images=FOLDER in addition to data.annotations={annotations}: the "
-            "folder that the file names in the annotations are relative to."
+            f"Expected data.images=FOLDER in addition to data.annotations={annotations}: the image "
+            "root, which the annotations' file names start from."
         )
         raise ConfigError(msg)
     if not annotations or not images:

@@ -92,9 +92,9 @@ def link_tubelets(
         The remaining detections with new scores, sorted by image id, then best first.
     """
     order = np.lexsort((ground_truth.frame_numbers, ground_truth.videos))
-    apart = np.diff(ground_truth.videos[order], prepend=ground_truth.videos[order][:1]) != 0
+    is_new = np.diff(ground_truth.videos[order], prepend=ground_truth.videos[order][:1]) != 0
     numbers = np.empty(len(order), np.int64)
-    numbers[order] = np.arange(len(order)) + np.cumsum(apart)  # leaves a gap between videos
+    numbers[order] = np.arange(len(order)) + np.cumsum(is_new)  # leaves a gap between videos
     frames = numbers[positions_in(ground_truth.image_ids, predictions.image_ids)]
     rows, scores = LINKINGS[linking](
         frames, predictions.boxes, predictions.scores, predictions.labels

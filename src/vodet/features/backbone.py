@@ -173,8 +173,8 @@ def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) 
     if not strides or not set(strides) <= set(index_of):
         possible = [stride for stride in index_of if stride in strides] or list(index_of)
         msg = (
-            f"{name} has levels with strides {list(index_of)}, found strides={list(strides)}. "
-            f"Set model.backbone.strides to strides that it has, such as {possible}."
+            f"The levels of {name} have strides {list(index_of)}, found strides={list(strides)}. "
+            f"Set model.backbone.strides to some of these levels, such as {possible}."
         )
         raise ConfigError(msg)
     return tuple(index_of[stride] for stride in strides)

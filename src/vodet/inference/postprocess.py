@@ -24,7 +24,7 @@ def to_original(detections: Detections, size: Size, original_size: Size) -> Dete
 
 
 def above(detections: Detections, score_threshold: float) -> Detections:
-    """Return the detections whose score is at least ``score_threshold`` (inclusive)."""
+    """Return the detections whose score is at least ``score_threshold``."""
     kept = detections["scores"] >= score_threshold
     return Detections(
         boxes=detections["boxes"][kept],

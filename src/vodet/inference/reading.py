@@ -1,4 +1,4 @@
-"""Reads the frames of a video, from images or a video file, ahead of use in a thread."""
+"""Reads the frames of a video, from images or a video file, in a background thread."""
 
 from __future__ import annotations
 

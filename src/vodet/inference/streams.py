@@ -18,7 +18,7 @@ from vodet.structures import Detections, FrameDetections
 
 @runtime_checkable
 class FrameStream(Protocol):
-    """Takes frames and returns their detections in order, possibly after later frames."""
+    """Takes frames and returns their detections in order, some only after later frames."""
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
         """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the results that are ready."""

@@ -36,7 +36,7 @@ def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -
     Args:
         views: The detections of each of one or more views, in the same pixel coordinates. All boxes
             must have an area.
-        max_detections: Maximum number of detections, of which the best are kept; None keeps all.
+        max_detections: Maximum number of detections to keep, best first; None keeps all.
 
     Returns:
         The fused detections, best first; equal scores are in the order of the clusters.

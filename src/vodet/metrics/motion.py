@@ -26,9 +26,8 @@ _SLOW_ABOVE, _FAST_BELOW = 0.9, 0.7
 def motion_ious(ground_truth: GroundTruth) -> np.ndarray:
     """Return the motion IoU of each object, which is high for an object that hardly moves.
 
-    It is the mean IoU of the object's box with the other boxes of its track in the frames whose
-    numbers differ by 1 to 10, before and after, as far as they are annotated. Widths are continuous
-    (``x2 - x1``).
+    The motion IoU is the mean IoU of the object's box with the other annotated boxes of its track
+    that are 1 to 10 frames before or after. Widths are continuous (``x2 - x1``).
 
     Returns:
         ``[A]`` float64, from 0 to 1. NaN where the motion is unknown: for crowds, for objects
@@ -38,11 +37,11 @@ def motion_ious(ground_truth: GroundTruth) -> np.ndarray:
     boxes = ground_truth.boxes[tracks.rows]
     sums, counts = np.zeros(len(tracks)), np.zeros(len(tracks))
     for step in range(1, len(tracks)):  # stops after 10 if each track has one box per frame
-        apart = tracks.frame_numbers[step:] - tracks.frame_numbers[:-step]
-        near = (tracks.tracks[step:] == tracks.tracks[:-step]) & (apart <= _NEARBY)
+        distances = tracks.frame_numbers[step:] - tracks.frame_numbers[:-step]
+        near = (tracks.tracks[step:] == tracks.tracks[:-step]) & (distances <= _NEARBY)
         if not near.any():
             break
-        first = np.flatnonzero(near & (apart > 0))
+        first = np.flatnonzero(near & (distances > 0))
         overlaps = ious(boxes[first], boxes[first + step])
         for rows in (first, first + step):
             sums[rows] += overlaps

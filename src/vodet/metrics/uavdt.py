@@ -1,8 +1,7 @@
 """UAVDT AP70, the protocol of the UAV detection and tracking benchmark (D. Du et al., ECCV 2018).
 
-The rules are those of ``CalculateDetectionPR_overall.m`` and ``CalculateDetectionPR_obj.m`` in the
-toolkit of the benchmark: detections inside ignore rectangles are removed, the others are matched at
-IoU 0.7.
+It follows ``CalculateDetectionPR_overall.m`` and ``CalculateDetectionPR_obj.m`` in the toolkit of
+the benchmark: detections inside ignore rectangles are removed, the others are matched at IoU 0.7.
 """
 
 from __future__ import annotations

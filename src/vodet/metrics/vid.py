@@ -1,8 +1,8 @@
 """VID AP50, the protocol of ImageNet's object detection from video (ILSVRC2015).
 
-The rules are those of ``eval_vid_detection.m`` in the development kit. Box corners are pixel
-indices, so a width is ``x2 - x1 + 1``. Small objects need less overlap. AP is the area under the
-precision-recall curve of a class.
+It follows ``eval_vid_detection.m`` in the development kit. Box corners are pixel indices, so a
+width is ``x2 - x1 + 1``. Small objects need less overlap. AP is the area under the precision-recall
+curve of a class.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def vid_matches(
 
     Returns:
         The object of each detection, -1 for none, ``[N]`` int64; and whether at least half of the
-        detection lies in a crowd region of its class, ``[N]`` bool. Such a detection does not count
-        if it matches no object.
+        detection lies in a crowd region of its class, ``[N]`` bool. If so, the detection does not
+        count unless it matches an object.
     """
     possible = find_possible_matches(ground_truth, predictions, vid_threshold, pixel=_PIXEL)
     matched = match(possible, len(predictions), len(ground_truth.boxes))

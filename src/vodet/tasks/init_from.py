@@ -67,7 +67,7 @@ class InitReport:
 
 
 def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
-    """Load the weights of a checkpoint that fit a detector, but no state of the optimizer.
+    """Load the weights of a checkpoint that fit a detector, without the state of the optimizer.
 
     Args:
         detector: The detector; its other weights are unchanged.

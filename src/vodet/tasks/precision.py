@@ -22,7 +22,7 @@ def check_precision(precision: object) -> None:
     """Refuse a precision that does not keep box arithmetic in float32.
 
     Raises:
-        ConfigError: If the precision is not one of `PRECISIONS`, or a short name of one.
+        ConfigError: If the precision is neither in `PRECISIONS` nor a short name of one of them.
     """
     if str(precision) not in (*PRECISIONS, "32", "16", "bf16"):
         msg = (

@@ -54,7 +54,7 @@ class ProgressLines(ProgressBar):
         self._is_enabled = False
 
     def enable(self) -> None:
-        """Print again."""
+        """Resume printing."""
         self._is_enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:

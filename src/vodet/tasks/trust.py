@@ -49,7 +49,10 @@ def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> Di
     try:
         for count, (key, value) in enumerate(_values(config, "model")):
             if count == _MOST_VALUES:
-                msg = f"has more than {_MOST_VALUES} values."
+                msg = (
+                    f"has more than {_MOST_VALUES:,} values, and a detector needs a few hundred. "
+                    "Get the file again from its source."
+                )
                 raise CheckpointError(msg)
             _check(key, value, names)
         return OmegaConf.create(config)

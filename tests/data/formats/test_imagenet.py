@@ -155,7 +155,7 @@ def test_both_files_of_a_frame_are_needed(val, convert):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("<annotation>", r"000001\.xml: not an annotation of ImageNet: "),
+        ("<annotation>", r"000001\.xml: cannot be read as an ImageNet annotation: "),
         ("<annotation></annotation>", "expected an element size/height with text, found none"),
         (xml(height=0), "expected height and width above 0, found 0 and 64"),
         (xml(f"<object><name>{ZEBRA}</name></object>"), "object 1: expected an element bndbox"),
@@ -223,7 +223,7 @@ def test_faults_in_processes_are_named(val, pair, convert, monkeypatch):
     monkeypatch.setattr(imagenet_xml, "FEW", 2)
     pair("val/ILSVRC2015_val_00000001/000001", "<annotation></annotation>")
 
-    with pytest.raises(DataError, match=r"000001\.xml: not an annotation"):
+    with pytest.raises(DataError, match=r"000001\.xml: cannot be read as an ImageNet annotation"):
         convert(read_imagenet_vid(val, split="val", workers=2))
 
 
@@ -286,7 +286,7 @@ def test_faults_of_det(det, pair, image, convert, text):
     with pytest.raises(FrameError, match=r"00000002\.JPEG: expected 48 x 64 .* found 48 x 60"):
         convert(read_imagenet_det(det, split="train", check_sizes=True))
     pair("train/ILSVRC2014_train_0000/ILSVRC2014_train_00000001", "<annotation/>", "DET")
-    with pytest.raises(DataError, match=r"00000001\.xml: not an annotation of ImageNet"):
+    with pytest.raises(DataError, match=r"00000001\.xml: cannot be read as an ImageNet annotation"):
         convert(read_imagenet_det(det, split="train"))
 
 

@@ -185,7 +185,7 @@ def _boxes_outside(index: VideoIndex) -> Iterator[str]:
     if len(rows):
         yield (
             f"{len(rows)} of {len(frames)} boxes lie wholly outside their image, the first in "
-            f"{index.file_name(int(frames[rows[0]]))!r}. Are they of another image size?"
+            f"{index.file_name(int(frames[rows[0]]))!r}. Were they drawn on images of another size?"
         )
 
 

@@ -106,7 +106,7 @@ def parse_xml(path: Path) -> XmlFrame:
     except FileNotFoundError:
         msg = f"Expected an XML file at {path}, found none."
     except (OSError, ValueError, ElementTree.ParseError) as error:
-        msg = f"{path}: not an annotation of ImageNet: {error}."
+        msg = f"{path}: cannot be read as an ImageNet annotation: {error}. Replace the file."
     raise DataError(msg)
 
 
