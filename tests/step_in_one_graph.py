@@ -1,14 +1,26 @@
-"""Compiles and exports `VideoDetector.step` for every map fusion, and compares; prints each one.
+"""Compiles and exports `VideoDetector.step` for every fusion, and compares; prints each one.
+
+Candidate fusions are those of heads whose candidates depend on a single frame.
 
 It runs as a process of its own: the wrappers that check shapes in tests cannot be in a graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from tiny import fusion_names, fusion_of, random_frames, tiny_detector
+from tiny import (
+    fusion_names,
+    fusion_of,
+    random_frames,
+    tiny_detector,
+    tiny_one_stage,
+    unlinked_fusion_names,
+)
 from vodet.detector import VideoDetector
 from vodet.encodings import Memory, WindowBatch
 from vodet.structures import Window
@@ -23,10 +35,17 @@ class Step(nn.Module):
         return self.detector.step(windows, memory)
 
 
+def detectors() -> dict[str, Callable[[Window], VideoDetector]]:
+    """Builds a detector with each fusion, by its name."""
+    maps = {name: partial(tiny_detector, fusion_of(name)) for name in fusion_names()}
+    cells = {f"one-stage {n}": partial(tiny_one_stage, n) for n in unlinked_fusion_names()}
+    return maps | cells
+
+
 @torch.no_grad()
 def main() -> None:
-    for name in fusion_names():
-        detector = tiny_detector(fusion_of(name), Window(past=1))
+    for name, build in detectors().items():
+        detector = build(Window(past=1))
         frames = detector.encode(random_frames(6))
         memory = detector.begin(2, frames)
         index = torch.tensor([[[0, 1], [3, 4]], [[1, 2], [4, 5]]])  # two videos, two steps

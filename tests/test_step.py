@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import vodet
-from tiny import fusion_names
+from step_in_one_graph import detectors
 
 
-def test_a_step_compiles_and_exports_with_every_map_fusion() -> None:
+def test_a_step_compiles_and_exports_with_every_fusion() -> None:
     script = Path(__file__).with_name("step_in_one_graph.py")
     paths = [str(Path(vodet.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
@@ -22,5 +22,5 @@ def test_a_step_compiles_and_exports_with_every_map_fusion() -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    done = [f"{name} {how}" for name in fusion_names() for how in ("compiled", "exported")]
+    done = [f"{name} {how}" for name in detectors() for how in ("compiled", "exported")]
     assert run.stdout.splitlines() == done

@@ -193,8 +193,8 @@ class CandidateHead(Head):
         """
         references = [clip[windows.reference] for clip in targets]
         losses = self.frame_losses(windows.current, references)
-        fused, state = self.fusion(self._candidates(windows), state)
         if self.st_classifier is not None:
+            fused, state = self.fusion(self._candidates(windows), state)
             wanted = self.candidate_targets(fused, windows.current, references)
             losses |= self.st_losses(fused, wanted)
         if not any(loss.requires_grad for loss in losses.values()):
