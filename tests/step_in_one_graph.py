@@ -13,7 +13,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tiny import fusion_names, fusion_of, random_frames, tiny_detector
+from tiny import (
+    fusion_names,
+    fusion_of,
+    random_frames,
+    tiny_detector,
+    tiny_one_stage,
+    unlinked_fusion_names,
+)
 from tiny_detr import detr_fusion_names, tiny_detr
 from vodet.detector import VideoDetector
 from vodet.encodings import Memory, WindowBatch
@@ -32,7 +39,9 @@ class Step(nn.Module):
 def detectors() -> dict[str, Callable[[Window], VideoDetector]]:
     """Builds a detector with each fusion, by its name."""
     maps = {name: partial(tiny_detector, fusion_of(name)) for name in fusion_names()}
-    return maps | {f"detr {name}": partial(tiny_detr, name) for name in detr_fusion_names()}
+    cells = {f"one-stage {n}": partial(tiny_one_stage, n) for n in unlinked_fusion_names()}
+    queries = {f"detr {name}": partial(tiny_detr, name) for name in detr_fusion_names()}
+    return maps | cells | queries
 
 
 @torch.no_grad()

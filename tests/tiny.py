@@ -46,11 +46,12 @@ def candidate_fusion_names() -> list[str]:
 
 
 def unlinked_fusion_names() -> list[str]:
-    """The candidate fusions that every head with candidates takes."""
-    names = candidate_fusion_names()
-    return [
-        n for n in names if not FusionChain(CandidateSpec(8), candidate_fusions_of(n)).needs_links
-    ]
+    """The candidate fusions that work in heads whose candidates depend on a single frame."""
+    spec = CandidateSpec(16)
+    chains = {
+        name: FusionChain(spec, candidate_fusions_of(name)) for name in candidate_fusion_names()
+    }
+    return [name for name, chain in chains.items() if not chain.needs_links]
 
 
 # Settings that are small, and remember something within a few frames, where a fusion has them.
