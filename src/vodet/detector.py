@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import torch
@@ -28,6 +28,8 @@ from vodet.stages import (
     Targets,
 )
 from vodet.structures import ClipBatch, Detections, Size, Window
+
+FrameEncoder = Callable[[Tensor, Tensor], EncodedFrames]  # of frames and their sizes
 
 # Control codes act on the terminal when they are printed, and surrogates cannot be printed.
 _CONTROL_CODES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -136,15 +138,39 @@ class VideoDetector(nn.Module):
         """
         if sizes is None:
             sizes = torch.tensor(frames.shape[-2:], device=frames.device).expand(len(frames), 2)
-        divisor = self.backbone.size_divisor
-        bottom, right = (-side % divisor for side in frames.shape[-2:])
-        pixels = F.pad(frames, (0, right, 0, bottom))
-        maps = self.pyramid(self.backbone(pixels))
-        pixels = self._covered(pixels, maps)
+        pixels, maps = self._maps(frames)
         extras = prefixed("fusion", self.fusion.encode(pixels, sizes, maps))
         if self.head.uses_support or not self.fusion.changes_maps:
             extras |= prefixed("head", self.head.encode(pixels, sizes, maps))
         return EncodedFrames(maps, sizes, extras)
+
+    @property
+    def base_parts(self) -> tuple[str, ...]:
+        """Names of the parts that detect objects in single frames; see `Head.base_parts`."""
+        return ("backbone", "pyramid", *(f"head.{part}" for part in self.head.base_parts))
+
+    def detect(self, frames: UInt8[Tensor, "F 3 H W"], sizes: Int[Tensor, "F 2"]) -> EncodedFrames:
+        """Do the part of `encode` that needs no weights but those of `base_parts`.
+
+        Without a map fusion, ``complete(detect(frames, sizes))`` replaces ``encode(frames, sizes)``
+        in training while `base_parts` are frozen.
+        """
+        pixels, maps = self._maps(frames)
+        found = self.head.detect(pixels, sizes, maps)
+        return EncodedFrames(maps, sizes, prefixed("head", found))
+
+    def complete(self, frames: EncodedFrames) -> EncodedFrames:
+        """Do the part of `encode` that comes after `detect`."""
+        extras = self.head.complete(frames.seen_by("head"))
+        return replace(frames, extras=prefixed("head", extras))
+
+    def _maps(self, frames: Tensor) -> tuple[Tensor, FeatureMaps]:
+        """Return padded frames and their maps."""
+        divisor = self.backbone.size_divisor
+        bottom, right = (-side % divisor for side in frames.shape[-2:])
+        pixels = F.pad(frames, (0, right, 0, bottom))
+        maps = self.pyramid(self.backbone(pixels))
+        return self._covered(pixels, maps), maps
 
     def _covered(self, pixels: Tensor, maps: FeatureMaps) -> Tensor:
         """Pad frames to what the maps cover, more than the frames if the backbone pads them."""
@@ -206,25 +232,30 @@ class VideoDetector(nn.Module):
         Each clip is treated as the start of a video, with the initial memory.
         """
         window = batch.layout.reference_window
-        clips = self._encode_clips(batch, [window])
+        clips = _encode_clips(batch, [window], self.encode)
         windows = clips.windows([window])
         outputs, _ = self.step(windows, self.begin(len(windows), clips.frames))
         sizes = [(info.size, info.original_size) for info in batch.reference_infos]
         return self.decode(outputs, sizes)
 
-    def losses(self, batch: ClipBatch) -> dict[str, Tensor]:
+    def losses(self, batch: ClipBatch, encode: FrameEncoder | None = None) -> dict[str, Tensor]:
         """Return the named loss terms of a batch of clips; their sum is the training loss.
 
         A map fusion with a memory gets gradients through the history, and so does the encoder.
         Otherwise the history is encoded and fused without gradients.
+
+        Args:
+            batch: The clips.
+            encode: Encodes frames of the batch, given with their sizes; by default `encode`.
 
         Raises:
             ConfigError: If a stage has a memory but the clips have no history.
         """
         layout = batch.layout
         history = layout.history if self.fusion.remembers else ()
-        clips = self._encode_clips(batch, [*layout.windows, *history])
-        memory = self._recall(clips)
+        encode = encode or self.encode
+        clips = _encode_clips(batch, [*layout.windows, *history], encode)
+        memory = self._recall(clips, encode)
         terms, counts = [], []
         for windows, targets in self._trained(clips):
             fused, fusion_state = self._fuse(windows, memory)
@@ -240,21 +271,13 @@ class VideoDetector(nn.Module):
             for name in terms[0]
         }
 
-    def _encode_clips(self, batch: ClipBatch, windows: Sequence[Sequence[int]]) -> _EncodedClips:
-        """Encode the frames of these windows of all clips in one call."""
-        positions = sorted(set(chain.from_iterable(windows)))
-        sizes = [infos[position].size for infos in batch.infos for position in positions]
-        pixels = batch.frames[:, positions].flatten(0, 1)
-        frames = self.encode(pixels, torch.tensor(sizes, device=pixels.device))
-        return _EncodedClips(batch, positions, frames)
-
     def _trained(self, clips: _EncodedClips) -> Iterator[tuple[WindowBatch, Targets]]:
         """Yield the windows to train on: one by one if a stage has a memory, else all together."""
         windows = clips.batch.layout.windows
         for group in [[window] for window in windows] if self.remembers else [windows]:
             yield clips.windows(group), _trained_targets(clips.batch, group)
 
-    def _recall(self, clips: _EncodedClips) -> Memory:
+    def _recall(self, clips: _EncodedClips, encode: FrameEncoder) -> Memory:
         """Compute the initial memory for training clips from their histories."""
         memory = self.begin(len(clips.batch.frames), clips.frames)
         if not self.remembers:
@@ -271,7 +294,7 @@ class VideoDetector(nn.Module):
         # Gradients stay enabled for a frozen head: otherwise it would encode as in evaluation.
         with torch.set_grad_enabled(self.fusion.remembers or not self.head.training):
             if layout.history and not self.fusion.remembers:
-                clips = self._encode_clips(batch, layout.history)
+                clips = _encode_clips(batch, layout.history, encode)
             for window in layout.history:
                 fused, states["fusion"] = self._fuse(clips.windows([window]), Memory(states))
                 history.append(fused.seen_by("head"))
@@ -302,6 +325,17 @@ class _EncodedClips:
         )
         index = rows.to(self.batch.frames.device, non_blocking=True)
         return WindowBatch.of(self.frames, index, self.batch.layout.reference)
+
+
+def _encode_clips(
+    batch: ClipBatch, windows: Sequence[Sequence[int]], encode: FrameEncoder
+) -> _EncodedClips:
+    """Encode the frames of these windows of all clips in one call."""
+    positions = sorted(set(chain.from_iterable(windows)))
+    sizes = [infos[position].size for infos in batch.infos for position in positions]
+    frames = batch.frames[:, positions].flatten(0, 1)
+    encoded = encode(frames, torch.tensor(sizes, device=frames.device))
+    return _EncodedClips(batch, positions, encoded)
 
 
 def _targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:

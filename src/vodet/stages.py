@@ -225,11 +225,17 @@ class Head(Stage):
         uses_maps: Whether the head uses feature maps. A head without them is a whole detector, and
             needs the backbone `NoBackbone`.
         uses_support: Whether the head uses what it encoded from support frames.
+        base_parts: Names of the parts of the head that detect objects in single frames. While they
+            are frozen, the result of `detect` can be cached; empty for a head without such parts.
+        cached_levels: Number of the finest levels whose maps are read after `detect`. Of the other
+            levels, only the shapes are needed.
     """
 
     needs_pixels: bool = False
     uses_maps: bool = True
     uses_support: bool = False
+    base_parts: tuple[str, ...] = ()
+    cached_levels: int = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -255,6 +261,24 @@ class Head(Stage):
         Returns:
             Named tensors ``[F, ...]`` whose shapes do not depend on the content.
         """
+        return {}
+
+    def detect(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> Mapping[str, Tensor]:
+        """Do the part of `encode` that needs no weights but those of `base_parts`.
+
+        Takes the same arguments as `encode`; `complete` does the rest. In training mode, it returns
+        what the losses need while `base_parts` are frozen.
+        """
+        raise NotImplementedError
+
+    def complete(self, frames: EncodedFrames) -> Mapping[str, Tensor]:
+        """Return what `encode` returns, from frames with the result of `detect` as extras."""
+        raise NotImplementedError
+
+    def detect_settings(self) -> Mapping[str, Any]:
+        """Return all settings that the result of `detect` depends on, beside the weights."""
         return {}
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:

@@ -173,9 +173,10 @@ class Clip:
     """Frames of one video: a reference frame, its support frames and the frames of other windows.
 
     Args:
-        frames: ``[T, 3, H, W]`` uint8 RGB.
+        frames: ``[T, 3, H, W]`` uint8 RGB, or ``[T]`` int64, the numbers of the frames in a
+            candidate cache.
         infos: One per frame.
-        targets: One per frame, in pixels of ``frames``.
+        targets: One per frame, in pixels of the frames.
         layout: Which frames form which windows.
     """
 
@@ -190,9 +191,10 @@ class ClipBatch:
     """Clips with the same layout, padded with black at the right and bottom to a common size.
 
     Args:
-        frames: ``[B, T, 3, H, W]`` uint8 RGB.
+        frames: ``[B, T, 3, H, W]`` uint8 RGB, or ``[B, T]`` int64, the numbers of the frames in a
+            candidate cache.
         infos: ``[B][T]``.
-        targets: ``[B][T]``, in pixels of ``frames``.
+        targets: ``[B][T]``, in pixels of the frames.
         layout: Which frames form which windows.
     """
 

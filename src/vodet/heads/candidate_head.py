@@ -22,12 +22,13 @@ from vodet.encodings import (
     Selection,
     State,
     WindowBatch,
+    of_stage,
     prefixed,
 )
 from vodet.errors import ConfigError
 from vodet.fusion_chain import FusionChain
 from vodet.heads.anchors import decode_boxes, encode_boxes
-from vodet.heads.frame_candidates import encoded, encoded_candidates, with_support
+from vodet.heads.frame_candidates import decoded, encoded_candidates, with_support
 from vodet.stages import CandidateFusionFactories, Head, ReferenceTargets, Targets
 
 SCORES = ("both", "spatio_temporal")
@@ -64,7 +65,7 @@ class CandidateHead(Head):
     Where the fused features have two branches, the scores are predicted from the first one, and the
     refined boxes from the second one.
 
-    A subclass implements `predict_frames`, `frame_losses`, `candidate_targets` and `decode`.
+    A subclass implements `detect`, `features`, `frame_losses`, `candidate_targets` and `decode`.
 
     Args:
         spec: Shape of a candidate's features.
@@ -119,10 +120,10 @@ class CandidateHead(Head):
             nn.init.normal_(self.st_regressor.weight, std=0.001)
             nn.init.zeros_(self.st_regressor.bias)
 
-    def predict_frames(
+    def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
-    ) -> tuple[Candidates, Mapping[str, Tensor]]:
-        """Return the candidates of ``F`` single frames, and further tensors of the detector.
+    ) -> Mapping[str, Tensor]:
+        """Return what the per-frame detector finds in ``F`` single frames.
 
         Args:
             pixels: Frames ``[F, 3, H, W]`` uint8 RGB; None for fused maps.
@@ -130,8 +131,18 @@ class CandidateHead(Head):
             maps: Maps ``[F, C, h, w]`` of each level.
 
         Returns:
-            Candidates with ``T = 1``, and named tensors ``[F, ...]``: always ``class_scores``
-            ``[F, N, K]``, the detector's own scores from 0 to 1, and what `frame_losses` needs.
+            Named tensors ``[F, ...]``: the candidates without their features, as ``boxes``
+            ``[F, N, 4]``, ``scores`` and ``is_valid`` ``[F, N]`` and ``confidences``
+            ``[F, N, 2]``; ``class_scores`` ``[F, N, K]``, the detector's own scores from 0 to 1;
+            with the prefix ``raw``, what `features` needs; and what the losses need.
+        """
+        raise NotImplementedError
+
+    def features(self, raw: Mapping[str, Tensor]) -> Tensor:
+        """Return the features of the candidates, ``[F, N, C, 1, 1]``.
+
+        Args:
+            raw: What `detect` returned with the prefix ``raw``.
         """
         raise NotImplementedError
 
@@ -149,9 +160,14 @@ class CandidateHead(Head):
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
         """Return the candidates of each frame, and what the fusions encode from them."""
-        candidates, others = self.predict_frames(pixels, sizes, maps)
-        fusion = prefixed("fusion", self.fusion.encode_candidates(candidates))
-        return encoded(candidates) | dict(others) | fusion
+        return self.complete(EncodedFrames(maps, sizes, self.detect(pixels, sizes, maps)))
+
+    def complete(self, frames: EncodedFrames) -> Mapping[str, Tensor]:
+        """Add the features of the candidates, and what the fusions encode from them."""
+        tensors = {n: tensor for n, tensor in frames.extras.items() if not n.startswith("raw.")}
+        tensors["features"] = self.features(of_stage("raw", frames.extras))
+        fused = self.fusion.encode_candidates(decoded(tensors, frames.sizes))
+        return tensors | prefixed("fusion", fused)
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
         """Return the state of the candidate fusions."""

@@ -56,6 +56,7 @@ class DetrHead(CandidateHead):
 
     needs_pixels = True
     uses_maps = False
+    base_parts = ("model",)
 
     def __init__(
         self,
@@ -107,10 +108,10 @@ class DetrHead(CandidateHead):
             return kept  # nothing uses candidates
         return {**super().encode(pixels, sizes, maps), **kept}
 
-    def predict_frames(
+    def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
-    ) -> tuple[Candidates, Mapping[str, Tensor]]:
-        """Return the best queries, and their ``class_scores`` ``[F, N, K]``.
+    ) -> Mapping[str, Tensor]:
+        """Return the best queries of each frame.
 
         Raises:
             ConfigError: If the detector has fewer queries than candidates are wanted.
@@ -126,17 +127,23 @@ class DetrHead(CandidateHead):
         best, rows = logits.amax(dim=2).topk(self.num_candidates, dim=1)
         frame = torch.arange(len(rows), device=rows.device).unsqueeze(1)
         boxes = clip_boxes(boxes[frame, rows], sizes.unsqueeze(1))
-        candidates = Candidates(
-            features=(self.projection(features[frame, rows])[..., None, None],),
-            boxes=boxes.unsqueeze(1),
-            scores=best.unsqueeze(1),
-            is_valid=(box_areas(boxes) > 0).unsqueeze(1),
-            sizes=sizes,
-            reference=0,
-            linked=False,
-            extras={},
-        )
-        return candidates, {"class_scores": logits[frame, rows].sigmoid()}
+        return {
+            "boxes": boxes,
+            "scores": best,
+            "is_valid": box_areas(boxes) > 0,
+            "confidences": best.sigmoid().unsqueeze(2).expand(-1, -1, 2),
+            "class_scores": logits[frame, rows].sigmoid(),
+            "raw.queries": features[frame, rows],
+        }
+
+    def features(self, raw: Mapping[str, Tensor]) -> Tensor:
+        """Return the features of the queries, converted to the width of the fusions."""
+        features: Tensor = self.projection(raw["queries"])
+        return features[..., None, None]
+
+    def detect_settings(self) -> Mapping[str, Any]:
+        """Return the number of candidates, and what the detector's ``repr`` leaves out."""
+        return {"num_candidates": self.num_candidates, "model": self.model.settings}
 
     def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
         """Return ``detector``, the detector's own loss on the annotated frames."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from vodet.encodings import Candidates, Selection, WindowBatch, of_stage
 from vodet.fusion_chain import FusionChain
+
+_TENSORS = ("boxes", "scores", "is_valid", "features", "confidences")
 
 
 def encoded(candidates: Candidates) -> dict[str, Tensor]:
@@ -23,20 +25,24 @@ def encoded(candidates: Candidates) -> dict[str, Tensor]:
     }
 
 
-def encoded_candidates(frames: Selection) -> Candidates:
-    """Return the candidates that `encoded` stored in the extras of each frame."""
-    boxes, scores, is_valid = (frames.extra(name) for name in ("boxes", "scores", "is_valid"))
+def decoded(tensors: Mapping[str, Tensor], sizes: Tensor) -> Candidates:
+    """Return the candidates of ``F`` single frames: the inverse of `encoded`."""
     return Candidates(
-        features=(frames.extra("features"),),
-        boxes=boxes.unsqueeze(1),
-        scores=scores.unsqueeze(1),
-        is_valid=is_valid.unsqueeze(1),
-        sizes=frames.sizes,
+        features=(tensors["features"],),
+        boxes=tensors["boxes"].unsqueeze(1),
+        scores=tensors["scores"].unsqueeze(1),
+        is_valid=tensors["is_valid"].unsqueeze(1),
+        sizes=sizes,
         reference=0,
         linked=False,
         extras={},
-        confidences=frames.extra("confidences").unsqueeze(1),
+        confidences=tensors["confidences"].unsqueeze(1),
     )
+
+
+def encoded_candidates(frames: Selection) -> Candidates:
+    """Return the candidates that `encoded` stored in the extras of each frame."""
+    return decoded({name: frames.extra(name) for name in _TENSORS}, frames.sizes)
 
 
 def with_support(

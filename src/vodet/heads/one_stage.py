@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -18,7 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vodet.conv_block import conv_block
-from vodet.encodings import Candidates, CandidateSpec, FeatureMaps, FeatureSpec, Selection
+from vodet.encodings import (
+    Candidates,
+    CandidateSpec,
+    FeatureMaps,
+    FeatureSpec,
+    Selection,
+    of_stage,
+    prefixed,
+)
 from vodet.errors import ConfigError
 from vodet.heads.box_head import detections_of
 from vodet.heads.candidate_head import PRIOR, CandidateHead, CandidateTargets
@@ -70,6 +78,8 @@ class OneStageHead(CandidateHead):
             needs linked candidates.
     """
 
+    base_parts = ("base",)
+
     def __init__(
         self,
         spec: FeatureSpec,
@@ -113,14 +123,14 @@ class OneStageHead(CandidateHead):
             nn.init.normal_(self.st_objectness.weight, std=0.01)
             nn.init.constant_(self.st_objectness.bias, _PRIOR_LOGIT)
 
-    def predict_frames(
+    def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
-    ) -> tuple[Candidates, Mapping[str, Tensor]]:
+    ) -> Mapping[str, Tensor]:
         """Return the best cells of each frame.
 
-        In training, the tensors beside ``class_scores`` are ``rows`` ``[F, N]``, the candidates'
-        cells, and the outputs for all cells: ``cell_boxes`` ``[F, A, 4]``, ``objectness``
-        ``[F, A]`` and ``class_logits`` ``[F, A, K]``.
+        In training, the further tensors are ``rows`` ``[F, N]``, the candidates' cells, and the
+        outputs for all cells: ``cell_boxes`` ``[F, A, 4]``, ``objectness`` ``[F, A]`` and
+        ``class_logits`` ``[F, A, K]``.
         """
         levels = [head(level) for head, level in zip(self.base, maps.levels, strict=True)]
         cells = Cells.of(maps, self.strides)
@@ -133,33 +143,44 @@ class OneStageHead(CandidateHead):
         logits = class_logits.detach().gather(1, rows.unsqueeze(2).expand(-1, -1, self.num_classes))
         p_class = logits.sigmoid()
         confidences = torch.stack((p_class.amax(dim=2), p_object), dim=2)
-        candidates = Candidates(
-            features=(self._features(levels, rows)[..., None, None],),
-            boxes=found.unsqueeze(1),
-            scores=confidences.prod(dim=2).logit(eps=1e-6).unsqueeze(1),
-            is_valid=is_valid.unsqueeze(1),
-            sizes=sizes,
-            reference=0,
-            linked=False,
-            extras={},
-            confidences=confidences.unsqueeze(1),
-        )
-        others = {"class_scores": p_class * p_object.unsqueeze(2)}
+        tensors = {
+            "boxes": found,
+            "scores": confidences.prod(dim=2).logit(eps=1e-6),
+            "is_valid": is_valid,
+            "confidences": confidences,
+            "class_scores": p_class * p_object.unsqueeze(2),
+        }
         if self.training or torch.is_grad_enabled():  # losses also of a frozen head
-            others |= {"rows": rows, "cell_boxes": boxes}
-            others |= {"objectness": objectness, "class_logits": class_logits}
-        return candidates, others
+            tensors |= {"rows": rows, "cell_boxes": boxes}
+            tensors |= {"objectness": objectness, "class_logits": class_logits}
+        return tensors | prefixed("raw", self._raw(levels, rows))
 
-    def _features(
-        self, levels: list[LevelOutputs], rows: Int[Tensor, "F N"]
-    ) -> Float[Tensor, "F N D2"]:
-        """Return class and box features at some cells; nobody needs them without a fusion."""
-        class_maps = [level.class_features for level in levels]
-        if self.class_features:
-            stems = [level.stem for level in levels]
-            class_maps = [net(x) for net, x in zip(self.class_features, stems, strict=True)]
-        box_maps = [level.box_features for level in levels]
-        return torch.cat((gather_cells(class_maps, rows), gather_cells(box_maps, rows)), dim=2)
+    def _raw(self, levels: list[LevelOutputs], rows: Int[Tensor, "F N"]) -> dict[str, Tensor]:
+        """Return what `features` needs: with `class_features`, the maps before these layers."""
+        raw = {"box": gather_cells([level.box_features for level in levels], rows)}
+        if not self.class_features:
+            return raw | {"class": gather_cells([level.class_features for level in levels], rows)}
+        stems = {str(number): level.stem for number, level in enumerate(levels)}
+        return raw | {"rows": rows} | prefixed("stem", stems)
+
+    def features(self, raw: Mapping[str, Tensor]) -> Float[Tensor, "F N D2 1 1"]:
+        """Return the class and box features of the candidates' cells."""
+        own = raw.get("class")
+        if own is None:
+            stems = of_stage("stem", raw).values()
+            maps = [net(stem) for net, stem in zip(self.class_features, stems, strict=True)]
+            own = gather_cells(maps, raw["rows"])
+        return torch.cat((own, raw["box"]), dim=2)[..., None, None]
+
+    def detect_settings(self) -> Mapping[str, Any]:
+        """Return the numbers and thresholds that select the candidates."""
+        return {
+            "strides": self.strides,
+            "num_candidates": self.num_candidates,
+            "pre_nms_top_n": self.pre_nms_top_n,
+            "candidate_nms_iou": self.candidate_nms_iou,
+            "has_fusion": bool(self.fusion.members),
+        }
 
     @torch.no_grad()
     def _select(

@@ -8,6 +8,7 @@ for video object detection", Image and Vision Computing, 2021 (SLTnet), for the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,8 @@ from vodet.structures import Detections
 
 SCORES = ("both", "spatial", "spatio_temporal")
 REFINES = ("scores", "boxes")
+_LINKED = ("anchor_logits", "anchor_boxes")
+_PROPOSALS = ("proposal_boxes", "proposal_scores", "proposal_is_valid")
 TRAIN_LIMITS = ProposalLimits(pre_nms_top_n=2000, post_nms_top_n=1000)
 TEST_LIMITS = ProposalLimits(pre_nms_top_n=1000, post_nms_top_n=1000)
 
@@ -91,6 +94,8 @@ class TwoStageHead(Head):
             head that does not exist.
     """
 
+    base_parts = ("rpn",)
+
     def __init__(
         self,
         spec: FeatureSpec,
@@ -128,6 +133,7 @@ class TwoStageHead(Head):
             0.5, 0.5, batch_size_per_image=box_batch_size_per_image, positive_fraction=0.25
         )
         self.pooler = RoIPooler(spec.strides, resolution, align=roi_align)
+        self.cached_levels = len(self.pooler.strides)
         roi_spec = CandidateSpec(spec.channels[0], resolution)
         self.fusion = FusionChain(roi_spec, fusion or {})
         self.remembers = self.fusion.remembers
@@ -150,17 +156,51 @@ class TwoStageHead(Head):
         frame's candidates are added with the prefix ``fusion``.
         """
         anchors: dict[str, Tensor] = self.rpn(maps)
-        extras: dict[str, Tensor] = {}
+        frames = EncodedFrames(maps, sizes, anchors)
         if self._trains:
-            extras = dict(anchors)
-        elif self.fusion.needs_links:
-            extras = {name: anchors[name] for name in ("anchor_logits", "anchor_boxes")}
-        if self.fusion.encodes_candidates or not extras:
-            candidates = self._frame_candidates(EncodedFrames(maps, sizes, anchors))
+            return self.complete(frames)
+        if self.fusion.needs_links:
+            return {name: anchors[name] for name in _LINKED}
+        candidates = self._frame_candidates(frames)
+        fused = self.fusion.encode_candidates(candidates)
+        return encoded(candidates) | prefixed("fusion", fused)
+
+    def detect(
+        self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
+    ) -> Mapping[str, Tensor]:
+        """Return what the losses need of the RPN: anchors if they are linked, else proposals.
+
+        Proposals are ``proposal_boxes`` ``[F, N, 4]``, ``proposal_scores`` and
+        ``proposal_is_valid`` ``[F, N]``.
+        """
+        anchors: dict[str, Tensor] = self.rpn(maps)
+        if self.fusion.needs_links:
+            return {name: anchors[name] for name in _LINKED}
+        frames = Selection.all(EncodedFrames(maps, sizes, anchors))
+        found = self._proposals([frames], 0)
+        tensors = (found.boxes[:, 0], found.scores, found.is_valid)
+        return dict(zip(_PROPOSALS, tensors, strict=True))
+
+    def complete(self, frames: EncodedFrames) -> Mapping[str, Tensor]:
+        """Add what the candidate fusion encodes from each frame's candidates."""
+        extras = dict(frames.extras)
+        if self.fusion.encodes_candidates:
+            candidates = self._frame_candidates(frames)
             extras |= prefixed("fusion", self.fusion.encode_candidates(candidates))
-            if not self._trains:
-                extras |= encoded(candidates)
         return extras
+
+    def detect_settings(self) -> Mapping[str, Any]:
+        """Return the anchors and, if proposals are not linked, their limits."""
+        limits = None if self.fusion.needs_links else self.limits[self.training]
+        return {"strides": self.rpn.strides, "anchors": self.rpn.shapes, "limits": limits}
+
+    def _proposals(self, places: Sequence[Selection], reference: int) -> Proposals:
+        """Return the proposals of windows, made now or, in training from a cache, by `detect`."""
+        own = places[reference]
+        if _PROPOSALS[0] in own.frames.extras:
+            boxes, scores, is_valid = (own.extra(name) for name in _PROPOSALS)
+            return Proposals(boxes.unsqueeze(1), scores, is_valid)
+        return self.rpn.proposals(places, reference, self.limits[self.training])
 
     @property
     def _trains(self) -> bool:
@@ -231,7 +271,7 @@ class TwoStageHead(Head):
         if _learns(maps, self.rpn):
             losses |= self.rpn.window_losses(windows, targets)
         places, reference = self._places(windows)
-        proposals = self.rpn.proposals(places, reference, self.limits[self.training])
+        proposals = self._proposals(places, reference)
         samples = [
             draw_sample(tubelets, clip, reference, self.num_classes, self.assigner)
             for tubelets, clip in zip(
@@ -273,7 +313,7 @@ class TwoStageHead(Head):
         past = []
         for windows, then in zip(history, targets, strict=True):
             places, reference = self._places(windows)
-            proposals = self.rpn.proposals(places, reference, self.limits[self.training])
+            proposals = self._proposals(places, reference)
             count = self.fusion.keys_per_frame or proposals.scores.shape[1]
             keys = [
                 key_proposals(tubelets, clip, reference, count)
@@ -325,7 +365,7 @@ class TwoStageHead(Head):
     def _frame_candidates(self, frames: EncodedFrames) -> Candidates:
         """Return candidates of single frames; in training, only the ones that a fusion encodes."""
         all_frames = [Selection.all(frames)]
-        rois = self.rpn.proposals(all_frames, 0, self.limits[self.training])
+        rois = self._proposals(all_frames, 0)
         if self._trains and self.fusion.keys_per_frame:
             rois = rois.resized(self.fusion.keys_per_frame)
         return self._pool(all_frames, rois, 0)
@@ -335,7 +375,7 @@ class TwoStageHead(Head):
         if "features" in windows.current.frames.extras:
             return self._with_support(encoded_candidates(windows.current), windows)
         places, reference = self._places(windows)
-        rois = self.rpn.proposals(places, reference, self.limits[self.training])
+        rois = self._proposals(places, reference)
         return self._with_support(self._pool(places, rois, reference), windows)
 
     def _with_support(self, candidates: Candidates, windows: WindowBatch) -> Candidates:
@@ -345,7 +385,7 @@ class TwoStageHead(Head):
         """Return ``count`` candidates of each support frame."""
         if "features" in frames.frames.extras:
             return encoded_candidates(frames).best(count)
-        rois = self.rpn.proposals([frames], 0, self.limits[self.training]).resized(count)
+        rois = self._proposals([frames], 0).resized(count)
         return self._pool([frames], rois, 0)
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.clips.dataset import ClipDataset
 from vodet.data.clips.mixture import MixedClips
 from vodet.detector import VideoDetector
@@ -19,6 +20,7 @@ from vodet.evaluation.evaluator import Evaluator, check_sharding
 from vodet.metrics.detection_table import Measure
 from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import ClipBatch, VideoChunk
+from vodet.tasks.candidate_cache import CandidateCache, open_cache
 from vodet.tasks.checkpoint import (
     CARD_KEY,
     checked_checkpoint,
@@ -77,6 +79,7 @@ class VideoDetectionTask(L.LightningModule):
         self._stream = stream
         self.best_by = best_by
         self._seed = seed
+        self._cache: CandidateCache | None = None  # set at the start of a training
         self.evaluator: Evaluator | None = None  # set by the first evaluation
         self.result: dict[str, float] | None = None  # metrics of the last evaluation
         if compile_encoder:
@@ -109,6 +112,18 @@ class VideoDetectionTask(L.LightningModule):
         check_precision(self.trainer.precision)
         warn_of_slow_precision(self.trainer)
 
+    def on_fit_start(self) -> None:
+        """Open the candidate cache of the data, if it should have one.
+
+        Raises:
+            ConfigError: If the detector has no frozen base; see `open_cache` for further errors.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, ClipDataModule) and data.candidate_cache:
+            precision = self.trainer.precision
+            with self.trainer.precision_plugin.train_step_context():
+                self._cache = open_cache(self.detector, data, str(precision))
+
     def on_train_start(self) -> None:
         """Check that the trainer has not divided the clips among the processes again.
 
@@ -129,7 +144,8 @@ class VideoDetectionTask(L.LightningModule):
         Raises:
             TrainingError: If the loss is not finite; the message names the clips.
         """
-        terms = self.detector.losses(batch)
+        encode = self._cache.encode if self._cache else None
+        terms = self.detector.losses(batch, encode)
         loss = torch.stack(list(terms.values())).sum()
         if not torch.isfinite(loss):
             raise TrainingError(_not_finite(terms, batch, self.global_step))

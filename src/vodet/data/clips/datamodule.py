@@ -10,16 +10,18 @@ from typing import Any, Literal
 import cv2
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, SequentialSampler
 
 from vodet.data.annotations.fingerprint import check_same, fingerprint
 from vodet.data.annotations.index import VideoIndex
 from vodet.data.annotations.source import Source, match_classes, read_source
 from vodet.data.clips.collate import collate_clips
-from vodet.data.clips.dataset import ClipDataset
+from vodet.data.clips.dataset import CachedFrames, ClipDataset
 from vodet.data.clips.mixture import MixedClips
 from vodet.data.clips.sampler import ClipSampler, WholeVideoSampler
 from vodet.data.clips.sampling import ClipSampling, History, TemporalDropout
+from vodet.data.clips.training_frames import TrainingFrames
 from vodet.data.clips.video_chunks import VideoChunkDataset
 from vodet.data.frames.frame_reader import OnBadFrame
 from vodet.data.frames.images import ExifUse
@@ -65,13 +67,17 @@ class ClipDataModule(LightningDataModule):
             ``skip`` skips it and logs the number of skipped images at the end of the epoch.
         exif: ``apply`` orients images by their EXIF tag, as viewers and annotation tools do;
             ``ignore`` leaves images as stored.
+        candidate_cache: Whether the training reads what the frozen base computes of each frame from
+            a cache, which `VideoDetectionTask` writes before the training: True for a cache beside
+            the annotations of ``train``, or a folder for the caches.
         seed: Seed of the order of clips and of all random choices for a clip.
         pin_memory: Whether batches are pinned; None means only if there is a CUDA device.
         multiprocessing_context: Start method of workers: ``fork``, ``spawn`` or ``forkserver``;
             None means the default of the platform.
 
     Raises:
-        ConfigError: If a number is too small, or for a reason given in `ClipSampling`.
+        ConfigError: If a number is too small, for a reason given in `ClipSampling`, or if there are
+            augmentations and a candidate cache.
     """
 
     def __init__(
@@ -98,6 +104,7 @@ class ClipDataModule(LightningDataModule):
         size_divisor: int = 32,
         on_bad_frame: OnBadFrame = "raise",
         exif: ExifUse = "apply",
+        candidate_cache: bool | str = False,
         seed: int = 0,
         pin_memory: bool | None = None,
         multiprocessing_context: str | None = None,
@@ -111,6 +118,13 @@ class ClipDataModule(LightningDataModule):
         for name, number in numbers.items():
             _require(name, number, least=1)
         _require("num_workers", num_workers, least=0)
+        if candidate_cache and train_transforms:
+            names = ", ".join(type(transform).__name__ for transform in train_transforms)
+            msg = (
+                f"data.candidate_cache={candidate_cache} needs frames that are the same in every "
+                f"epoch: set data.train_transforms=[]; found {names}."
+            )
+            raise ConfigError(msg)
         self.train = train
         self.extra_train = dict(extra_train or {})
         self.balance_classes = balance_classes
@@ -129,6 +143,8 @@ class ClipDataModule(LightningDataModule):
         self.size_divisor = size_divisor
         self.on_bad_frame = on_bad_frame
         self.exif = exif
+        self.candidate_cache = candidate_cache
+        self.cached: Sequence[CachedFrames] | None = None  # the frames of each training set
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
         self.multiprocessing_context = multiprocessing_context
@@ -187,24 +203,39 @@ class ClipDataModule(LightningDataModule):
         return tuple(dict.fromkeys(n for index in self._train_indexes for n in index.class_names))
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Return batches of clips, reshuffled in each epoch."""
-        sources = self._train_sources.values()
-        dataset = MixedClips(
-            [
-                self._clips(index, source.images)
-                for index, source in zip(self.train_indexes, sources, strict=True)
-            ]
-        )
-        weights = dataset.weights([source.share for source in sources], self.balance_classes)
+        """Return batches of clips, reshuffled in each epoch.
+
+        Raises:
+            ConfigError: If there should be a candidate cache, but nobody has set `cached`.
+        """
+        if self.candidate_cache and self.cached is None:
+            msg = (
+                f"data.candidate_cache={self.candidate_cache}: a VideoDetectionTask writes the "
+                "cache when a training starts with trainer.fit(task, datamodule=data)."
+            )
+            raise ConfigError(msg)
+        dataset = MixedClips(self._parts())
+        shares = [source.share for source in self._train_sources.values()]
+        weights = dataset.weights(shares, self.balance_classes)
         sampler = ClipSampler(len(dataset), weights=weights, seed=self.seed)
         collate = partial(collate_clips, size_divisor=self.size_divisor)
         return self._loader(dataset, sampler, batch_size=self.batch_size, collate_fn=collate)
 
-    def _clips(self, index: VideoIndex, images: str) -> ClipDataset:
+    def _parts(self) -> list[ClipDataset]:
+        """Return the clips of each training set."""
+        sources, indexes = self._train_sources.values(), self.train_indexes
+        cached: Sequence[CachedFrames | None] = self.cached or [None] * len(indexes)
+        return [
+            self._clips(index, source.images, own)
+            for index, source, own in zip(indexes, sources, cached, strict=True)
+        ]
+
+    def _clips(self, index: VideoIndex, images: str, cached: CachedFrames | None) -> ClipDataset:
         return ClipDataset(
             index,
             images,
             self.sampling,
+            cached=cached,
             resize=self.train_resize,
             transform=self.transform,
             clips_per_video=self.clips_per_video,
@@ -213,6 +244,16 @@ class ClipDataModule(LightningDataModule):
             exif=self.exif,
             seed=self.seed,
         )
+
+    @cached_property
+    def training_frames(self) -> TrainingFrames:
+        """All frames that training clips can hold, for a candidate cache."""
+        return TrainingFrames(self._parts(), self.size_divisor)
+
+    def frame_loader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Return batches of `training_frames`, in order."""
+        frames = self.training_frames
+        return self._loader(frames, SequentialSampler(frames), batch_size=self.chunk_size)
 
     def val_dataloader(self) -> DataLoader[VideoChunk]:
         """Return chunks of consecutive frames of whole videos, in order."""
@@ -275,7 +316,7 @@ class ClipDataModule(LightningDataModule):
 class _ReportingLoader(DataLoader[Any]):
     """A loader that logs the skipped frames at the end of each epoch."""
 
-    dataset: MixedClips | VideoChunkDataset
+    dataset: MixedClips | TrainingFrames | VideoChunkDataset
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch annotates a private class
         try:

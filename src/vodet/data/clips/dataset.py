@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
@@ -28,6 +30,20 @@ from vodet.structures import Clip, FrameInfo
 MAX_SKIPPED_IN_A_ROW = 100
 
 
+@dataclass(frozen=True)
+class CachedFrames:
+    """The frames of a data set that a candidate cache holds.
+
+    Args:
+        numbers: Number of each frame of the data set in the cache, ``[F]`` int64; -1 for frames
+            that it does not hold.
+        sizes: ``(height, width)`` of each frame after resizing, ``[F, 2]``; 0 for bad frames.
+    """
+
+    numbers: np.ndarray
+    sizes: np.ndarray
+
+
 class ClipDataset(Dataset[Clip]):
     """Training clips; a `ClipDraw` always gives the same clip, in any process and order.
 
@@ -46,6 +62,7 @@ class ClipDataset(Dataset[Clip]):
         on_bad_frame: ``raise`` or ``skip``.
         exif: ``apply`` or ``ignore`` the EXIF orientation of images.
         seed: Seed of all random choices, combined with the `ClipDraw`.
+        cached: Frames whose images are not read: clips hold their numbers in a candidate cache.
 
     Raises:
         DataError: If no frame is annotated, or ``require_complete_tubelets`` is set but track ids
@@ -65,7 +82,9 @@ class ClipDataset(Dataset[Clip]):
         on_bad_frame: OnBadFrame = "raise",
         exif: ExifUse = "apply",
         seed: int = 0,
+        cached: CachedFrames | None = None,
     ) -> None:
+        self.cached = cached
         self.reader = FrameReader(index, images, resize or OriginalSize(), on_bad_frame, exif)
         self.sampling = sampling
         self.transform = transform or ClipTransform()
@@ -126,6 +145,16 @@ class ClipDataset(Dataset[Clip]):
         is_object = ~index.iscrowd[boxes]
         return clips[is_object], index.labels[boxes][is_object]
 
+    def frames(self) -> np.ndarray:
+        """Return the rows of all frames that can occur in a clip, ascending."""
+        index = self.reader.index
+        found = np.zeros(index.num_frames, bool)
+        for row in self.references.tolist():
+            video = index.frames_of(index.video_of(row))
+            reach = self.sampling.reach(row - video.start, len(video))
+            found[np.array(reach) + video.start] = True
+        return np.flatnonzero(found)
+
     def report_bad_frames(self) -> None:
         """Log which frames were skipped since the last report."""
         self.reader.report_bad_frames()
@@ -138,7 +167,7 @@ class ClipDataset(Dataset[Clip]):
             return None
         # A frame that occurs several times, such as at a border, is read and transformed once.
         rows = sorted(set(clip))
-        frames = [self.reader.read_or_record(row) for row in rows]
+        frames = [self._read(row) for row in rows]
         good = [frame for frame in frames if frame is not None]
         if len(good) < len(frames):
             return None
@@ -146,15 +175,32 @@ class ClipDataset(Dataset[Clip]):
         targets = [self.reader.target(row) for row in rows]
         images, targets_left = self.transform(good, targets, generator)
         size = images[0].shape[:2]
-        pictures = stack_frames(images, torch.empty((len(images), 3, *size), dtype=torch.uint8))
         infos = [self.reader.info(row, size) for row in rows]
         places = [rows.index(row) for row in clip]
         return Clip(
-            frames=pictures if clip == rows else pictures[places],
+            frames=self._frames(images, rows, places),
             infos=tuple(self._info(infos[row], clip, n) for n, row in enumerate(places)),
             targets=tuple(targets_left[place] for place in places),
             layout=layout,
         )
+
+    def _read(self, row: int) -> np.ndarray | None:
+        """Read a frame, or return an empty one of the same size if a cache holds it."""
+        if self.cached is None:
+            return self.reader.read_or_record(row)
+        height, width = self.cached.sizes[row].tolist()
+        if not height:
+            self.reader.record_bad(row)
+            return None
+        return np.broadcast_to(np.zeros((), np.uint8), (height, width, 3))
+
+    def _frames(self, images: Sequence[np.ndarray], rows: list[int], places: list[int]) -> Tensor:
+        """Return the pictures of a clip, or the numbers of its frames in the cache."""
+        if self.cached is not None:
+            return torch.from_numpy(self.cached.numbers[rows][places])
+        pictures = torch.empty((len(images), 3, *images[0].shape[:2]), dtype=torch.uint8)
+        stack_frames(images, pictures)
+        return pictures if places == list(range(len(rows))) else pictures[places]
 
     def _info(self, info: FrameInfo, clip: list[int], number: int) -> FrameInfo:
         """Set ``has_loss``.

@@ -191,6 +191,15 @@ class ClipSampling:
             positions += clamped(place, offsets, length)
         return positions
 
+    def reach(self, reference: int, length: int) -> list[int]:
+        """Return the positions of all frames that `draw` can return for a reference frame."""
+        if self.history.windows and not self._is_recurrent:  # windows anywhere
+            return list(range(length))
+        first, last = -self.window.lookback, self.window.lookahead
+        earlier = self.history.windows if self._is_recurrent else 0
+        step = 1 if self._is_recurrent else self.window.frame_stride
+        return clamped(reference, range(first - earlier, last + 1, step), length)
+
 
 def references_elsewhere(
     count: int, reference: int, length: int, window: Window, generator: np.random.Generator

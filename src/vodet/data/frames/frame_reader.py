@@ -64,6 +64,11 @@ class FrameReader:
         height, width = self.index.sizes[row].tolist()
         return height, width
 
+    def size_after_resizing(self, row: int) -> Size:
+        """Return the size of a frame that `read` returns, with any padding by the resize."""
+        height, width = self.resize(np.zeros((*self.size(row), 3), np.uint8)).shape[:2]
+        return height, width
+
     def read(self, row: int) -> UInt8[np.ndarray, "height width 3"]:
         """Read and resize a frame.
 
@@ -87,8 +92,12 @@ class FrameReader:
         except FrameError:
             if self.on_bad_frame == "raise":
                 raise
-            self._is_bad[row] = True
+            self.record_bad(row)
             return None
+
+    def record_bad(self, row: int) -> None:
+        """Record a bad frame for `report_bad_frames`."""
+        self._is_bad[row] = True
 
     def target(self, row: int) -> Target:
         """Return the objects of a frame in pixels of the resized frame.
