@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -205,7 +205,7 @@ def _write(
 
 
 @torch.no_grad()
-def _detect(detector: VideoDetector, batch: tuple[Tensor, Tensor]) -> EncodedFrames:
+def _detect(detector: VideoDetector, batch: Sequence[Tensor]) -> EncodedFrames:
     """Encode frames as in a training step."""
     was_training = detector.training
     detector.train()

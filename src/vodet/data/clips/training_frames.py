@@ -35,11 +35,11 @@ class TrainingFrames(Dataset[tuple[Tensor, Tensor]]):
         rows = [part.frames() for part in self.parts]
         self.rows = np.concatenate(rows)
         self.part_of_frame = np.repeat(np.arange(len(rows)), [len(own) for own in rows])
-        sizes = {
-            part.reader.size_after_resizing(row)
+        sizes = [
+            part.reader.size_after_resizing(int(own[first]))
             for part, own in zip(self.parts, rows, strict=True)
-            for row in own[np.unique(part.reader.index.sizes[own], axis=0, return_index=True)[1]]
-        }
+            for first in np.unique(part.reader.index.sizes[own], axis=0, return_index=True)[1]
+        ]
         self.size = padded_size(sizes, size_divisor)
 
     def __len__(self) -> int:
@@ -52,7 +52,8 @@ class TrainingFrames(Dataset[tuple[Tensor, Tensor]]):
             FrameError: If the frame is bad and ``on_bad_frame`` is ``raise``.
         """
         frame = torch.zeros(3, *self.size, dtype=torch.uint8)
-        picture = self.parts[self.part_of_frame[number]].reader.read_or_record(self.rows[number])
+        reader = self.parts[self.part_of_frame[number]].reader
+        picture = reader.read_or_record(int(self.rows[number]))
         if picture is None:
             return frame, torch.zeros(2, dtype=torch.int64)
         height, width = picture.shape[:2]
@@ -87,7 +88,8 @@ class TrainingFrames(Dataset[tuple[Tensor, Tensor]]):
         Images behind a URL have no size in bytes; their URL counts.
         """
         content = hashlib.sha256()
-        for part, row in zip(self.part_of_frame, self.rows, strict=True):
+        places = self.part_of_frame.tolist(), self.rows.tolist()
+        for part, row in zip(*places, strict=True):
             reader = self.parts[part].reader
             name = reader.index.file_name(row)
             path = image_path(reader.images, name)
