@@ -27,8 +27,9 @@ from vodet.data.generated.synthetic import SyntheticConfig, generate
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError, DataError, FrameError, OutputError
 from vodet.fusion.none import NoFusion
+from vodet.screen import Screen
 from vodet.structures import Window
-from vodet.tasks.candidate_cache import open_cache
+from vodet.tasks.candidate_cache import open_cache, shown
 from vodet.tasks.detection import VideoDetectionTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start")
@@ -273,6 +274,20 @@ def test_a_folder_that_cannot_be_written(source: Source, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=str(tmp_path / "file")):
         open_cache(frozen(source), data_of(source, tmp_path / "file"), "32-true")
+
+
+def test_progress_in_a_file(source: Source, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as file:
+        batches = shown(data_of(source).frame_loader(), 12, Screen(file=file), seconds=0.0)
+        assert [frames.shape[0] for frames, _ in batches] == [5, 5, 2]
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert lines == [f"Candidate cache: {done} of 12 frames" for done in (5, 10, 12)]
+
+
+@pytest.mark.parametrize("value", ["", None, 2024])
+def test_other_values_are_refused(value: Any, source: Source) -> None:
+    with pytest.raises(ConfigError, match=f"true, false or the name of a folder; found {value!r}"):
+        data_of(source, candidate_cache=value)
 
 
 def test_augmentation_is_refused(source: Source) -> None:

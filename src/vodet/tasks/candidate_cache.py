@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 from rich.progress import track
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from vodet import __version__
 from vodet.data.clips.datamodule import ClipDataModule
@@ -197,11 +199,32 @@ def _write(
             f"Candidate cache: {gigabytes(size)} for {count:,} frames, written once to {folder}"
         )
 
-    loader = data.frame_loader()
-    batches = track(loader, "Encoding frames", console=screen, disable=not screen.is_terminal)
-    chunks = map(partial(_detect, detector), batches)
+    chunks = map(partial(_detect, detector), shown(data.frame_loader(), count, screen))
     levels = detector.head.cached_levels
     write_frames(folder, chunks, count, levels, about, announce)
+
+
+def shown(
+    batches: DataLoader[Any], frames: int, screen: Screen, seconds: float = 60
+) -> Iterator[Sequence[Tensor]]:
+    """Yield batches of frames, and show how many are done: by a bar, or in a file by lines.
+
+    Args:
+        batches: Batches of frames and sizes.
+        frames: Number of all frames.
+        screen: Where the progress is shown.
+        seconds: Time between two lines.
+    """
+    if screen.is_terminal:
+        yield from track(batches, "Encoding frames", console=screen)
+        return
+    done, printed = 0, time.monotonic()
+    for batch in batches:
+        yield batch
+        done += len(batch[0])
+        if time.monotonic() - printed >= seconds:
+            printed = time.monotonic()
+            screen.print(f"Candidate cache: {done:,} of {frames:,} frames")
 
 
 @torch.no_grad()

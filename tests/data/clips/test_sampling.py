@@ -102,6 +102,24 @@ def test_only_annotated_frames_are_reference_frames():
     assert reference_frames(starts, annotated, clips_per_video=2).tolist() == [0, 3, 6, 8]
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        ClipSampling(Window(2, 1, frame_stride=2)),
+        ClipSampling(Window(2, 1), temporal_dropout=TemporalDropout(1, 0)),
+        ClipSampling(Window(1, 1), History(1)),
+        ClipSampling(Window(1, 1, frame_stride=2), History(2, "previous")),
+    ],
+)
+@pytest.mark.parametrize("reference", [0, 7, 11])
+def test_the_reach_is_all_that_can_be_drawn(sampling, reference):
+    draws = [sampling.draw(reference, 12, np.random.default_rng(seed)) for seed in range(100)]
+    drawn = set().union(*draws)
+    if sampling.history.policy == "anywhere" and sampling.history.windows:
+        drawn |= set(range(12))  # windows that touch the clip's own are not drawn
+    assert set(sampling.reach(reference, 12)) == drawn
+
+
 def test_a_draw_depends_on_seed_epoch_clip_and_repeat():
     def first(seed: int, *draw: int) -> int:
         return int(clip_generator(seed, ClipDraw(*draw)).integers(2**60))

@@ -76,8 +76,8 @@ class ClipDataModule(LightningDataModule):
             None means the default of the platform.
 
     Raises:
-        ConfigError: If a number is too small, for a reason given in `ClipSampling`, or if there are
-            augmentations and a candidate cache.
+        ConfigError: If a number is too small, for a reason given in `ClipSampling`, if
+            ``candidate_cache`` is of another type, or if it comes with augmentations.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ClipDataModule(LightningDataModule):
         size_divisor: int = 32,
         on_bad_frame: OnBadFrame = "raise",
         exif: ExifUse = "apply",
-        candidate_cache: bool | str = False,
+        candidate_cache: object = False,  # a config may contain anything
         seed: int = 0,
         pin_memory: bool | None = None,
         multiprocessing_context: str | None = None,
@@ -118,13 +118,6 @@ class ClipDataModule(LightningDataModule):
         for name, number in numbers.items():
             _require(name, number, least=1)
         _require("num_workers", num_workers, least=0)
-        if candidate_cache and train_transforms:
-            names = ", ".join(type(transform).__name__ for transform in train_transforms)
-            msg = (
-                f"data.candidate_cache={candidate_cache} needs frames that are the same in every "
-                f"epoch: set data.train_transforms=[]; found {names}."
-            )
-            raise ConfigError(msg)
         self.train = train
         self.extra_train = dict(extra_train or {})
         self.balance_classes = balance_classes
@@ -143,7 +136,7 @@ class ClipDataModule(LightningDataModule):
         self.size_divisor = size_divisor
         self.on_bad_frame = on_bad_frame
         self.exif = exif
-        self.candidate_cache = candidate_cache
+        self.candidate_cache = _checked_cache(candidate_cache, train_transforms)
         self.cached: Sequence[CachedFrames] | None = None  # the frames of each training set
         self.seed = seed
         self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
@@ -342,6 +335,20 @@ def killed_worker(error: BaseException) -> DataError | None:
         f"{str(error).strip()} Reduce data.num_workers (0 loads in the main process), "
         "data.batch_size or data.chunk_size. In a container, /dev/shm may be too small."
     )
+
+
+def _checked_cache(value: object, transforms: Sequence[Any]) -> bool | str:
+    if not isinstance(value, bool | str) or value == "":
+        msg = f"data.candidate_cache must be true, false or the name of a folder; found {value!r}."
+        raise ConfigError(msg)
+    if value and transforms:
+        names = ", ".join(type(transform).__name__ for transform in transforms)
+        msg = (
+            f"data.candidate_cache={value} needs frames that are the same in every epoch: set "
+            f"data.train_transforms=[]; found {names}."
+        )
+        raise ConfigError(msg)
+    return value
 
 
 def _require(name: str, number: int | None, least: int) -> None:
