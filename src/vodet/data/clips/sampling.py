@@ -195,9 +195,11 @@ class ClipSampling:
         """Return the positions of all frames that `draw` can return for a reference frame."""
         if self.history.windows and not self._is_recurrent:  # windows anywhere
             return list(range(length))
-        first, last = -self.window.lookback, self.window.lookahead
+        kept, window = self.temporal_dropout or self.window, self.window
+        first = -window.lookback if kept.past else 0
+        last = window.lookahead if kept.future else 0
         earlier = self.history.windows if self._is_recurrent else 0
-        step = 1 if self._is_recurrent else self.window.frame_stride
+        step = 1 if self._is_recurrent else window.frame_stride
         return clamped(reference, range(first - earlier, last + 1, step), length)
 
 
