@@ -38,7 +38,7 @@ DETR_OVERRIDES = [
     "model/pyramid=identity",
     "model/fusion=none",
     "model.head.pretrained=null",
-    "+model.head.config.model_type=rt_detr_v2",
+    "++model.head.config.model_type=rt_detr_v2",
 ]
 
 CHOICES = [(group, option) for group in groups() for option in options(group)]

@@ -140,8 +140,7 @@ class VideoDetector(nn.Module):
         bottom, right = (-side % divisor for side in frames.shape[-2:])
         pixels = F.pad(frames, (0, right, 0, bottom))
         maps = self.pyramid(self.backbone(pixels))
-        pixels = self._covered(pixels, maps)
-        extras = prefixed("fusion", self.fusion.encode(pixels, sizes, maps))
+        extras = prefixed("fusion", self.fusion.encode(self._covered(pixels, maps), sizes, maps))
         if self.head.uses_support or not self.fusion.changes_maps:
             extras |= prefixed("head", self.head.encode(pixels, sizes, maps))
         return EncodedFrames(maps, sizes, extras)

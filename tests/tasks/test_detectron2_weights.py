@@ -534,7 +534,5 @@ def test_other_anchors(change: str, baseline: Weights) -> None:
 
 
 def test_a_config_that_builds_nothing(baseline: Weights) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"detector can be built for the weights of a\.pth: .*past=-1"
-    ):
+    with pytest.raises(CheckpointError, match=r"no detector for the weights of a\.pth: .*past=-1"):
         converted(baseline, window={"_target_": "vodet.structures.Window", "past": -1})
