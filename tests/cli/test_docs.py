@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cli.conftest import TINY, Command
-from cli.test_readme import commands
+from cli.test_readme import commands, smaller
 from heads.test_two_stage import OBJECTS, batch_of
 from tiny import random_frames, tiny_detector, tiny_two_stage
 from vodet.detector import VideoDetector
@@ -71,8 +71,14 @@ def test_commands_of_the_page_on_training(
     small = (*TINY, f"data_dir={inside / 'data'}")
     command("train", *small, "run_dir=runs/street")
     page = commands((DOCS / "training.md").read_text())
-    for name, *arguments in page:
-        command(name.removeprefix("vodet-"), *small, *arguments)
-    assert len(page) == 8
+    for words in page:
+        name, *arguments = words
+        if name == "vodet-eval":
+            command("eval", *smaller(words))
+        elif any("demo_baseline" in word or "demo_sltnet" in word for word in words):
+            command("train", *smaller(words), f"data_dir={inside / 'data'}")
+        else:
+            command("train", *small, *arguments)
+    assert len(page) == 11
     (resumed,) = OmegaConf.load("runs/street/resumes.yaml")
     assert resumed.changes["trainer.max_epochs"] == 20
