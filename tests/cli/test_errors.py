@@ -344,7 +344,7 @@ def test_a_class_in_val_that_train_lacks(fails: Fails, data_set: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (Path.unlink, "expected an image, found no such file. Is the image root right?"),
+        (Path.unlink, "expected an image, found no such file. Check the image root (data.*.images"),
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "found a truncated or damaged"),
         (lambda path: path.write_bytes(b"GIF89a"), "expected a JPEG or PNG image, found 6 bytes"),
     ],

@@ -37,8 +37,9 @@ def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
     """Check that a resumed run has the same training data as before.
 
     Args:
-        before: Fingerprint of each data set at the start of the run, by its name in the config.
-        now: Fingerprint of each data set in the current config, by its name.
+        before: Fingerprints at the start of the run; the keys are the names of the data sets in the
+            config, such as ``train``.
+        now: Fingerprints of the data sets in the current config, with the same kind of keys.
 
     Raises:
         ConfigError: If a data set differs; the message shows both fingerprints.

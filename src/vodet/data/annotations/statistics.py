@@ -39,7 +39,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of a data set. Crowds include ignore regions.
+    """Statistics of a data set. Ignore regions count as crowds.
 
     Args:
         videos: Number of videos.
