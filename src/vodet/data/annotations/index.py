@@ -75,7 +75,7 @@ class VideoIndex(Columns):
             read from a file, the classes are in ascending order of category id.
         category_ids: Category id of each label; ``NO_CATEGORY`` for classes that the file lacks.
         video_names: Names of the videos, in the order of their first appearance in the file.
-        video_starts: The frames of video ``v`` are ``video_starts[v]:video_starts[v + 1]``.
+        video_starts: The frames of video ``v`` are rows ``video_starts[v]:video_starts[v + 1]``.
         attribute_names: Names of the video attributes, such as ``night``.
         video_attributes: Whether each video has each attribute, ``[videos, attributes]``.
         file_names: Path of each image, relative to the image root.
@@ -83,7 +83,7 @@ class VideoIndex(Columns):
         frame_numbers: Number of each frame in its video.
         sizes: ``(height, width)`` of each frame in pixels.
         is_annotated: Whether the objects of each frame are known.
-        box_starts: The boxes of frame ``f`` are ``box_starts[f]:box_starts[f + 1]``.
+        box_starts: The boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
         boxes: xyxy in pixels of the image file.
         labels: Class of each box, as a position in ``class_names``.
         track_ids: Track of each box, numbered from 0 in each video; -1 if the track is unknown.
@@ -222,12 +222,12 @@ class VideoIndex(Columns):
         return int(np.searchsorted(self.video_starts, row, side="right")) - 1
 
     def frames_of(self, video: SupportsIndex) -> range:
-        """Return the positions in the index of a video's frames, in order of frame number."""
+        """Return the rows of a video's frames in the index, in order of frame number."""
         row = range(self.num_videos)[video]
         return range(int(self.video_starts[row]), int(self.video_starts[row + 1]))
 
     def boxes_of(self, frame: SupportsIndex) -> slice:
-        """Return the positions in the index of a frame's boxes, as a slice."""
+        """Return the slice of ``boxes`` and the other box columns that belongs to a frame."""
         row = range(self.num_frames)[frame]
         return slice(int(self.box_starts[row]), int(self.box_starts[row + 1]))
 

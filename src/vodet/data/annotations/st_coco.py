@@ -209,7 +209,7 @@ def _boxes(
 def _tracks(entries: list[AnnotationEntry]) -> Int64[np.ndarray, " n"]:
     """Return a number for the track id of each entry, or -1 for an entry without a track id.
 
-    Equal track ids get equal numbers, also in different videos, where they are different objects.
+    Equal track ids get equal numbers. In different videos, equal numbers mean different objects.
     """
     tracks = [entry.instance_id if entry.id_track is None else entry.id_track for entry in entries]
     numbers, distinct = _number(None if track is None else str(track) for track in tracks)

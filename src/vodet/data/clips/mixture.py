@@ -31,7 +31,7 @@ class MixedClips(Dataset[Clip]):
         return int(self.starts[-1])
 
     def __getitem__(self, item: ClipDraw | int) -> Clip:
-        """Return a clip, as `ClipDataset` does; clips are numbered through all data sets."""
+        """Return a clip, as in `ClipDataset`; its number counts the clips of all data sets."""
         draw = ClipDraw(0, item) if isinstance(item, int) else item
         part = int(np.searchsorted(self.starts, draw.clip, side="right")) - 1
         return self.parts[part][draw._replace(clip=draw.clip - int(self.starts[part]))]

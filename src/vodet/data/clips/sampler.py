@@ -39,7 +39,7 @@ class ClipSampler(Sampler[ClipDraw]):
     which persistent workers could not know otherwise.
 
     Args:
-        num_clips: Number of clips of the data set, and of an epoch.
+        num_clips: Number of clips in the data set, and number of draws in an epoch.
         weights: Sampling weight of each clip (see `draw_clips`); None draws each clip once.
         rank: Rank of the process. If ``rank`` or ``world_size`` is None, both are taken from
             torch.distributed when the sampler is iterated.

@@ -143,7 +143,7 @@ class Stretch(FrameResize):
             raise ConfigError(msg)
 
     def target_size(self, original_size: Size) -> Size:
-        """Return ``(self.height, self.width)``, whatever the original size."""
+        """Return ``(self.height, self.width)``, which does not depend on the original size."""
         return self.height, self.width
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
