@@ -47,8 +47,8 @@ class BoxRows:
         frames: Frame of each box, as a position in ``FrameRows``.
         boxes: xyxy in pixels of the image file.
         labels: Class of each box, as a position in the list of class names.
-        tracks: Number of 0 or more that identifies the object within its video; -1 if the track is
-            unknown.
+        tracks: Track of each box, a number that identifies the object within its video; -1 if the
+            track is unknown.
         areas: Area of each object in square pixels.
         iscrowd: Whether each box is a crowd or an ignore region.
     """

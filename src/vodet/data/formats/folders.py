@@ -125,7 +125,7 @@ def read_sequences(text: str) -> dict[str, range | None]:
             case _:
                 where = f"{text}, line {number}" if is_file else "--sequences"
                 msg = (
-                    f"{where}: expected a name, or `name empty first last` as in the "
+                    f"{where}: expected a sequence name, or `name empty first last` as in the "
                     f"seqmaps of KITTI; found {line!r}."
                 )
                 raise ConfigError(msg)

@@ -31,7 +31,7 @@ class Files:
         self._listed: tuple[str, set[str]] | None = None
 
     def path(self, name: str) -> Path:
-        """Return the full path of a file, given its path below the split's folder, without suffix."""
+        """Return the full path of a file, given its path in the split's folder without suffix."""
         return self.folder / f"{name}{self._suffix}"
 
     def stems(self, folder: str) -> set[str]:

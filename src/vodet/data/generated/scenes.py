@@ -45,7 +45,7 @@ class SceneObject:
         return _warp(self.silhouette, self.transforms[frame], size)
 
     def area(self, frame: int) -> float:
-        """Return the object's area in a frame, in square pixels, also outside the picture."""
+        """Return the object's area in a frame, in square pixels, including parts outside it."""
         scale = abs(np.linalg.det(self.transforms[frame, :, :2]))
         return float(self.silhouette.sum() * scale)
 
