@@ -189,7 +189,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ("window.past=-1", "found past=-1, future=0, frame_stride=1."),
         (
             "data.resize.short_side=0",
-            "Resizing needs 1 <= short_side <= long_side, "
+            "Resize needs 1 <= short_side <= long_side, "
             "found Resize(short_side=0, long_side=64).",
         ),
         (
@@ -344,7 +344,7 @@ def test_a_class_in_val_that_train_lacks(fails: Fails, data_set: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (Path.unlink, "expected an image, found no such file. Is the image root right?"),
+        (Path.unlink, "expected an image, found no such file. Check the image root (data.*.images"),
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "found a truncated or damaged"),
         (lambda path: path.write_bytes(b"GIF89a"), "expected a JPEG or PNG image, found 6 bytes"),
     ],

@@ -131,7 +131,7 @@ def test_a_list_of_frames(val, convert, text):
         ("ILSVRC2015_val_00000001/000005 1", r"1 of 1 files are not in .*: 000005\.xml"),
         ("ILSVRC2015_val_00000009 1", r"Expected a folder of \.xml files at .*_00000009"),
         ("a b c", "line 1: expected `path number`"),
-        ("", "expected lines in"),
+        ("", "--list: .*found an empty file"),
     ],
 )
 def test_faulty_lists(val, convert, text, line, message):

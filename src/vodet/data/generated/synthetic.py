@@ -1,12 +1,12 @@
-"""The generated set: videos in which a single frame is often not enough to recognise the objects.
+"""Generates a data set in which one frame is often not enough to recognise the objects.
 
 Some frames, never two in a row, are degraded so that textures and borders disappear (see
 ``degradations``). Objects move a few pixels from frame to frame (see ``scenes``), so the
-neighbours of a degraded frame show what it hides. The folder of a generated set contains::
+neighbours of a degraded frame show what it hides. The folder of the data set contains::
 
     images/{train,val}/{video}/{frame:06d}.jpg
-    train.json, val.json      ST-COCO, file names relative to the folder
-    config.json               the settings of the set
+    train.json, val.json      ST-COCO, with file names relative to the folder
+    config.json               the settings of the data set
 
 In ``train.json`` and ``val.json``, the field ``degradations`` of an image names its degradations.
 """
@@ -41,15 +41,15 @@ _CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Settings of a generated set; the same settings give identical files.
+    """Settings of a generated data set; the same settings give identical files.
 
     Args:
         train_videos: Number of videos of the training split.
         val_videos: Number of videos of the validation split.
-        frames_per_video: Length of each video.
-        size: Side of the square pictures in pixels.
-        min_objects: Smallest number of objects of a video.
-        max_objects: Largest number of objects of a video.
+        frames_per_video: Number of frames of each video.
+        size: Height and width of the frames in pixels.
+        min_objects: Minimum number of objects in a video.
+        max_objects: Maximum number of objects in a video.
         degradation_rate: Expected share of degraded frames; no two of them are consecutive.
         jpeg_quality: JPEG quality, 1 to 100.
         seed: Seed of all random choices.
@@ -108,18 +108,18 @@ def generate(
     """Generate a data set in the folder ``root``.
 
     The files are written to a temporary folder next to ``root``, which is renamed at the end, so an
-    interrupted run leaves no incomplete set.
+    interrupted run leaves no incomplete data set.
 
     Args:
         root: The folder to create.
-        config: Settings of the set.
-        workers: Number of videos rendered in parallel; by default one per processor. The files do
-            not depend on it.
-        overwrite: Whether an existing generated set is replaced.
+        config: Settings of the data set.
+        workers: Number of videos rendered in parallel; by default one per processor. It does not
+            change the files.
+        overwrite: Whether an existing generated data set is replaced.
 
     Raises:
-        DataError: If ``root`` exists, unless it is a generated set and ``overwrite`` is set.
-        OutputError: If the set cannot be written.
+        DataError: If ``root`` exists, unless it is a generated data set and ``overwrite`` is set.
+        OutputError: If the files cannot be written.
     """
     root = Path(root).resolve()
     _refuse_existing(root, overwrite)
@@ -143,7 +143,7 @@ def ensure_generated(root: str | Path, config: SyntheticConfig = SyntheticConfig
     """Generate a data set in ``root`` unless it exists already.
 
     Raises:
-        DataError: If ``root`` exists but is not a generated set, or has other settings.
+        DataError: If ``root`` exists but is not a generated data set with these settings.
     """
     root = Path(root)
     if not root.exists():
@@ -156,14 +156,14 @@ def ensure_generated(root: str | Path, config: SyntheticConfig = SyntheticConfig
             f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in names
         )
         msg = (
-            f"The generated set in {root} has other settings ({differences}). Generate it again "
-            "with overwrite, or choose another folder."
+            f"The generated set in {root} has other settings ({differences}). Delete the folder "
+            "to have it generated again, or choose another folder."
         )
         raise DataError(msg)
 
 
 def video_scene(config: SyntheticConfig, split: str, video: int) -> Scene:
-    """Draw the scene of one video of a split, before degradation."""
+    """Return the scene of one video, given its split and its number in the split."""
     scene_rng, _ = _generators(config, split, video)
     num_objects = int(scene_rng.integers(config.min_objects, config.max_objects + 1))
     return draw_scene(
@@ -195,7 +195,7 @@ def _write_split(folder: Path, split: str, config: SyntheticConfig, workers: int
 def _write_video(
     folder: Path, split: str, config: SyntheticConfig, video: int
 ) -> list[RenderedFrame]:
-    """Write the pictures of a video and return their annotations."""
+    """Write the frames of a video as JPEG files and return their annotations."""
     scene = video_scene(config, split, video)
     _, rng = _generators(config, split, video)
     frames: list[RenderedFrame] = []
@@ -212,7 +212,8 @@ def _write_video(
 def _degradation_probability(rate: float, earlier: list[RenderedFrame]) -> float:
     """Return the probability of degrading the next frame.
 
-    This keeps the expected share of degraded frames at ``rate``, with no two in a row.
+    It is 0 after a degraded frame, and otherwise so high that the expected share of degraded frames
+    is ``rate``.
     """
     if not earlier:
         return rate
@@ -294,6 +295,9 @@ def _refuse_existing(root: Path, overwrite: bool) -> None:
     if not root.exists():
         return
     if not overwrite:
-        msg = f"{root} exists already. Choose another folder, or replace it with overwrite."
+        msg = (
+            f"{root} exists already. Choose another folder, or replace this one with --overwrite "
+            "(overwrite=True in Python)."
+        )
         raise DataError(msg)
     _read_settings(root)  # refuses to replace anything but a generated set
