@@ -68,7 +68,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class _Format:
-    """A format: its description, options, splits, and forms of masks."""
+    """A format that can be converted.
+
+    Args:
+        summary: One line of help.
+        options: The options of the command that this format supports.
+        splits: Names of the official splits.
+        masks: The forms of masks that can be read; the first is the default.
+    """
 
     summary: str
     options: tuple[str, ...]
@@ -232,7 +239,7 @@ def _readers() -> dict[str, Callable[..., Records]]:
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar for frames. Their total number may be unknown."""
+    """Return a progress bar for frames, on standard error. The total number may be unknown."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from vodet.screen import Screen
@@ -248,7 +255,7 @@ def progress_bar() -> Progress:
 
 
 def print_summary(summary: Summary, target: Path) -> None:
-    """Print what was written, clipped and skipped."""
+    """Print how many boxes, frames and videos were written, clipped or skipped."""
     from rich.table import Table
 
     from vodet.screen import Screen
