@@ -116,8 +116,8 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         (
             "train experiment=custom",
             "No value is given for data.train.annotations, data.train.images, "
-            "data.val.annotations, data.val.images. Add to the command: data.train.annotations=VALUE "
-            "data.train.images=VALUE",
+            "data.val.annotations, data.val.images. Add to the command: "
+            "data.train.annotations=VALUE data.train.images=VALUE",
         ),
         (
             "predict",
@@ -243,7 +243,10 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
             "`accelerator='gpuu'`.",
         ),
         ("trainer.precision=bf16mixed", "16-mixed; found 'bf16mixed'."),
-        ("resume=nothing.ckpt", "resume=nothing.ckpt: expected 'last' or a checkpoint, found no"),
+        (
+            "resume=nothing.ckpt",
+            "resume=nothing.ckpt: expected 'last' or a checkpoint file, found no",
+        ),
     ],
 )
 def test_settings_of_a_training(setting: str, message: str, fails: Fails, tmp_path: Path) -> None:
@@ -404,7 +407,7 @@ def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> 
     for command in commands:
         message = fails(*command)
         assert f"The checkpoint {broken} is damaged" in message
-        assert "it is truncated, as its 5000 bytes" in message
+        assert "it is truncated: its 5000 bytes" in message
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,8 @@ def test_weights_of_the_other_program(
     torch.save({"model": weights}, path)
     assert run(path, tmp_path / "a.ckpt", program="torchvision") == 1
     message = capsys.readouterr().err
-    assert "does not hold a Faster R-CNN with FPN, named as in torchvision" in message
-    assert "backbone.body.layer1.0.conv2.weight: expected 4 dimensions" in message
+    assert "Faster R-CNN with FPN of torchvision" in message
+    assert "backbone.body.layer1.0.conv2.weight: expected a tensor with 4 dimensions" in message
 
 
 def test_a_target_that_is_there(

@@ -23,14 +23,14 @@ Command = Callable[[DictConfig], None]
 
 
 class _Failed(BaseException):
-    """Contains an error of a command. Hydra would print all overrides for an ordinary exception."""
+    """Wraps an error of a command, so that Hydra does not print all overrides above the message."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 def config_dir() -> Path:
-    """Return the folder conf/: from the installed package, or from the repository."""
+    """Return the folder conf/ of the installed package, or of the repository in a source tree."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"

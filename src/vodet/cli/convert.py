@@ -124,7 +124,7 @@ FORMATS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a parser for each format."""
+    """Add a subparser for each format to the parser of the command."""
     subparsers = parser.add_subparsers(
         title="formats", metavar="FORMAT", dest="format", required=True
     )
@@ -152,7 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert SRC to DST, a file or a folder for all splits, and print a summary.
+    """Convert SRC to DST and print a summary. If DST is a folder, write one file per split.
 
     Raises:
         ConfigError: If DST exists already, or the split does not exist.
@@ -191,7 +191,7 @@ def _convert(arguments: argparse.Namespace, target: Path) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser, help_text: str = "the JSON file to write") -> None:
-    """Add the arguments for the output file."""
+    """Add the arguments DST and ``--overwrite`` to the parser of a command."""
     parser.add_argument("target", type=Path, metavar="DST", help=help_text)
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
 

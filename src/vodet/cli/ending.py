@@ -1,4 +1,4 @@
-"""Runs a command so that it cleans up, prints at most one error message, and sets the status."""
+"""Runs a command so that it cleans up, prints at most one message and returns an exit status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """A signal handler that raises `Stopped`; ``number`` is the signal, None before a signal."""
+    """A signal handler that raises `Stopped` and records the signal.
+
+    Attributes:
+        number: The signal that asked the process to stop; None if there was no signal.
+    """
 
     number: signal.Signals | None = None
 

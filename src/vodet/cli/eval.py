@@ -89,7 +89,10 @@ def chosen_by_training(
         return chosen(config, trained)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        msg = f"The checkpoint {config.ckpt} has unusable values in config.evaluation: {reason}"
+        msg = (
+            f"The checkpoint {config.ckpt} has unusable values in config.evaluation: {reason}. Use "
+            "a checkpoint written by vodet-train."
+        )
         raise CheckpointError(msg) from error
 
 
@@ -236,7 +239,7 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
 
 
 def trained_source(trained: dict[str, Any]) -> dict[str, str]:
-    """Return the values of ``data.val`` in the config of a training that are strings."""
+    """Return the string values of ``data.val`` in the config of a training, by key."""
     node: Any = trained
     for key in ("data", "val"):
         node = node.get(key) if isinstance(node, dict) else None

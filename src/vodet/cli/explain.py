@@ -56,7 +56,7 @@ def _composition_message(
 
 
 def _number_for_group(arguments: Sequence[str]) -> str | None:
-    """Return a message about an argument that sets a config group to a number: ``window=7``."""
+    """Return a message about an argument like ``window=7``, which sets a group to a number."""
     number = next((text for text in arguments if re.fullmatch(r"[a-z_/]+=-?[\d.]+", text)), None)
     if number is None:
         return None
@@ -139,7 +139,7 @@ def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
 
 
 def _has_entries(config: DictConfig, place: str) -> bool:
-    """Return whether a mapping in the config has entries that configure objects, as ``logger``."""
+    """Return whether a mapping of a config, such as ``logger``, has entries that build objects."""
     node = OmegaConf.select(config, place)
     if not isinstance(node, DictConfig) or "_target_" in node:
         return False
@@ -159,7 +159,7 @@ def _empty_place_hint(place: str, key: str, config: DictConfig) -> str:
 
 
 def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:
-    """Return a message about a setting that replaces a mapping by one value: ``data.resize=64``."""
+    """Return a message about a setting like ``data.resize=64``, which replaces a mapping."""
     settings = [argument for argument in arguments if re.match(r"[\w/@.]+=", argument)]
     try:
         config = compose(settings)

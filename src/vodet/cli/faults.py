@@ -17,7 +17,7 @@ _HINTS = {
 
 
 def vodet_message(error: BaseException) -> str | None:
-    """Return the message of the `VodetError` that is or caused an error, or None without one."""
+    """Return the message of the first `VodetError` among an error and its causes, or None."""
     for cause in causes(error):
         if isinstance(cause, VodetError):
             # An error of a data loader worker has its traceback before its message.
@@ -27,7 +27,7 @@ def vodet_message(error: BaseException) -> str | None:
 
 
 def system_message(error: BaseException) -> str | None:
-    """Return a message if the cause of an error is a file, the disk or the memory, else None."""
+    """Return a message if the cause of an error is an `OSError` or lack of memory, else None."""
     cause: BaseException | None = error
     while cause is not None:  # ignores __context__, which holds errors that have been handled
         if isinstance(cause, OSError):

@@ -107,7 +107,7 @@ def _run_transformers(arguments: argparse.Namespace) -> None:
 
 
 def class_names(text: str | None, *counts: int) -> list[str]:
-    """Return the class names that ``--classes`` gives, or the names of the usual data set.
+    """Return the class names that ``--classes`` gives, or the default names.
 
     Args:
         text: The value of ``--classes``: a file with one name per line, or names separated by

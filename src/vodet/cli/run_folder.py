@@ -159,10 +159,10 @@ def _flat(config: Any, key: str = "") -> dict[str, Any]:
 
 
 def _follows(key: str, config: DictConfig) -> bool:
-    """Return whether a config computes a value from other settings: ``scheduler.scheduler.T_max``.
+    """Return whether a value of a config is computed from other settings.
 
     Args:
-        key: Dotted key of the value.
+        key: Dotted key of the value, such as ``scheduler.scheduler.T_max``.
         config: The config, with its interpolations.
     """
     texts = _flat(OmegaConf.to_container(config, resolve=False))

@@ -171,7 +171,7 @@ def measures_of(evaluation: Mapping[str, Any]) -> Measures:
     threshold = evaluation["stability"]["score_threshold"]
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not is_number or math.isnan(threshold):
-        msg = f"Expected evaluation.stability.score_threshold to be a number, found {threshold}."
+        msg = f"evaluation.stability.score_threshold must be a number, found {threshold}."
         raise ConfigError(msg)
     names = evaluation["protocols"]
     protocols = names if isinstance(names, list | ListConfig) else [names]

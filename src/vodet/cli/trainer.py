@@ -50,7 +50,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
         accelerator, devices = config.trainer.accelerator, config.trainer.devices
         msg = (
             f"The trainer cannot be built: {reason} The config sets "
-            f"trainer.accelerator={accelerator} trainer.devices={devices}; this machine has "
+            f"trainer.accelerator={accelerator} and trainer.devices={devices}; this machine has "
             f"{torch.cuda.device_count()} GPUs. trainer=cpu runs anywhere."
         )
         raise ConfigError(msg) from error

@@ -30,7 +30,7 @@ from vodet.structures import Detections
 
 @dataclass(frozen=True)
 class PredictedVideo:
-    """The output files of `predict_video` for one video, and facts about the video.
+    """The output files of `predict_video` for one video, and statistics of the video.
 
     Args:
         video: Path of the annotated video.
@@ -164,7 +164,7 @@ def _again(
 
 
 class _Records:
-    """Writes the detections with at least the threshold, one line per frame, and counts them."""
+    """Writes detections with a score of at least the threshold, one JSON line per frame."""
 
     def __init__(self, file: IO[bytes], class_names: Sequence[str], threshold: float) -> None:
         self._file = file

@@ -46,7 +46,7 @@ Frames = Generator[NamedFrame, None, None]
 
 @dataclass(frozen=True)
 class FrameSource:
-    """The frames of one video; iterating reads them.
+    """The frames of one video. Iterate over the source to read the frames.
 
     Args:
         name: Name of the video and of its output files.
@@ -74,7 +74,7 @@ class FrameSource:
 
 
 def open_images(name: str, paths: Sequence[Path]) -> FrameSource:
-    """Return images as the frames of a video. Each is rotated as its EXIF orientation says."""
+    """Return images as the frames of a video; EXIF orientations are applied."""
     return FrameSource(name, None, len(paths), lambda: _read_images(paths))
 
 
@@ -110,7 +110,7 @@ def _decode(data: bytes) -> np.ndarray | None:
     """
     height, width = read_size(data) or (0, 0)
     if height * width > MAX_PIXELS:
-        msg = f"its size is {height} x {width} pixels, and the limit is {MAX_PIXELS:,} pixels"
+        msg = f"its size is {height} x {width}, and the limit is {MAX_PIXELS:,} pixels"
         raise ValueError(msg)
     if (count := count_pictures(data)) > 1:
         msg = f"it contains {count} pictures; save each in a separate file, or all as a video"

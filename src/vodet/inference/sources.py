@@ -133,7 +133,7 @@ def _distinct(*levels: Sequence[str]) -> list[str]:
 
 
 def _listed(path: Path) -> tuple[Path, list[Path]]:
-    """Return the files in a folder or of a glob, in natural order, after the folder itself.
+    """Return the folder that a path or glob refers to, and its files in natural order.
 
     The folder of a glob is the part of its path before the first wildcard.
     """

@@ -21,7 +21,11 @@ class FrameStream(Protocol):
     """Takes the frames of a video and returns their detections in order, possibly with a delay."""
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames, uint8 RGB ``[n, H, W, 3]``, and return all completed detections."""
+        """Take the next frames, and return the detections that are now complete.
+
+        Args:
+            frames: uint8 RGB ``[n, H, W, 3]``.
+        """
 
     def flush(self) -> list[FrameDetections]:
         """End the video and return the detections of the remaining frames."""
@@ -40,7 +44,7 @@ class RescoringStream:
         self._tubelets = OpenTubelets.none()
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames, and return all completed detections, rescored."""
+        """Take the next frames, and return the rescored detections that are now complete."""
         return self._rescored(self._stream.push(frames))
 
     def flush(self) -> list[FrameDetections]:

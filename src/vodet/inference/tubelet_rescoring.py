@@ -1,4 +1,4 @@
-"""Linear tubelet rescoring: moves the score of a detection towards the mean of its tubelet.
+"""Linear tubelet rescoring: moves the score of a detection towards the mean score of its tubelet.
 
 A blurred or partly hidden object often gets a low score. Its detections in neighbouring frames can
 raise this score. Unlike Seq-NMS, rescoring removes no detection. The new score is
@@ -125,9 +125,9 @@ def rescore_frame(
 def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Link each detection to at most one detection of the same class in the previous frame.
 
-    No two detections are linked to the same one. Linked boxes have an IoU of at least 0.5, computed
-    with widths ``x2 - x1``. The links between two frames are chosen to maximise the sum of their
-    IoUs.
+    No two detections are linked to the same earlier detection. Linked boxes have an IoU of at least
+    0.5, computed with widths ``x2 - x1``. The links between two frames are chosen to maximise the
+    sum of their IoUs.
 
     Args:
         frames: Frame numbers, as for `rescore`.

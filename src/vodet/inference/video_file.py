@@ -82,7 +82,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if stream.width * stream.height > MAX_PIXELS:
         msg = (
             f"{path}: expected frames of at most {MAX_PIXELS:,} pixels, found {stream.width} x "
-            f"{stream.height}."
+            f"{stream.height}. Scale the video down first."
         )
         raise FrameError(msg)
     return stream
@@ -137,7 +137,7 @@ class _Losses:
 
 
 def _read(path: Path, faults: list[str]) -> Frames:
-    """Yield all frames that can be decoded, then add sentences about all others to ``faults``."""
+    """Yield all frames that can be decoded, then report missing and damaged ones in ``faults``."""
     count = 0
     start = rotation = None
     for is_careful in (False, True):

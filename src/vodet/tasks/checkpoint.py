@@ -143,7 +143,7 @@ def load(
 
     If training averaged the weights, the detector has the averaged weights. No code in the file is
     executed, and no file or URL that the file names is opened. The config in the file may name only
-    classes that are parts of a vodet detector, and classes of the packages in ``trusted``.
+    classes that are parts of a vodet detector, and anything in the packages in ``trusted``.
 
     Args:
         path: A checkpoint written by `vodet-train`.

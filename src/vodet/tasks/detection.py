@@ -110,7 +110,7 @@ class VideoDetectionTask(L.LightningModule):
         warn_of_slow_precision(self.trainer)
 
     def on_train_start(self) -> None:
-        """Check that the clips are divided among the processes by vodet's sampler alone.
+        """Check that only vodet's sampler divides the clips among the processes.
 
         Raises:
             ConfigError: If the trainer uses a `DistributedSampler`.
@@ -176,7 +176,7 @@ class VideoDetectionTask(L.LightningModule):
         return loop._combined_loader.flattened[0]  # type: ignore[union-attr]  # set by now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the description of the detector, from which `vodet.load` rebuilds it."""
+        """Add a description of the detector to the checkpoint, for `vodet.load`."""
         checkpoint[CARD_KEY] = model_card(self.detector, self._config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -294,7 +294,7 @@ def _backbone(weights: Weights, path: FilePath) -> str:
         msg = (
             f"The backbone in {path} is not supported: its stages have {blocks} blocks, and its "
             f"first 3 x 3 convolution has {kernel[0]} output channels and {kernel[1]} input "
-            f"channels per group. Supported, with the same numbers: {supported}."
+            f"channels per group. Supported backbones, with the same numbers: {supported}."
         )
         raise CheckpointError(msg)
     return _BACKBONES[blocks, kernel]

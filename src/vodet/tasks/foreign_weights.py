@@ -107,9 +107,10 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
 
 
 def renamed(weights: Weights, architecture: Architecture) -> dict[str, Tensor]:
-    """Return weights by their names in vodet, without those that the network does not use.
+    """Return weights by their names in vodet.
 
-    A weight without a name in vodet keeps its name.
+    A weight without a name in vodet keeps its name. Weights that the network does not use are left
+    out.
 
     Args:
         weights: The weights, from ``architecture.arranged``.

@@ -112,7 +112,7 @@ def _read(path: FilePath, num_classes: int) -> tuple[Weights, tuple[str, ...] | 
             numbers of classes.
 
     Returns:
-        The weights by their names in vodet, their class names (None if unknown), and
+        The weights by their names in vodet, the class names (None if unknown), and the value for
         ``InitReport.made_for``.
     """
     checkpoint = read_pickle(path)

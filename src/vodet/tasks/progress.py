@@ -14,7 +14,7 @@ from vodet.tasks.detection import VideoDetectionTask
 
 
 def progress(seconds: int | float = 60.0) -> ProgressBar:
-    """Return a progress bar if standard output is a terminal, otherwise print plain lines.
+    """Return a callback that shows a progress bar on a terminal, or prints plain lines elsewhere.
 
     Args:
         seconds: Minimum time between two plain lines within an epoch, in seconds.

@@ -103,12 +103,16 @@ def _read_torch(file: ByteFile) -> Any:
 class _Reader(pickle._Unpickler):
     """Unpickles tensors, arrays and plain values, and nothing else.
 
-    It extends Python's unpickler, because the unpickler in C allocates as much memory for its memo
-    as a file asks for.
+    It extends the unpickler that is written in Python, because the unpickler in C allocates as much
+    memory for its memo as a file asks for.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the function or class that a pickle names, or raise an error if not allowed."""
+        """Return the function or class that a pickle names.
+
+        Raises:
+            UnpicklingError: If this function or class is not allowed.
+        """
         if (module, name) not in _ALLOWED:
             msg = f"GLOBAL {module}.{name} is not allowed."  # worded like torch's error
             raise pickle.UnpicklingError(msg)

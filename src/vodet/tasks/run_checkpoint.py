@@ -44,7 +44,7 @@ class BestCheckpoint(RunCheckpoint):
     """
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        """Return whether the metric is among the best so far, so that a checkpoint is saved."""
+        """Return whether the metric is among the best so far, which NaN never is."""
         if current is not None and current.isnan():
             return False
         return super().check_monitor_top_k(trainer, current)

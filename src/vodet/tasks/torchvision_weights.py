@@ -126,7 +126,7 @@ class Architecture:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Return config values that describe the architecture, by key: ``head.rpn_convs``."""
+        """Return config values that describe the architecture, by dotted key."""
         return {
             "backbone.name": self.backbone,
             "backbone.pretrained": False,

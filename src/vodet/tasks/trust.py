@@ -84,7 +84,7 @@ def _values(node: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 def _check(key: str, value: Any, trusted: Sequence[str]) -> None:
     if not isinstance(value, str | int | float | None):
-        msg = f"has a {type(value).__name__} at {shown(key)}, expected plain values."
+        msg = f"has a {type(value).__name__} at {shown(key)}, expected a number, text or null."
         raise CheckpointError(msg)
     if isinstance(value, str) and "${" in value:
         msg = (
@@ -123,9 +123,10 @@ def _require_trusted(target: str, trusted: Sequence[str]) -> None:
 
 
 def _is_trusted(found: object, trusted: Sequence[str]) -> bool:
-    """Return whether the module that defines an object is trusted.
+    """Return whether an object is from a trusted package, or is a class that is part of a detector.
 
-    The name is not enough: ``vodet.files.os.system`` begins with ``vodet``, but runs commands.
+    The module that defines the object decides, because its name is not enough:
+    ``vodet.files.os.system`` begins with ``vodet``, but is Python's function that runs commands.
     """
     home = str(getattr(found, "__module__", ""))
     is_part = any(home == part or home.startswith(f"{part}.") for part in _PARTS)

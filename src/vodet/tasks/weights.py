@@ -58,7 +58,9 @@ def first_ten(lines: Sequence[str], noun: str) -> str:
 
 
 def read_weights(path: FilePath) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint of torchvision or detectron2. No code in it is executed.
+    """Read the weights of a checkpoint of torchvision or detectron2, by name.
+
+    No code in the file is executed.
 
     Args:
         path: A file that contains only weights by name, or has them in its entry ``model``, as do
