@@ -116,9 +116,13 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         (
             "train experiment=custom",
             "No value is given for data.train.annotations, data.train.images, "
-            "data.val.annotations, data.val.images. Set each: data.train.annotations=VALUE.",
+            "data.val.annotations, data.val.images. Add to the command: "
+            "data.train.annotations=VALUE data.train.images=VALUE",
         ),
-        ("predict", "No value is given for ckpt, source. Set each: ckpt=VALUE."),
+        (
+            "predict",
+            "No value is given for ckpt, source. Add to the command: ckpt=VALUE source=VALUE",
+        ),
         (
             "train trainer.max_epochs",
             "Expected KEY=VALUE without spaces around the =, found 'trainer.max_epochs'.",
@@ -130,7 +134,7 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ),
         (
             "eval evaluation.stability=0.5",
-            "evaluation.stability=0.5 replaces a group of keys by one value. "
+            "evaluation.stability=0.5 would replace a group of keys with a single value. "
             "Set one of its keys: evaluation.stability.score_threshold.",
         ),
         (
@@ -152,7 +156,7 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ("train --trainer.max_epochs=3", " trainer.max_epochs=3."),
         (
             "train trainer.inference_mode=false",
-            "lightning.Trainer has such a parameter. To add it, write "
+            "lightning.Trainer accepts a parameter inference_mode. To set it, write "
             "+trainer.inference_mode=false.",
         ),
         ("train optimizer.betas=[0.9,0.99]", "write '+optimizer.betas=[0.9,0.99]'."),
@@ -194,11 +198,14 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ),
         (
             "data.resize=64",
-            "data.resize=64 replaces a group of keys by one value. "
+            "data.resize=64 would replace a group of keys with a single value. "
             "Set one of its keys: data.resize.short_side, data.resize.long_side.",
         ),
         ("model.fusion=mean", "Did you mean model/fusion=mean?"),
-        ("window=7", "window is a group: expected the name of a choice, found 7."),
+        (
+            "window=7",
+            "window is a config group; found 7. To set a single value of the group, write ",
+        ),
         (
             "evaluation.best_by=vid/ap_70",
             "evaluation.protocols (coco, vid, motion, stability) for which higher is better; "
@@ -236,7 +243,10 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
             "`accelerator='gpuu'`.",
         ),
         ("trainer.precision=bf16mixed", "16-mixed; found 'bf16mixed'."),
-        ("resume=nothing.ckpt", "resume=nothing.ckpt: expected 'last' or a checkpoint, found no"),
+        (
+            "resume=nothing.ckpt",
+            "resume=nothing.ckpt: expected 'last' or a checkpoint file, found no",
+        ),
     ],
 )
 def test_settings_of_a_training(setting: str, message: str, fails: Fails, tmp_path: Path) -> None:
@@ -397,7 +407,7 @@ def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> 
     for command in commands:
         message = fails(*command)
         assert f"The checkpoint {broken} is damaged" in message
-        assert "it is truncated, as its 5000 bytes" in message
+        assert "it is truncated: its 5000 bytes" in message
 
 
 @pytest.mark.parametrize(

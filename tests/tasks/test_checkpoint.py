@@ -79,7 +79,7 @@ def test_a_task_made_in_a_notebook(tmp_path: Path) -> None:
 
     message = message_of(vodet.load, path)
     assert f"The checkpoint {path} has no config" in message
-    assert "load_weights(detector, path)" in message
+    assert "vodet.init_from(detector, path)" in message
     other = detector(seed=1)
     load_weights(other, path)
     torch.testing.assert_close(other.state_dict(), detector().state_dict(), rtol=0, atol=0)
@@ -88,10 +88,8 @@ def test_a_task_made_in_a_notebook(tmp_path: Path) -> None:
 def test_other_classes(write: Callable[[Any], Path]) -> None:
     path = write(contents())
     message = message_of(load_weights, detector(class_names=("car", "cat", "kite")), path)
-    assert message == (
-        f"The checkpoint {path} was trained on other classes: expected ['car', 'cat', 'kite'], "
-        "found ['car', 'dog', 'kite']."
-    )
+    assert str(path) in message
+    assert "expected ['car', 'cat', 'kite'], found ['car', 'dog', 'kite']." in message
 
 
 def test_another_model(write: Callable[[Any], Path]) -> None:
@@ -103,8 +101,10 @@ def test_another_model(write: Callable[[Any], Path]) -> None:
     path = write(checkpoint)
 
     shape = tuple(detector().head.size.out.weight.shape)
-    assert message_of(load_weights, detector(), path).splitlines() == [
-        f"The checkpoint {path} is from another model: 3 differences:",
+    first, *lines = message_of(load_weights, detector(), path).splitlines()
+    assert str(path) in first
+    assert first.endswith(" 3 differences:")
+    assert lines == [
         "  extra: not in the model, found shape (2, 3)",
         "  head.size.out.bias: expected shape (2,), not in the checkpoint",
         f"  head.size.out.weight: expected shape {shape}, found (5,)",
@@ -148,9 +148,8 @@ def test_a_pickle_that_would_run_code(
     message = message_of(vodet.load, path)
 
     assert not target.exists()
-    assert is_plain_pickle or message.startswith(
-        f"The checkpoint {path} was not loaded, since it could run code: it holds io.open"
-    )
+    assert str(path) in message
+    assert is_plain_pickle or "it contains io.open, expected only tensors" in message
     read: Callable[[], Any] = (
         partial(pickle.loads, path.read_bytes())
         if is_plain_pickle
@@ -206,10 +205,10 @@ def test_a_config_that_hides_what_it_names(hidden: Any, write: Callable[[Any], P
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (MODEL | {"resize": {"_target_": "vodet.data.Gone"}}, "'vodet.data.Gone', which is not in"),
+        (MODEL | {"resize": {"_target_": "vodet.data.Gone"}}, "names 'vodet.data.Gone', which"),
         (MODEL["window"], "cannot be built: got an unexpected keyword argument"),
         (MODEL | {"head": {"_target_": "vodet.structures.Window", "past": -1}}, "past=-1"),
-        ({}, "expected config.model with a _target_, found {}."),
+        ({}, "_target_ in config.model, found {}."),
     ],
 )
 def test_a_config_that_builds_no_detector(

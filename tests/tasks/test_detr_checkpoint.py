@@ -103,7 +103,7 @@ def test_another_detector_of_the_library_is_another_architecture(tmp_path: Path)
     assert any("class_embed" in line for line in fewer.reshaped)
     other = built(model_config(saved(tmp_path / "b", "rf_detr")), "a", "b", "c")
     with pytest.raises(
-        CheckpointError, match=r"another architecture, as \d+ of \d+ weights of head\.model"
+        CheckpointError, match=r"another architecture: .* \d+ of the \d+ weights of head\.model"
     ):
         init_from(other, path)
 
@@ -119,5 +119,9 @@ def test_a_pretrained_detector_can_be_frozen_but_not_one_with_new_layers(tmp_pat
     config["head"] |= {"width": 16, "fusion": {"selsa": fusion}}
     run = omegaconf.OmegaConf.create({"init_from": None})
     assert begin(run, built(config, "a", "b", "c")) is None
+<<<<<<< HEAD
     with pytest.raises(ConfigError, match=r"freezes head\.model, .* are random"):
+=======
+    with pytest.raises(ConfigError, match=r"head\.model, .* are random"):
+>>>>>>> x2
         begin(run, built(config, "a", "b"))

@@ -79,7 +79,15 @@ _GENERATE_OPTIONS = {
 
 @dataclass(frozen=True)
 class _Command:
-    """A subcommand: its name, help texts, arguments and function."""
+    """A subcommand of ``vodet-data``.
+
+    Args:
+        name: Name of the subcommand.
+        summary: One line of help.
+        epilog: Help that is shown after the arguments.
+        add_arguments: Adds the arguments to the parser of the subcommand.
+        run: Runs the subcommand with the parsed arguments.
+    """
 
     name: str
     summary: str
@@ -213,8 +221,9 @@ def _check_images(index: VideoIndex, arguments: argparse.Namespace) -> None:
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults[:_SHOWN_FAULTS])
         msg = (
-            f"{len(faults)} of {index.num_frames} images below {root} are missing or damaged; "
-            f"the first {min(len(faults), _SHOWN_FAULTS)}:\n{listed}"
+            f"{len(faults)} of {index.num_frames} images below {root} are missing or damaged. Set "
+            "the image root with --images, or replace these images. The first "
+            f"{min(len(faults), _SHOWN_FAULTS)}:\n{listed}"
         )
         raise FrameError(msg)
 
@@ -262,7 +271,7 @@ def _refuse_folder_of_images(
 
     images = (Path(image_path(root, index.file_name(frame))) for frame in frames)
     if os.path.realpath(folder) in {os.path.realpath(image.parent) for image in images}:
-        msg = f"--output: {folder} holds the images of the video. Choose another folder."
+        msg = f"--output: {folder} contains the images of the video. Choose another folder."
         raise ConfigError(msg)
 
 
@@ -271,7 +280,7 @@ def _find_video(index: VideoIndex, name: str) -> int:
     if name in names:
         return names.index(name)
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
-    msg = f"{index.source} has no video {name!r}; the nearest names are: {', '.join(nearest)}."
+    msg = f"{index.source} has no video {name!r}; the closest names are: {', '.join(nearest)}."
     raise DataError(msg)
 
 
