@@ -300,7 +300,7 @@ def test_with_a_map_fusion_alone_only_fused_frames_get_proposals() -> None:
 
 def test_long_term_attention_needs_a_history_to_train() -> None:
     detector = tiny_two_stage(candidate_fusions_of("long_term"), CAUSAL).train()
-    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows, to 2 for"):
+    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows=2 for"):
         detector.losses(batch_of([[OBJECTS] * 3], 3))
 
 
