@@ -75,7 +75,7 @@ def prefixed(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def of_stage(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of one stage: of ``head``, ``head.logits`` as ``logits``, and so on."""
+    """Return the tensors whose names begin with ``<stage>.``, named without this prefix."""
     start = f"{stage}."
     return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
 
@@ -109,7 +109,7 @@ class EncodedFrames:
         return EncodedFrames(self.maps.map(function), function(self.sizes), extras)
 
     def seen_by(self, stage: str) -> EncodedFrames:
-        """Return the frames with the extras of one stage only, named without the stage's name."""
+        """Return the frames with the extras of one stage only, without their prefix."""
         return replace(self, extras=of_stage(stage, self.extras))
 
 
@@ -138,7 +138,7 @@ class Selection:
         return self.frames.sizes[self.rows]
 
     def extra(self, name: str) -> Tensor:
-        """Return the tensor ``name`` of the extras, for the chosen frames, ``[B, ...]``."""
+        """Return ``frames.extras[name]`` of the chosen frames, ``[B, ...]``."""
         return self.frames.extras[name][self.rows]
 
     @staticmethod
@@ -210,9 +210,9 @@ class WindowBatch:
         return self.current.maps
 
     def extra(self, name: str) -> Tensor:
-        """Return the tensor ``name`` of the extras, for all frames of the windows, ``[B, T, ...]``.
+        """Return ``frames.extras[name]`` of all frames of the windows, ``[B, T, ...]``.
 
-        It is computed from the frames before the map fusion.
+        The extras were computed before the map fusion.
         """
         return self.frames.extras[name][self.index]
 
@@ -231,7 +231,7 @@ class WindowBatch:
         return replace(self, current=Selection.all(references))
 
     def seen_by(self, stage: str) -> WindowBatch:
-        """Return the windows with the extras of one stage only, named without the stage's name."""
+        """Return the windows with the extras of one stage only, without their prefix."""
         current = replace(self.current, frames=self.current.frames.seen_by(stage))
         return replace(self, frames=self.frames.seen_by(stage), current=current)
 
@@ -278,8 +278,8 @@ class CandidateSpec:
 class Candidates:
     """Candidate objects in ``B`` windows with their features: proposals, cells or queries.
 
-    Every frame has ``N`` candidates, highest score first. If a head finds fewer, the remaining ones
-    are fillers, for which ``is_valid`` is False.
+    Every frame has ``N`` candidates, highest score first. If a head finds fewer, the rest is
+    padding, for which ``is_valid`` is False.
 
     Args:
         features: The candidates' features: for each of the ``T`` frames, ``[B, N, C, s, s]``.

@@ -88,7 +88,7 @@ def test_linked_candidates_are_refused(name: str) -> None:
 @pytest.mark.parametrize("options", [{"num_candidates": 0}, {"width": 0}, {"pre_nms_top_n": -1}])
 def test_numbers_that_are_not_positive_are_refused(options: dict[str, int]) -> None:
     ((name, value),) = options.items()
-    with pytest.raises(ConfigError, match=f"OneStageHead: expected positive.*{name}={value}"):
+    with pytest.raises(ConfigError, match=f"OneStageHead: .*at least 1.*{name}={value}"):
         tiny_one_stage("none", CAUSAL, **options)
 
 

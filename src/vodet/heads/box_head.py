@@ -187,7 +187,7 @@ def detections_of(
     Args:
         scores: Score of each candidate for each class.
         boxes: Box of each candidate for each class, in input pixels.
-        is_valid: Which candidates to use; the others are fillers.
+        is_valid: Which candidates exist; the others are padding.
         score_threshold: Minimum score of a detection (exclusive).
         nms_iou: IoU threshold of non-maximum suppression.
         max_detections: Maximum number of detections per frame.

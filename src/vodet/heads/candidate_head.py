@@ -138,7 +138,7 @@ class CandidateHead(Head):
         raise NotImplementedError
 
     def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
-        """Return the per-frame detector's losses on annotated frames; empty if it is frozen."""
+        """Return the per-frame detector's losses on annotated frames, or {} if it is frozen."""
         raise NotImplementedError
 
     def candidate_targets(
