@@ -82,7 +82,7 @@ def of_stage(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class EncodedFrames:
-    """Everything that the stages of a detector computed from ``F`` frames, each by itself.
+    """Everything that the stages of a detector computed from each of ``F`` frames separately.
 
     Args:
         maps: Feature maps ``[F, C, h, w]`` of each level.

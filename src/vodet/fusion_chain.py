@@ -57,8 +57,8 @@ class FusionChain(CandidateFusion):
         if self.needs_links and self.encodes_candidates:
             msg = (
                 f"The candidate fusions {', '.join(self.members)} cannot be combined: the first "
-                "encodes the candidates of each frame by itself, but another needs candidates that "
-                "are linked through the window. Remove one of them from model.head.fusion."
+                "encodes the candidates of each frame separately, but another needs candidates "
+                "that are linked through the window. Remove one of them from model.head.fusion."
             )
             raise ConfigError(msg)
 

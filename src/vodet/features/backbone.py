@@ -188,8 +188,7 @@ def _build(
 ) -> Any:
     """Build the model and load its weights.
 
-    The model could be built without weights before, so any error is reported as an error of the
-    weights.
+    `build_without_weights` has already built the model, so any error here is due to the weights.
     """
     if checkpoint_path is not None:
         model_kwargs = model_kwargs | {"pretrained_cfg_overlay": {"file": str(checkpoint_path)}}

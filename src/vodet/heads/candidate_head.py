@@ -1,4 +1,4 @@
-"""Base class of heads that find candidates (cells or queries) in each frame by itself.
+"""Base class of heads that find candidates (cells or queries) in each frame separately.
 
 Source of the combined scores: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and
 long-term self-guided attention for video object detection", Image and Vision Computing, 2021.
@@ -103,7 +103,7 @@ class CandidateHead(Head):
             msg = (
                 f"Of the candidate fusions {', '.join(fusion or {})}, at least one needs "
                 f"candidates that are linked through the window, but {type(self).__name__} finds "
-                "its candidates in each frame by itself: use model/head=two_stage, or another "
+                "its candidates in each frame separately: use model/head=two_stage, or another "
                 "model/head/fusion."
             )
             raise ConfigError(msg)

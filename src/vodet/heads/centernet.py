@@ -124,7 +124,7 @@ class CenterNetHead(Head):
     def losses(
         self, windows: WindowBatch, targets: Targets, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """Return the losses of `criterion` for the annotated reference frames, and the state."""
+        """Return `criterion` for the annotated reference frames, and the unchanged state."""
         wanted = [clip[windows.reference] for clip in targets]
         known = [target for target in wanted if target is not None]
         outputs = self.predict(windows.reference_maps)

@@ -25,8 +25,9 @@ _CROWD_SHARE = 0.5  # a candidate is not trained if a crowd region covers this s
 class DetrHead(CandidateHead):
     """A DETR-type detector of the ``transformers`` library, run on each frame, as a head.
 
-    Models with one sigmoid per class work: RT-DETR, RT-DETRv2, D-FINE, DEIMv2, LW-DETR, RF-DETR,
-    Deformable DETR and others. The queries with the highest scores are the candidates of a frame.
+    It can be any such model with one sigmoid per class: RT-DETR, RT-DETRv2, D-FINE, DEIMv2,
+    LW-DETR, RF-DETR, Deformable DETR and others. The queries with the highest scores are the
+    candidates of a frame.
     The detector is trained with the loss and the matching that come with the model. Candidate
     fusions are trained with the losses of `CandidateHead`, which send no gradient to the detector.
 

@@ -65,7 +65,8 @@ def cell_losses(
 
     A positive cell is a cell that is assigned to an object. ``objectness`` is the binary
     cross-entropy of all cells that are not ignored. ``class`` is the binary cross-entropy of the
-    positive cells; the target of the object's class is the IoU of the cell's box with the object.
+    positive cells; the target is the IoU of the cell's box with the object for the object's class
+    and 0 for other classes.
     ``iou`` is ``1 - IoU^2`` of the positive cells. Each loss is a sum divided by the number of
     positive cells.
 

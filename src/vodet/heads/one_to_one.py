@@ -67,7 +67,7 @@ def _costs(
     size: Int[Tensor, " 2"],
     target: Target,
 ) -> Float[Tensor, "N n"]:
-    """Return the cost of matching each candidate to each object of a frame, without crowds."""
+    """Return the cost of matching each candidate to each object of a frame that is not a crowd."""
     is_object = ~target["iscrowd"]
     objects, p = target["boxes"][is_object], scores[:, target["labels"][is_object]].float()
     found = _ALPHA * (1 - p) ** _GAMMA * -(p + 1e-8).log()

@@ -42,11 +42,11 @@ def coco_average_precision(
     In each frame and class, and at each IoU threshold, detections are matched greedily, best score
     first. Each detection takes the free object with the highest IoU.
 
-    For the metrics of a size, such as ``map_small``, objects of other sizes are ignored, like crowd
-    regions in all metrics. A detection takes an ignored object or region only if no free object of
-    the right size overlaps it enough, and does not count then. A detection of another size that
-    matches nothing does not count either. For a crowd region, the IoU is the share of the detection
-    that the region covers, and any number of detections may match the region.
+    Crowd regions are ignored in all metrics. For the metrics of a size, such as ``map_small``,
+    objects of other sizes are ignored, too. A detection takes an ignored object or region only if
+    no other free object overlaps it enough; such a detection does not count. A detection of another
+    size that matches nothing does not count either. For a crowd region, the IoU is the share of the
+    detection that the region covers, and any number of detections may match the region.
 
     Frames and predictions may come in any order. Equal scores are ordered by image id, then by
     their order in ``predictions``. Detections in frames that are not annotated are dropped.
