@@ -282,7 +282,7 @@ def test_the_process_ends_in_order_after_a_failure_in_evaluation(
 def test_a_size_that_the_model_cannot_take(fails: Fails, tmp_path: Path) -> None:
     hiera = ("model.backbone.name=hiera_tiny_224", f"run_dir={tmp_path}")
     assert fails("train", *SMALL, *hiera).startswith(
-        "hiera_tiny_224 is built for one frame size: expected model.backbone.img_size=["
+        "hiera_tiny_224 accepts only one frame size: expected model.backbone.img_size=["
     )
     message = fails("train", *SMALL, *hiera, "model.backbone.img_size=[32,32]")
     assert message.startswith("hiera_tiny_224 is built for frames of at most 32 x 32 (height x wid")

@@ -86,7 +86,7 @@ def test_settings_of_a_checkpoint_are_trusted_no_more_than_its_config(tmp_path: 
             vodet.load(path)
     checkpoint[CARD_KEY]["settings"] = {"head": settings | {"config": {"model_type": "a/b"}}}
     torch.save(checkpoint, path)
-    with pytest.raises(CheckpointError, match=r"must not name files or addresses, found 'a/b'"):
+    with pytest.raises(CheckpointError, match=r"must not name files or addresses.*found 'a/b'"):
         vodet.load(path)
     checkpoint[CARD_KEY]["settings"] = 3
     torch.save(checkpoint, path)

@@ -33,31 +33,33 @@ _BOXES_AT_ONCE = 32
 
 
 class LongTermAttention(CandidateFusion):
-    """Layers that each consist of a fully connected layer and attention to key frames' candidates.
+    """Candidates attend to the candidates of remembered key frames, in one or more layers.
 
-    ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each layer i. The keys have passed
-    through ``fc_0`` only and are the same in all layers. In evaluation, the keys are the candidates
-    in the state and the frame's own best candidates; in training, they come from the history of the
-    clip.
+    Layer i is ``x = relu(fc_i(x)); x = x + attention_i(x, keys)``. The keys have passed through
+    ``fc_0`` only and are the same in all layers. In evaluation, the keys are the candidates of the
+    key frames in the state and the best candidates of the current frame. In training, the keys are
+    candidates from the history windows of the clip.
 
-    State of ``B`` videos, with ``K`` key frames of ``M`` candidates: ``features`` ``[B, K, M, D]``
-    before attention; ``projected`` ``[B, K, M, P]``, the cached keys and values of all layers;
-    ``boxes`` ``[B, K, M, 4]``; ``is_valid`` ``[B, K, M]``; ``processed`` ``[B]``, the number of
-    frames so far; and ``is_recalled`` ``[B]``, whether the key frames come from the history of a
-    training clip. If so, the clip's own candidates are not keys.
+    The state of ``B`` videos, with ``K`` key frames of ``M`` candidates, consists of ``features``
+    ``[B, K, M, D]`` before attention; ``projected`` ``[B, K, M, P]``, the keys and values of all
+    layers; ``boxes`` ``[B, K, M, 4]``; ``is_valid`` ``[B, K, M]``; ``processed`` ``[B]``, the
+    number of frames that were processed; and ``is_recalled`` ``[B]``, whether the key frames come
+    from the history of a training clip. If they do, the candidates of the current frame are not
+    keys.
 
     Args:
         spec: Shape of a candidate's features.
         width: Number of output features.
-        group_width: Features per attention head: 64 gives 16 heads for a width of 1024.
+        group_width: Number of features per attention head: 64 gives 16 heads for a width of 1024.
         layers: Number of layers.
-        advanced_share: Share of best candidates of each key frame used in the advanced stage (as in
-            Relation Distillation Networks): they attend to all keys, then the current candidates
-            attend to them. 0 disables the advanced stage; the paper's code uses 0.2.
+        advanced_share: Share of the best keys of each key frame that take part in an advanced stage
+            after the layers, as in Relation Distillation Networks: these keys attend to all keys,
+            then the current candidates attend to these keys. With 0, there is no advanced stage;
+            the paper's code uses 0.2.
         geometry: Whether the attention uses the relative geometry of the boxes.
-        keys_per_frame: Number of best candidates kept per key frame.
+        keys_per_frame: Number of candidates that are stored of each key frame: the best.
         num_key_frames: Maximum number of key frames in the state; a new one replaces the oldest.
-        key_frame_interval: A frame is remembered every ``key_frame_interval`` frames.
+        key_frame_interval: Every ``key_frame_interval``-th frame of a video is a key frame.
         propagate: How remembered boxes follow their objects: ``none`` keeps the boxes, ``replace``
             replaces each box by the current box that it is assigned to, ``center`` moves each box
             to the centre of the assigned box.
@@ -121,7 +123,7 @@ class LongTermAttention(CandidateFusion):
                 nn.init.kaiming_uniform_(weight, a=1)
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return a state without key frames."""
+        """Return the initial state, without key frames."""
         shape, device = (videos, self.num_key_frames, self.keys_per_frame), frames.sizes.device
         return {
             "features": torch.zeros(*shape, self.spec.width, device=device),
@@ -133,7 +135,7 @@ class LongTermAttention(CandidateFusion):
         }
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Attend from the candidates of the reference frames to the key frames.
+        """Return the reference frames' candidates after attention to the keys, and the new state.
 
         Raises:
             ConfigError: If the state comes from a detector with another ``width``.
@@ -141,8 +143,8 @@ class LongTermAttention(CandidateFusion):
         if state["features"].shape[3] != self.spec.width:
             msg = (
                 f"The memory comes from another detector: expected {self.spec.width} features per "
-                f"candidate, found {state['features'].shape[3]}. A new video starts with "
-                "VideoDetector.begin."
+                f"candidate (the width of LongTermAttention), found {state['features'].shape[3]}. "
+                "Start each video with the memory from VideoDetector.begin of the same detector."
             )
             raise ConfigError(msg)
         current = candidates.current
@@ -165,16 +167,17 @@ class LongTermAttention(CandidateFusion):
     ) -> State:
         """Return the state with one key frame for each window of the history.
 
-        With ``propagate``, remembered boxes follow the objects they match: see `follow_tracks`.
+        Unless ``propagate`` is ``none``, the boxes of the key frames are moved to where their
+        objects are in the clip's reference frame: see `follow_tracks`.
 
         Raises:
-            ConfigError: If there is no history.
-            DataError: If boxes should follow objects but no object has a track id.
+            ConfigError: If the clips have no history windows.
+            DataError: If boxes have to be moved, but no object has a track id.
         """
         if not history:
             msg = (
-                "Long-term attention needs history windows in the training clips, found none: "
-                "set data.history.windows=2."
+                "Long-term attention needs training clips with history windows, found none: set "
+                "data.history.windows=2."
             )
             raise ConfigError(msg)
         frames = []
@@ -192,7 +195,12 @@ class LongTermAttention(CandidateFusion):
         return F.relu(self.fcs[0](current.features[0].flatten(2)))
 
     def _key_frame(self, x: Float[Tensor, "B N D"], current: Candidates) -> dict[str, Tensor]:
-        """Return the best candidates of each reference frame in the format of the state."""
+        """Return the best candidates of each reference frame as a key frame of the state.
+
+        Args:
+            x: Features of the candidates after the first fully connected layer.
+            current: The candidates of the reference frames.
+        """
         count = self.keys_per_frame
         missing = max(count - x.shape[1], 0)
         best = F.pad(x[:, :count], (0, 0, 0, missing))
@@ -205,7 +213,12 @@ class LongTermAttention(CandidateFusion):
         }
 
     def _push(self, state: State, own: State) -> State:
-        """Store the current frame if it is a key frame, replacing the oldest key frame."""
+        """Return the state after the current frame; if it is a key frame, it replaces the oldest.
+
+        Args:
+            state: The state before the current frame.
+            own: The current frame, from `_key_frame`.
+        """
         processed = state["processed"]
         frames = state["is_valid"].shape[1]
         place = processed // self.key_frame_interval % frames
@@ -221,7 +234,12 @@ class LongTermAttention(CandidateFusion):
     def _attend(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n KM"]]:
-        """Return the attended candidates, and the last layer's weights of the best ones."""
+        """Apply all layers to the candidates of the reference frames.
+
+        Returns:
+            The features of the candidates, and attention weights of the best candidates in the last
+            layer, from which remembered boxes are propagated.
+        """
         biases = self._biases(boxes, keys, range(self.layers))
         weights = x.new_zeros(len(x), 0, keys.features.shape[1])
         projected = keys.projected.to(x.dtype).chunk(self.layers, dim=2)
@@ -240,7 +258,11 @@ class LongTermAttention(CandidateFusion):
     def _attend_to_advanced(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> Float[Tensor, "B N D"]:
-        """Attend to the best keys, refined by ``a = relu(fc(a + attention(a, keys)))``."""
+        """Return the candidates' features after the advanced stage: see ``advanced_share``.
+
+        The best keys a are refined by ``a = relu(fc(a + attention(a, keys)))``; then the candidates
+        attend to the refined keys.
+        """
         advanced = keys.best(self.advanced_share)
         (bias,) = self._biases(advanced.boxes, keys, [-2])
         attention, last_attention = self._attention(-2), self._attention(-1)
@@ -255,9 +277,14 @@ class LongTermAttention(CandidateFusion):
     def _biases(
         self, boxes: Float[Tensor, "B n 4"], keys: _Keys, numbers: Sequence[int]
     ) -> list[Float[Tensor, "B _ _ M"]]:
-        """Return the logit biases of the attention modules with the given numbers.
+        """Return the biases of the logits for some attention modules: see `RelationAttention.bias`.
 
-        Embeddings are computed for a few boxes at a time, so that they fit into the CPU cache.
+        The geometry of a few boxes is embedded at a time, so that it fits into the CPU cache.
+
+        Args:
+            boxes: Boxes of the queries.
+            keys: The keys.
+            numbers: Numbers of the attention modules.
         """
         attentions = [self._attention(number) for number in numbers]
         layer = attentions[0].geometry
@@ -275,13 +302,13 @@ class LongTermAttention(CandidateFusion):
 
 @dataclass(frozen=True)
 class _Keys:
-    """Candidates of key frames, used as attention keys.
+    """The ``M`` candidates of each of ``K`` key frames, used as keys of the attention.
 
     Args:
-        features: ``[B, K * M, D]``.
-        boxes: ``[B, K * M, 4]``.
+        features: Features of the candidates, ``[B, K * M, D]``.
+        boxes: Boxes of the candidates, ``[B, K * M, 4]``.
         projected: Keys and values of all layers, ``[B, K * M, P]``.
-        is_valid: Which rows hold a key, ``[B, K, M]``.
+        is_valid: Which candidates exist; the others are padding, ``[B, K, M]``.
     """
 
     features: Float[Tensor, "B KM D"]
@@ -291,7 +318,7 @@ class _Keys:
 
     @staticmethod
     def of(state: State, own: State | None = None) -> _Keys:
-        """Return the keys of a state, followed by the keys of the current frame."""
+        """Return the keys of a state, followed by the keys of the current frame if it is given."""
         names = ("features", "boxes", "projected", "is_valid")
         frames = [state[name] for name in names]
         if own is not None:
@@ -301,18 +328,24 @@ class _Keys:
 
     @property
     def is_key(self) -> Bool[Tensor, "B KM"]:
-        """Which keys to attend to; the first one if none is valid, so that no softmax is empty."""
+        """Which keys to attend to: the valid keys, or the first key if a video has no valid key.
+
+        The exception keeps the softmax from being empty.
+        """
         is_valid = self.is_valid.flatten(1)
         is_first = torch.arange(is_valid.shape[1], device=is_valid.device) == 0
         return is_valid | (is_first & ~is_valid.any(dim=1, keepdim=True))
 
     @property
     def is_there(self) -> Float[Tensor, "B 1 1"]:
-        """1 for videos with at least one valid key, otherwise 0."""
+        """1 for each video with at least one valid key, 0 for the others."""
         return self.is_valid.flatten(1).any(dim=1).to(self.features.dtype).view(-1, 1, 1)
 
     def best(self, share: float) -> _Keys:
-        """Return the first ``share`` of the valid keys of each key frame, rounded up."""
+        """Return the best keys of each key frame: ``share`` of its valid keys, rounded up.
+
+        The result has no ``projected`` keys and values.
+        """
         items, frames, length = self.is_valid.shape
         order = self.is_valid.int().argsort(dim=2, descending=True, stable=True)
         order = order[:, :, : math.ceil(share * length)]
@@ -329,21 +362,22 @@ class _Keys:
 def propagated(
     state: State, weights: Float[Tensor, "B n KM"], current: Candidates, *, to_center: bool
 ) -> Float[Tensor, "B K M 4"]:
-    """Return remembered boxes, moved along with their objects to the current frames.
+    """Return the boxes of the key frames, moved to where their objects are in the current frames.
 
-    The candidates of each key frame are assigned one-to-one to current candidates such that the sum
-    of ``softmax(objectness) * exp(weight)`` is maximal. The assignment is solved on the CPU.
+    The candidates of each key frame are assigned one-to-one to candidates of the current frame, so
+    that the sum of ``softmax(objectness) * exp(attention weight)`` is maximal. The assignment is
+    solved on the CPU.
 
     Args:
         state: Key frames of ``B`` videos.
         weights: Attention weights of the best current candidates for all keys; the keys in the
             state come first, key frame by key frame.
-        current: The current candidates, best first.
-        to_center: Move each box to the centre of the current box it is assigned to; otherwise the
-            current box replaces it.
+        current: The candidates of the current frames, highest score first.
+        to_center: True moves each box to the centre of the current box that it is assigned to;
+            False replaces it by this box.
 
     Returns:
-        Boxes in input pixels; boxes without an assignment are unchanged.
+        Boxes in input pixels; a box whose candidate is not assigned is unchanged.
     """
     boxes, is_valid = state["boxes"], state["is_valid"]
     count, (_, frames, length) = weights.shape[1], is_valid.shape
@@ -365,7 +399,13 @@ def propagated(
 def _assigned(
     value: Float[Tensor, "B K n M"], is_valid: Bool[Tensor, "B K M"], counts: Int[Tensor, " B"]
 ) -> Int[Tensor, "B K M"]:
-    """Return the current candidate assigned to each remembered candidate; -1 for none."""
+    """Return the index of the current candidate assigned to each remembered one; -1 for none.
+
+    Args:
+        value: Value of assigning each remembered candidate to each current candidate.
+        is_valid: Which remembered candidates exist.
+        counts: Number of valid current candidates of each video.
+    """
     assigned = torch.full(is_valid.shape, -1)
     for item, frames in enumerate(is_valid):
         for number, valid in enumerate(frames):
@@ -382,29 +422,31 @@ def follow_tracks(
     now: ReferenceTargets,
     sizes: Int[Tensor, "B 2"],
 ) -> dict[str, Tensor]:
-    """Move remembered boxes along the annotated tracks of their objects.
+    """Move the boxes of key frames to where their annotated objects are in the current frames.
 
-    A box whose IoU with an object is at least 0.3 moves like the upper left corner of the object's
-    box. It is then clipped to the picture; if it is empty after clipping, it becomes invalid.
+    A box belongs to the object with which it has the highest IoU, if this is at least 0.3. It is
+    shifted like the upper left corner of the object's annotated box, and then clipped to the
+    picture. If it is empty after clipping, it becomes invalid.
 
     Args:
         frame: ``boxes`` ``[B, M, 4]`` and ``is_valid`` ``[B, M]`` of one key frame of each clip.
         then: Objects of the key frames; None for frames without annotations.
         now: Objects of the current frames; None for frames without annotations.
-        sizes: ``(height, width)`` of the pictures.
+        sizes: ``(height, width)`` of the picture in each frame.
 
     Returns:
-        ``boxes`` and ``is_valid`` of the same shapes.
+        The new ``boxes`` and ``is_valid``, of the same shapes.
 
     Raises:
-        DataError: If there are objects but none has a track id.
+        DataError: If there are annotated objects, but none has a track id.
     """
     known = [target for target in (*then, *now) if target is not None]
     ids = torch.cat([target["track_ids"] for target in known]) if known else torch.zeros(0)
     if len(ids) and (ids < 0).all():
         msg = (
-            f"propagate needs the track ids of objects: none of the {len(ids)} annotations in this "
-            "batch has an id_track. Add track ids, or set propagate=none."
+            "LongTermAttention: propagate needs track ids, but none of the "
+            f"{len(ids)} annotations in this batch has an id_track. Add track ids to the "
+            "annotation file, or set propagate=none."
         )
         raise DataError(msg)
     boxes = frame["boxes"].clone()
