@@ -530,9 +530,5 @@ def test_other_anchors(change: str, baseline: Weights) -> None:
 
 
 def test_a_config_that_builds_nothing(baseline: Weights) -> None:
-<<<<<<< HEAD
-    with pytest.raises(CheckpointError, match=r"no detector for the weights of a\.pth: .*past=-1"):
-=======
     with pytest.raises(CheckpointError, match=r"detector for the weights in a\.pth: .*past=-1"):
->>>>>>> x2
         converted(baseline, window={"_target_": "vodet.structures.Window", "past": -1})
