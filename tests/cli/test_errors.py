@@ -189,8 +189,7 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ("window.past=-1", "found past=-1, future=0, frame_stride=1."),
         (
             "data.resize.short_side=0",
-            "Resize needs 1 <= short_side <= long_side, "
-            "found Resize(short_side=0, long_side=64).",
+            "Resize needs 1 <= short_side <= long_side, found Resize(short_side=0, long_side=64).",
         ),
         (
             "data.resize=64",
