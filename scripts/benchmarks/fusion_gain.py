@@ -2,6 +2,7 @@
 
     python scripts/benchmarks/fusion_gain.py                          map fusions, CenterNet
     python scripts/benchmarks/fusion_gain.py --detector two-stage     candidate fusions, SLTnet
+    python scripts/benchmarks/fusion_gain.py --detector long-range    SLTnet, on the long-range set
 
 The runs of one table differ only in fusion and seed. With CenterNet, each run is one training. With
 the two-stage detector, a baseline is trained once per seed. Each fusion is then trained in a second
@@ -53,6 +54,9 @@ def second_phase(name: str, candidate_fusion: str, *overrides: str) -> Row:
 
 OFTEN = "model.head.fusion.attention.key_frame_interval=4"  # videos have 16 frames
 NO_HISTORY = "data.history.windows=0"
+# On the long-range set, the training clips bring key frames like the ones of a stream.
+LONG_RANGE = "data=long_range"
+KEY_FRAMES = (LONG_RANGE, "data.history.policy=earlier", "data.history.windows=5")
 # Clips of three frames, as for the second phases: the RPN learns from all of them.
 THREE_FRAMES = (
     "experiment=demo_baseline",
@@ -103,6 +107,12 @@ TABLES = {
         # The layers of SELSA replace the layers of the box head, so they must be trained.
         second_phase("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
         second_phase("SELSA, double head", "selsa", NO_HISTORY, "model.head.refine=scores"),
+    ],
+    "long-range": [
+        Row("baseline", ("experiment=demo_baseline", LONG_RANGE), ("single",)),
+        second_phase("linking, max", "max", LONG_RANGE, NO_HISTORY),
+        second_phase("long-term attention", "long_term", *KEY_FRAMES),
+        second_phase("SLTnet: max + long-term", "sltnet", *KEY_FRAMES),
     ],
 }
 

@@ -272,6 +272,8 @@ class Candidates:
             the number of frames of the window even if ``T`` is 1.
         confidences: The two factors of a score, class score and objectness, from 0 to 1,
             ``[B, T, N, 2]``; None if there is only a single score, which then is both.
+        previous_boxes: Boxes of linked candidates in the frame before the reference frame,
+            ``[B, N, 4]``; None without links or without such a frame in the window.
     """
 
     features: tuple[Tensor, ...]
@@ -283,6 +285,7 @@ class Candidates:
     linked: bool
     extras: Mapping[str, Tensor]
     confidences: Tensor | None = None
+    previous_boxes: Tensor | None = None
 
     @property
     def factors(self) -> Tensor:
@@ -314,6 +317,7 @@ class Candidates:
             scores=self.scores[:, :, :count],
             is_valid=self.is_valid[:, :, :count],
             confidences=None if self.confidences is None else self.confidences[:, :, :count],
+            previous_boxes=None if self.previous_boxes is None else self.previous_boxes[:, :count],
         )
 
     def fused(self, features: Tensor) -> Candidates:
