@@ -14,7 +14,8 @@ from vodet.cli.app import config_dir
 from vodet.cli.experiments import experiments, register_experiments
 from vodet.cli.train import begin, build
 from vodet.cli.trainer import build_trainer
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 from vodet.errors import ConfigError
 from vodet.stages import PlainMapFusion
 from vodet.structures import Window
@@ -65,7 +66,6 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         f"data.train.images={data_set}",
         f"data.val.annotations={data_set}/val.json",
         f"data.val.images={data_set}",
-        "prepare_data=null",
         "trainer.accelerator=cpu",
     ]
 
@@ -78,6 +78,8 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             pytest.skip("needs transformers")
         # A DETR has no backbone of its own, and its model is on a hub.
         own = DETR_OVERRIDES if is_detr else ["model.backbone.pretrained=false"]
+        if not any(choice.startswith("prepare_data=") for choice in choices):
+            own = [*own, "prepare_data=null"]
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             return hydra.compose("train", [*choices, *overrides, *own])
 
@@ -132,7 +134,7 @@ def test_choice_builds(group: str, option: str, compose) -> None:
 
 def test_data_sets_and_methods_make_experiments_without_a_file() -> None:
     data = {"cityscapes", "custom", "imagenet_vid", "imagenet_vid_det", "kitti_mots", "mot17"}
-    data |= {"synthetic", "uavdt"}
+    data |= {"long_range", "synthetic", "uavdt"}
     methods = {"centernet", "detr", "faster_rcnn", "one_stage", "query_attention", "selsa"}
     methods |= {"sltnet", "stf", "yolov", "yolov_pp"}
     files = {"cityscapes_sltnet"} | {

@@ -4,6 +4,7 @@
     python scripts/benchmarks/fusion_gain.py --detector two-stage     candidate fusions, SLTnet
     python scripts/benchmarks/fusion_gain.py --detector one-stage     candidate fusions, YOLOV
     python scripts/benchmarks/fusion_gain.py --detector detr          candidate fusions, RT-DETR
+    python scripts/benchmarks/fusion_gain.py --detector long-range    SLTnet, on the long-range set
 
 The runs of one table differ only in fusion and seed. With CenterNet, each run is one training. With
 the other detectors, a baseline is trained once per seed. Each fusion is then trained in a second
@@ -71,6 +72,9 @@ def candidate_fusions(experiment: str) -> list[Row]:
 OFTEN = "model.head.fusion.attention.key_frame_interval=4"  # videos have 16 frames
 NO_HISTORY = "data.history.windows=0"
 REMEMBERED = ("data.history.windows=2", "window=single", "data.losses_on=reference")
+# On the long-range set, the training clips bring key frames like the ones of a stream.
+LONG_RANGE = "data=long_range"
+KEY_FRAMES = (LONG_RANGE, "data.history.policy=earlier", "data.history.windows=5")
 # Clips of three frames, as for the second phases: the RPN learns from all of them.
 THREE_FRAMES = (
     "experiment=demo_baseline",
@@ -129,6 +133,12 @@ TABLES = {
     "detr": [
         Row("baseline", ("experiment=demo_detr",), ("single",)),
         *candidate_fusions("demo_query_attention"),
+    ],
+    "long-range": [
+        Row("baseline", ("experiment=demo_baseline", LONG_RANGE), ("single",)),
+        second_phase("linking, max", "max", LONG_RANGE, NO_HISTORY),
+        second_phase("long-term attention", "long_term", *KEY_FRAMES),
+        second_phase("SLTnet: max + long-term", "sltnet", *KEY_FRAMES),
     ],
 }
 

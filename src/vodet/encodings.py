@@ -294,6 +294,8 @@ class Candidates:
             because the other fields describe only the reference frame.
         confidences: Class score and objectness of each candidate, from 0 to 1, ``[B, T, N, 2]``.
             None if the head predicts a single score, which then serves as both.
+        previous_boxes: Boxes of linked candidates in the frame before the reference frame,
+            ``[B, N, 4]``; None without links or without such a frame in the window.
     """
 
     features: tuple[Tensor, ...]
@@ -305,6 +307,7 @@ class Candidates:
     linked: bool
     extras: Mapping[str, Tensor]
     confidences: Tensor | None = None
+    previous_boxes: Tensor | None = None
 
     @property
     def factors(self) -> Tensor:
@@ -339,6 +342,7 @@ class Candidates:
             scores=self.scores[:, :, :count],
             is_valid=self.is_valid[:, :, :count],
             confidences=None if self.confidences is None else self.confidences[:, :, :count],
+            previous_boxes=None if self.previous_boxes is None else self.previous_boxes[:, :count],
         )
 
     def fused(self, features: Tensor) -> Candidates:

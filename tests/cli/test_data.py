@@ -14,7 +14,8 @@ from PIL import Image
 from vodet.cli import data
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
 from vodet.data.annotations.st_coco import read_st_coco
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 
 TINY = SyntheticConfig(train_videos=1, val_videos=3, frames_per_video=5, size=80)
 
@@ -53,7 +54,28 @@ def test_help_of_generate_names_every_setting_and_default(capsys):
 
     text = capsys.readouterr().out
     assert "--degradation-rate" in text
-    assert "0 to 0.5 (default: 0.45)" in text
+    assert "0 to 0.5 (default: degraded 0.45)" in " ".join(text.split())
+    assert "(default: degraded 60, long_range 240)" in " ".join(text.split())
+
+
+def test_generate_makes_the_long_range_set(tmp_path):
+    folder = tmp_path / "set"
+    options = ["--train-videos=1", "--val-videos=2", "--frames-per-video=9", "--clear-frames=2"]
+
+    assert data.main(["generate", str(folder), "--set=long_range", *options]) == 0
+
+    images = json.loads((folder / "val.json").read_text())["images"]
+    assert [image["is_clear"] for image in images] == ([True] * 2 + [False] * 7) * 2
+    assert cv2.imread(str(folder / "contact_sheet.png")).shape == (2 * 256, 8 * 256, 3)
+
+
+def test_generate_refuses_settings_of_another_set(tmp_path, capsys):
+    options = ["--set=long_range", "--degradation-rate=0.3", "--seed=1"]
+
+    assert data.main(["generate", str(tmp_path / "set"), *options]) == 1
+    message = capsys.readouterr().err
+    assert "long_range has no setting --degradation-rate" in message
+    assert "clear_frames" in message
 
 
 def test_check_prints_statistics(tiny, capsys):

@@ -100,7 +100,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_all_data_sets_are_here() -> None:
     files = {path.stem for path in (config_dir() / "data").glob("*.yaml")}
-    assert {*DATA_SETS, "imagenet_vid_det", "custom", "synthetic", "default"} == files
+    assert {*DATA_SETS, "imagenet_vid_det", "custom", "synthetic", "long_range", "default"} == files
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -167,7 +167,7 @@ def test_a_pickle_that_would_run_code(
         "vodet.tasks.checkpoint.os.system",
         "vodet.cli.train.instantiate",
         "vodet.cli.train.L.Trainer",
-        "vodet.data.generated.synthetic.generate",
+        "vodet.data.generated.sets.generate",
         "vodet.detector.VideoDetector.__class__",
         "vodet",
         "",

@@ -41,7 +41,7 @@ def draw_annotations(index: VideoIndex, frame: int, picture: np.ndarray) -> np.n
 def contact_sheet(
     index: VideoIndex, read: ReadFrame, *, max_videos: int = 6, max_frames: int = 8
 ) -> np.ndarray:
-    """Draw the first frames of the first videos of a data set. All frames must have the same size.
+    """Draw evenly spaced frames of the first videos of a data set, all of the same size.
 
     Args:
         index: The index of the data set.
@@ -53,10 +53,11 @@ def contact_sheet(
     Returns:
         The contact sheet, uint8 RGB, a grid of the images that `draw_annotations` returns.
     """
-    rows = [
-        np.hstack([draw_annotations(index, frame, read(frame)) for frame in frames[:max_frames]])
-        for frames in map(index.frames_of, range(index.num_videos)[:max_videos])
-    ]
+    rows = []
+    for frames in map(index.frames_of, range(index.num_videos)[:max_videos]):
+        count = min(max_frames, len(frames))
+        chosen = [frames[number * len(frames) // count] for number in range(count)]
+        rows.append(np.hstack([draw_annotations(index, frame, read(frame)) for frame in chosen]))
     height, width = len(rows[0]), max(row.shape[1] for row in rows)
     sheet = np.zeros((len(rows), height, width, 3), dtype=np.uint8)
     for line, row in zip(sheet, rows, strict=True):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vodet.data.annotations.index import VideoIndex
     from vodet.data.frames.images import ExifUse
+    from vodet.data.generated.sets import SetConfig
 
 _SHOWN_FAULTS = 10
 _FILE_HELP = "ST-COCO annotations: COCO detection JSON with video and frame_number for each image"
@@ -61,12 +62,19 @@ examples:
   vodet-data generate data/generated
   vodet-data generate data/tiny --train-videos 4 --val-videos 2 --size 96
   vodet-data generate data/clean --degradation-rate 0 --overwrite
+  vodet-data generate data/long_range --set long_range
 """
+
+_SET_HELP = """\
+degraded: many frames are blurred and noisy, dark, or partly hidden; long_range: the class of an
+object shows only in the first frames of a video, so that the later ones need a memory (default:
+%(default)s)"""
 
 _GENERATE_OPTIONS = {
     "train_videos": "number of training videos",
     "val_videos": "number of validation videos",
     "frames_per_video": "number of frames per video",
+    "clear_frames": "number of frames at the start of each video in which the classes show",
     "size": "side of the square frames in pixels",
     "min_objects": "minimum number of objects per video",
     "max_objects": "maximum number of objects per video",
@@ -168,16 +176,23 @@ def _add_exif(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
-    from vodet.data.generated.synthetic import SyntheticConfig
+    from vodet.data.generated.sets import SETS
 
     parser.add_argument("folder", type=Path, metavar="DST", help="the folder to write")
-    for setting in fields(SyntheticConfig):
+    parser.add_argument("--set", choices=SETS, default=next(iter(SETS)), help=_SET_HELP)
+    for name, explanation in _GENERATE_OPTIONS.items():
+        defaults = {
+            kind: setting.default
+            for kind, config in SETS.items()
+            for setting in fields(config)
+            if setting.name == name
+        }
+        listed = ", ".join(f"{kind} {default}" for kind, default in defaults.items())
         parser.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            type=type(setting.default),
-            default=setting.default,
+            f"--{name.replace('_', '-')}",
+            type=type(next(iter(defaults.values()))),
             metavar="N",
-            help=f"{_GENERATE_OPTIONS[setting.name]} (default: %(default)s)",
+            help=f"{explanation} (default: {listed})",
         )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a generated data set if DST has one"
@@ -288,19 +303,36 @@ def _generate(arguments: argparse.Namespace) -> None:
     from vodet.cli.contact_sheet import contact_sheet
     from vodet.data.annotations.st_coco import read_st_coco
     from vodet.data.annotations.statistics import statistics_table
-    from vodet.data.generated.synthetic import SyntheticConfig, generate
+    from vodet.data.generated.sets import generate
     from vodet.screen import Screen
 
-    names = [setting.name for setting in fields(SyntheticConfig)]
-    config = SyntheticConfig(**{name: getattr(arguments, name) for name in names})
     folder: Path = arguments.folder
-    generate(folder, config, overwrite=arguments.overwrite)
+    generate(folder, _set_config(arguments), overwrite=arguments.overwrite)
     index = read_st_coco(folder / "val.json")
     sheet = contact_sheet(index, lambda frame: _read(index, frame, str(folder)))
     _write_image(folder / "contact_sheet.png", sheet)
     screen = Screen()
     screen.print(statistics_table(index))
     screen.print(f"Look at {folder / 'contact_sheet.png'}", soft_wrap=True)
+
+
+def _set_config(arguments: argparse.Namespace) -> SetConfig:
+    from vodet.data.generated.sets import SETS
+
+    config = SETS[arguments.set]
+    given = {
+        name: getattr(arguments, name)
+        for name in _GENERATE_OPTIONS
+        if getattr(arguments, name) is not None
+    }
+    known = [setting.name for setting in fields(config)]
+    if unknown := [f"--{name.replace('_', '-')}" for name in given if name not in known]:
+        msg = (
+            f"The set {arguments.set} has no setting {', '.join(unknown)}: expected some of "
+            f"{', '.join(known)}."
+        )
+        raise ConfigError(msg)
+    return config(**given)
 
 
 def _image_root(arguments: argparse.Namespace) -> str:

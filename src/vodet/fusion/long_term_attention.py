@@ -27,6 +27,7 @@ from vodet.stages import CandidateFusion, ReferenceTargets
 from vodet.structures import Target
 
 PROPAGATIONS = ("none", "replace", "center")
+ASSIGNMENTS = ("attention", "linking")
 MATCHING_IOU = 0.3  # minimum IoU to match a remembered candidate to an annotated object
 PROPAGATED_FROM = 150  # number of best current candidates to which remembered ones are assigned
 _BOXES_AT_ONCE = 32
@@ -63,6 +64,12 @@ class LongTermAttention(CandidateFusion):
         propagate: How remembered boxes follow their objects: ``none`` keeps the boxes, ``replace``
             replaces each box by the current box that it is assigned to, ``center`` moves each box
             to the centre of the assigned box.
+        assignment: What a remembered box is assigned to from frame to frame, in evaluation, if it
+            is propagated: with ``attention``, one-to-one to what attends to it (see
+            `assigned_by_attention`); with ``linking``, to the linked candidate that it overlapped
+            most in the previous frame (see `assigned_by_links`).
+        value_std: Standard deviation of the initial weights of the attention's values. With 0, the
+            layers start without attention, as plain fully connected layers.
 
     Raises:
         ConfigError: If an option is unknown or a number is out of range.
@@ -84,11 +91,17 @@ class LongTermAttention(CandidateFusion):
         num_key_frames: int = 5,
         key_frame_interval: int = 10,
         propagate: str = "none",
+        assignment: str = "attention",
+        value_std: float = 0.01,
     ) -> None:
         super().__init__()
-        _require(
-            "propagate", propagate, propagate in PROPAGATIONS, f"one of {', '.join(PROPAGATIONS)}"
+        choices = (
+            ("propagate", propagate, PROPAGATIONS),
+            ("assignment", assignment, ASSIGNMENTS),
         )
+        for name, choice, options in choices:
+            _require(name, choice, choice in options, f"one of {', '.join(options)}")
+        _require("value_std", value_std, value_std >= 0, "at least 0")
         is_right = group_width > 0 and group_width % 8 == 0
         _require("group_width", group_width, is_right, "a multiple of 8")
         is_right = width > 0 and width % group_width == 0
@@ -109,11 +122,12 @@ class LongTermAttention(CandidateFusion):
         self.num_key_frames = num_key_frames
         self.key_frame_interval = key_frame_interval
         self.propagate = propagate
+        self.assignment = assignment
         advanced = int(advanced_share > 0)
         widths = [spec.width, *[width] * (layers + advanced)]
         self.fcs = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
         self.attentions = nn.ModuleList(
-            RelationAttention(width, width // group_width, geometry=geometry)
+            RelationAttention(width, width // group_width, geometry=geometry, value_std=value_std)
             for _ in range(layers + 2 * advanced)
         )
         for name, weight in self.fcs.named_parameters():
@@ -153,10 +167,31 @@ class LongTermAttention(CandidateFusion):
         own["is_valid"] = own["is_valid"] & ~state["is_recalled"].unsqueeze(1)
         x, weights = self._attend(x, current.boxes[:, 0], _Keys.of(state, own))
         if self.propagate != "none" and not self.training:
-            boxes = propagated(state, weights, current, to_center=self.propagate == "center")
+            assigned = self._assigned(state, weights, current)
+            boxes = propagated(state, assigned, current, to_center=self.propagate == "center")
             stays = state["is_recalled"][:, None, None, None]
             state = {**state, "boxes": torch.where(stays, state["boxes"], boxes)}
         return candidates.fused(x[..., None, None]), self._push(state, own)
+
+    def _assigned(
+        self, state: State, weights: Float[Tensor, "B n KM"], current: Candidates
+    ) -> Int[Tensor, "B K M"]:
+        """Return the current candidate that each remembered one is assigned to; -1 for none.
+
+        Raises:
+            ConfigError: If candidates have no links to the previous frame but should be assigned by
+                them.
+        """
+        if self.assignment == "attention":
+            return assigned_by_attention(state, weights, current)
+        if current.previous_boxes is None:
+            msg = (
+                "LongTermAttention: assignment=linking needs candidates that are linked to the "
+                "previous frame. Use model/head/fusion=sltnet and a window with past >= 1, or "
+                "assignment=attention, or propagate=none."
+            )
+            raise ConfigError(msg)
+        return assigned_by_links(state, current.previous_boxes, current.is_valid[:, 0])
 
     def recall(
         self,
@@ -247,8 +282,9 @@ class LongTermAttention(CandidateFusion):
             if layer > 0:
                 x = F.relu(self.fcs[layer](x))
             attention = self._attention(layer)
+            needs_weights = self.propagate != "none" and self.assignment == "attention"
             is_last = layer == self.layers - 1
-            count = PROPAGATED_FROM if is_last and self.propagate != "none" else 0
+            count = PROPAGATED_FROM if is_last and needs_weights else 0
             gathered, weights = attention(x, projected[layer], bias, count)
             x = x + keys.is_there * gathered
         if self.advanced_share > 0:
@@ -358,20 +394,15 @@ class _Keys:
         return _Keys(features, boxes, self.projected[item, rows, :0], is_valid)
 
 
-@torch.no_grad()
 def propagated(
-    state: State, weights: Float[Tensor, "B n KM"], current: Candidates, *, to_center: bool
+    state: State, assigned: Int[Tensor, "B K M"], current: Candidates, *, to_center: bool
 ) -> Float[Tensor, "B K M 4"]:
     """Return the boxes of the key frames, moved to where their objects are in the current frames.
 
-    The candidates of each key frame are assigned one-to-one to candidates of the current frame, so
-    that the sum of ``softmax(objectness) * exp(attention weight)`` is maximal. The assignment is
-    solved on the CPU.
-
     Args:
         state: Key frames of ``B`` videos.
-        weights: Attention weights of the best current candidates for all keys; the keys in the
-            state come first, key frame by key frame.
+        assigned: The current candidate that each remembered candidate is assigned to; -1 if it is
+            assigned to none.
         current: The candidates of the current frames, highest score first.
         to_center: True moves each box to the centre of the current box that it is assigned to;
             False replaces it by this box.
@@ -379,21 +410,70 @@ def propagated(
     Returns:
         Boxes in input pixels; a box whose candidate is not assigned is unchanged.
     """
-    boxes, is_valid = state["boxes"], state["is_valid"]
-    count, (_, frames, length) = weights.shape[1], is_valid.shape
-    is_current = current.is_valid[:, 0, :count]
-    logits = current.scores[:, 0, :count].masked_fill(~is_current, -math.inf)
-    objectness = logits.softmax(dim=1).nan_to_num()
-    remembered = weights[:, :, : frames * length].view(len(boxes), count, frames, length)
-    value = (objectness[:, :, None, None] * remembered.exp()).transpose(1, 2)
-    on_cpu = (value.float().cpu(), is_valid.cpu(), is_current.sum(dim=1).cpu())
-    assigned = _assigned(*on_cpu).to(boxes.device)
+    boxes, now = state["boxes"], current.boxes[:, 0]
+    if now.shape[1] == 0:
+        return boxes
     chosen = assigned.clamp(min=0).flatten(1).unsqueeze(2).expand(-1, -1, 4)
-    target = current.boxes[:, 0].gather(1, chosen).view_as(boxes) if count else boxes
+    target = now.gather(1, chosen).view_as(boxes)
     if to_center:
         shift = (target[..., :2] + target[..., 2:] - boxes[..., :2] - boxes[..., 2:]) / 2
         target = boxes + torch.cat((shift, shift), dim=-1)
     return torch.where((assigned >= 0).unsqueeze(3), target, boxes)
+
+
+@torch.no_grad()
+def assigned_by_attention(
+    state: State, weights: Float[Tensor, "B n KM"], current: Candidates
+) -> Int[Tensor, "B K M"]:
+    """Assign the candidates of each key frame one-to-one to current candidates.
+
+    The sum of ``softmax(objectness) * exp(weight)`` is maximal. It is solved on the CPU.
+
+    Args:
+        state: Key frames of ``B`` videos.
+        weights: Attention weights of the best current candidates for all keys; the keys in the
+            state come first, key frame by key frame.
+        current: The current candidates, best first.
+
+    Returns:
+        The current candidate of each remembered one; -1 for none.
+    """
+    is_valid = state["is_valid"]
+    count, (videos, frames, length) = weights.shape[1], is_valid.shape
+    is_current = current.is_valid[:, 0, :count]
+    logits = current.scores[:, 0, :count].masked_fill(~is_current, -math.inf)
+    objectness = logits.softmax(dim=1).nan_to_num()
+    remembered = weights[:, :, : frames * length].view(videos, count, frames, length)
+    value = (objectness[:, :, None, None] * remembered.exp()).transpose(1, 2)
+    on_cpu = (value.float().cpu(), is_valid.cpu(), is_current.sum(dim=1).cpu())
+    return _assigned(*on_cpu).to(is_valid.device)
+
+
+@torch.no_grad()
+def assigned_by_links(
+    state: State, previous: Float[Tensor, "B N 4"], is_current: Bool[Tensor, "B N"]
+) -> Int[Tensor, "B K M"]:
+    """Assign each remembered candidate to the linked one that it overlapped most one frame ago.
+
+    Several can be assigned to the same one. Only the best `PROPAGATED_FROM` current candidates
+    count, and an IoU of at least 0.3.
+
+    Args:
+        state: Key frames of ``B`` videos, with boxes as they were in the previous frame.
+        previous: Boxes of the current candidates in the previous frame.
+        is_current: Which of them are valid.
+
+    Returns:
+        The current candidate of each remembered one; -1 for none.
+    """
+    is_valid, count = state["is_valid"], min(PROPAGATED_FROM, previous.shape[1])
+    if count == 0:
+        return torch.full_like(is_valid, -1, dtype=torch.int64)
+    pairs = zip(state["boxes"].flatten(1, 2), previous[:, :count], strict=True)
+    ious = torch.stack([box_iou(remembered, boxes) for remembered, boxes in pairs])
+    best, chosen = ious.masked_fill(~is_current[:, None, :count], -1).max(dim=2)
+    is_same = (best >= MATCHING_IOU).view_as(is_valid) & is_valid
+    return chosen.view_as(is_valid).masked_fill(~is_same, -1)
 
 
 def _assigned(

@@ -70,9 +70,13 @@ class RelationAttention(nn.Module):
         width: Number of features.
         groups: Number of attention heads.
         geometry: Whether the geometry term is added to the logits.
+        value_std: Standard deviation of the initial weights of the values; with 0, the attention
+            starts by returning zeros.
     """
 
-    def __init__(self, width: int = 1024, groups: int = 16, *, geometry: bool = True) -> None:
+    def __init__(
+        self, width: int = 1024, groups: int = 16, *, geometry: bool = True, value_std: float = 0.01
+    ) -> None:
         super().__init__()
         self.groups = groups
         self.query = nn.Linear(width, width)
@@ -81,7 +85,7 @@ class RelationAttention(nn.Module):
         self.geometry = nn.Linear(width // groups, groups) if geometry else None
         for layer in (self.query, self.key):
             nn.init.kaiming_uniform_(layer.weight, a=1)
-        nn.init.normal_(self.value.weight, std=0.01)
+        nn.init.normal_(self.value.weight, std=value_std)
         if self.geometry is not None:
             nn.init.normal_(self.geometry.weight, std=0.01)
         for module in self.modules():

@@ -322,6 +322,7 @@ class TwoStageHead(Head):
         shape = (-1, len(places), -1)
         # RoIs are pooled in float32; positions share frames, so their maps are converted once.
         maps = {id(p.frames): p.frames.maps.map(Tensor.float) for p in places}
+        is_linked = self.fusion.needs_links
         return Candidates(
             features=tuple(
                 self.pooler.of_frames(maps[id(frames.frames)], boxes, frames.rows)
@@ -332,8 +333,9 @@ class TwoStageHead(Head):
             is_valid=rois.is_valid.unsqueeze(1).expand(shape),
             sizes=places[reference].sizes,
             reference=reference,
-            linked=self.fusion.needs_links,
+            linked=is_linked,
             extras={},
+            previous_boxes=rois.boxes[:, reference - 1] if is_linked and reference > 0 else None,
         )
 
     def _frame_candidates(self, frames: EncodedFrames) -> Candidates:

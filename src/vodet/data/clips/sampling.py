@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int, Int64
 from vodet.errors import ConfigError
 from vodet.structures import ClipLayout, Window, clamped
 
-POLICIES = ("previous", "anywhere")
+POLICIES = ("previous", "anywhere", "earlier")
 LOSSES_ON = ("reference", "all")
 
 
@@ -102,7 +102,9 @@ class History:
         windows: Number of history windows.
         policy: ``previous`` takes the windows of the frames just before the reference frame, for
             recurrent states; ``anywhere`` takes windows elsewhere in the video that share no frame
-            with the window of the reference frame, for long-term attention.
+            with the window of the reference frame, for long-term attention; ``earlier``
+            takes one window from each of ``windows`` equal parts of the video before the reference
+            frame, like the key frames that a long-term memory has collected in a stream.
 
     Raises:
         ConfigError: If ``windows`` is negative or ``policy`` is unknown.
@@ -114,8 +116,8 @@ class History:
     def __post_init__(self) -> None:
         if self.windows < 0 or self.policy not in POLICIES:
             msg = (
-                f"data.history needs windows >= 0 and the policy {' or '.join(POLICIES)}; found "
-                f"windows={self.windows}, policy={self.policy!r}."
+                f"data.history needs windows >= 0 and one of the policies {', '.join(POLICIES)}; "
+                f"found windows={self.windows}, policy={self.policy!r}."
             )
             raise ConfigError(msg)
 
@@ -199,10 +201,11 @@ class ClipSampling:
             first = -(self.history.windows + self.window.lookback)
             return clamped(reference, range(first, self.window.lookahead + 1), length)
         references = [reference]
-        if self.history.windows:
-            references += references_elsewhere(
-                self.history.windows, reference, length, self.window, generator
-            )
+        count = self.history.windows
+        if count and self.history.policy == "earlier":
+            references += references_before(count, reference, generator)
+        elif count:
+            references += references_elsewhere(count, reference, length, self.window, generator)
         dropout, window = self.temporal_dropout, self.window
         positions = []
         for place in references:
@@ -236,6 +239,17 @@ def references_elsewhere(
     candidates = away if len(away) else positions
     drawn = generator.choice(candidates, count, replace=len(candidates) < count)
     return sorted(drawn.tolist())
+
+
+def references_before(count: int, reference: int, generator: np.random.Generator) -> list[int]:
+    """Draw one reference frame from each of ``count`` equal parts of the video before a frame.
+
+    If there are fewer earlier frames than parts, frames are drawn repeatedly. The first frame of a
+    video has only itself.
+    """
+    parts = (np.arange(count) + generator.uniform(size=count)) / count
+    drawn: list[int] = (parts * max(reference, 1)).astype(np.int64).tolist()
+    return drawn
 
 
 def evenly_spaced(

@@ -19,7 +19,7 @@ CLASS_NAMES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXT
 MIN_SHARE_IN_PICTURE = 0.25
 MIN_SHARE_UNCOVERED = 0.25
 
-_SUPERSAMPLING = 4
+SUPERSAMPLING = 4
 _PERIOD = 11.0  # pixels: about four periods on an object; a blur of 4 pixels removes the pattern
 _TRIANGLE_REACH = 1.25  # centre to corner in radii of the disc: both shapes have similar box sizes
 
@@ -125,7 +125,7 @@ def draw_scene(rng: np.random.Generator, *, size: int, num_frames: int, num_obje
     decks = [rng.permutation(len(CLASS_NAMES)) for _ in range(num_objects // len(CLASS_NAMES) + 1)]
     labels = np.concatenate(decks)[:num_objects].tolist()
     objects = tuple(_draw_object(rng, label, size, camera) for label in labels)
-    background = _draw_background(rng, 2 * size)
+    background = draw_background(rng, 2 * size)
     return Scene(size, background, camera + size / 2, objects)
 
 
@@ -143,7 +143,7 @@ def _draw_object(
     scales = np.exp(rng.uniform(-0.01, 0.01) * time).clip(0.7, 1.4)
     middle = len(silhouette) / 2 - 0.5  # centre of the sprite; pixel centres are whole numbers
     transforms = [
-        _similarity(angle, scale, middle, centre)
+        similarity(angle, scale, middle, centre)
         for angle, scale, centre in zip(angles, scales, centres, strict=True)
     ]
     return SceneObject(label, texture, silhouette, np.stack(transforms))
@@ -155,7 +155,7 @@ def _draw_sprite(
     """Return the texture ``[s, s, 3]`` and the opacity ``[s, s]`` of an object of a class."""
     texture_name, shape = class_name.split(" ")
     pixels = int(np.ceil(_TRIANGLE_REACH * side)) + 4  # a transparent border
-    axis = (np.arange(pixels * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - pixels / 2
+    axis = (np.arange(pixels * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - pixels / 2
     x, y = np.meshgrid(axis, axis)
     inside = _inside(shape, x, y, side / 2)
     phase = rng.uniform(0, _PERIOD, size=2)
@@ -163,7 +163,7 @@ def _draw_sprite(
     u = x * np.cos(turn) + y * np.sin(turn) + phase[0]
     v = y * np.cos(turn) - x * np.sin(turn) + phase[1]
     coloured = _colour(rng, _pattern(texture_name, u, v))
-    return _shrink(coloured, pixels), _shrink(inside.astype(np.float32), pixels)
+    return shrink(coloured, pixels), shrink(inside.astype(np.float32), pixels)
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
@@ -197,7 +197,7 @@ def _colour(rng: np.random.Generator, pattern: np.ndarray) -> np.ndarray:
     return painted
 
 
-def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return a background ``[size, size, 3]``: noise with translucent patches and lines."""
     background = np.full((size, size, 3), rng.uniform(100, 140, size=3), dtype=np.float32)
     for cells, amplitude in ((4, 20), (12, 16), (40, 14), (120, 10)):
@@ -223,14 +223,15 @@ def _draw_clutter(rng: np.random.Generator, background: np.ndarray) -> np.ndarra
     return cv2.addWeighted(layer, weight, background, 1 - weight, 0)
 
 
-def _similarity(angle: float, scale: float, middle: float, centre: np.ndarray) -> np.ndarray:
+def similarity(angle: float, scale: float, middle: float, centre: np.ndarray) -> np.ndarray:
     """Return a transform that rotates, scales, and maps ``(middle, middle)`` to ``centre``."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([linear, centre - linear @ [middle, middle]])
 
 
-def _shrink(image: np.ndarray, pixels: int) -> np.ndarray:
+def shrink(image: np.ndarray, pixels: int) -> np.ndarray:
+    """Reduce a supersampled drawing to ``[pixels, pixels, ...]``."""
     return cv2.resize(image, (pixels, pixels), interpolation=cv2.INTER_AREA)
 
 
