@@ -86,8 +86,8 @@ class EncodedFrames:
 
     Args:
         maps: Feature maps ``[F, C, h, w]`` of each level.
-        sizes: ``(height, width)`` of the picture in the upper left corner of each frame, ``[F, 2]``
-            int64.
+        sizes: ``(height, width)`` of each frame without its padding at the right and bottom,
+            ``[F, 2]`` int64.
         extras: Further tensors ``[F, ...]`` that the stages computed from each frame. Their names
             begin with the name of the stage, such as ``head.logits``.
     """
@@ -134,7 +134,7 @@ class Selection:
 
     @property
     def sizes(self) -> Tensor:
-        """``(height, width)`` of the picture in each chosen frame, ``[B, 2]``."""
+        """``(height, width)`` of each chosen frame without its padding, ``[B, 2]``."""
         return self.frames.sizes[self.rows]
 
     def extra(self, name: str) -> Tensor:
@@ -192,7 +192,7 @@ class WindowBatch:
 
     @property
     def sizes(self) -> Tensor:
-        """``(height, width)`` of the picture in each reference frame, ``[B, 2]``."""
+        """``(height, width)`` of each reference frame without its padding, ``[B, 2]``."""
         return self.current.sizes
 
     @property
@@ -286,7 +286,7 @@ class Candidates:
         boxes: The candidates' boxes, ``[B, T, N, 4]``.
         scores: The candidates' scores as logits, ``[B, T, N]``.
         is_valid: Whether each candidate is one that the head found, ``[B, T, N]`` bool.
-        sizes: ``(height, width)`` of the picture in each reference frame, ``[B, 2]``.
+        sizes: ``(height, width)`` of each reference frame without its padding, ``[B, 2]``.
         reference: Position of the reference frame among the ``T`` frames.
         linked: Whether candidate ``n`` is the same object in all frames.
         extras: Tensors that a candidate fusion encoded from the candidates of each frame,

@@ -188,7 +188,7 @@ def decode_picture(
 def turn_upright(
     pixels: UInt8[np.ndarray, "h w 3"], orientation: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Return the picture rotated and mirrored for display by its EXIF orientation, 1 to 8."""
+    """Rotate and mirror a picture as its EXIF orientation (1 to 8) says, for display."""
     if orientation == 1:
         return pixels
     turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels

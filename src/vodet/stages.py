@@ -115,7 +115,7 @@ class MapFusion(Stage):
 
         Args:
             pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black outside the picture.
-            sizes: ``(height, width)`` of the picture in each frame, ``[F, 2]``.
+            sizes: ``(height, width)`` of each frame without its padding, ``[F, 2]``.
             maps: Maps ``[F, C, h, w]`` of each level.
 
         Returns:
@@ -261,7 +261,7 @@ class Head(Stage):
         Args:
             pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black outside the picture; None if ``maps``
                 are fused.
-            sizes: ``(height, width)`` of the picture in each frame, ``[F, 2]``.
+            sizes: ``(height, width)`` of each frame without its padding, ``[F, 2]``.
             maps: Maps ``[F, C, h, w]`` of each level.
 
         Returns:

@@ -93,8 +93,8 @@ class StreamingDetector:
             before; often of earlier frames than ``frames``.
 
         Raises:
-            ConfigError: If ``frames`` has another shape or type or is empty, if its size after
-                resizing differs from the earlier frames of the video, or if the detector is in
+            ConfigError: If ``frames`` has another shape or type or is empty, if the frames
+                differ in size from earlier frames of the video after resizing, or if the detector is in
                 training mode.
         """
         arrays = frames_as_arrays(frames)
@@ -111,7 +111,7 @@ class StreamingDetector:
         Args:
             frames: ``[n, 3, H, W]`` uint8 RGB, at least one.
             original_size: ``(height, width)`` of the original frames, to which the boxes refer.
-            size: ``(height, width)`` of the picture in the upper left corner of ``frames``.
+            size: ``(height, width)`` of the frames without their padding at the right and bottom.
         """
         self._check(frames)
         sizes = torch.tensor(size, device=self.detector.device).expand(len(frames), 2)
@@ -216,11 +216,11 @@ class _Ring:
             kept.index_copy_(0, places, new)
 
     def windows(self, numbers: range, arrived: int) -> WindowBatch:
-        """Return the window around each of some frames.
+        """Return the windows of the given reference frames.
 
         Args:
-            numbers: Indices in the video of these frames.
-            arrived: Number of frames of the video that are stored or were stored before.
+            numbers: Indices of the reference frames in the video.
+            arrived: Number of frames received so far, including the ones that were overwritten.
         """
         index = torch.tensor([self._window.positions(number, arrived) for number in numbers])
         places = (index % len(self._frames)).to(self._frames.sizes.device)

@@ -310,7 +310,7 @@ class GroundTruth:
         sizes: ``(height, width)`` of each frame, ``[F, 2]`` int32.
         videos: Index of the video of each frame, ``[F]`` int64.
         frame_numbers: Number of each frame in its video, ``[F]`` int32.
-        box_starts: Index of the first box of each frame, and the number of boxes, ``[F + 1]``
+        box_starts: Index of the first box of each frame, then the total number, ``[F + 1]``
             int64.
         boxes: xyxy in original pixels, ``[A, 4]`` float32.
         labels: Class of each box, ``[A]`` int64.

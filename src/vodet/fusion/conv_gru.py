@@ -24,7 +24,7 @@ _INITIAL_UPDATE = -2.0  # bias of the update gate: initially 88 % of the memory 
 
 
 class ConvGRUCell(nn.Module):
-    """The ConvGRU cell of one level: updates the memory with a map, and adds it to the map.
+    """The ConvGRU cell of one level: updates the memory, then adds the memory to the map.
 
     With map x and memory h: ``z, r = sigmoid(conv([x; h]))``, ``n = tanh(conv([x; r h]))``, and the
     new memory is ``h' = (1 - z) h + z n``. The output is ``x + conv1x1(h')``. The last convolution

@@ -512,7 +512,7 @@ def follow_tracks(
         frame: ``boxes`` ``[B, M, 4]`` and ``is_valid`` ``[B, M]`` of one key frame of each clip.
         then: Objects of the key frames; None for frames without annotations.
         now: Objects of the current frames; None for frames without annotations.
-        sizes: ``(height, width)`` of the picture in each frame.
+        sizes: ``(height, width)`` of each frame without its padding.
 
     Returns:
         The new ``boxes`` and ``is_valid``, of the same shapes.

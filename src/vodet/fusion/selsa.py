@@ -97,7 +97,7 @@ class SELSA(CandidateFusion):
 
 
 class SemanticAttention(nn.Module):
-    """Multi-head attention with an output layer, whose keys and values can be computed before.
+    """Multi-head attention, with keys and values that are computed once per frame.
 
     Args:
         width: Number of features.

@@ -127,7 +127,7 @@ class CandidateHead(Head):
 
         Args:
             pixels: Frames ``[F, 3, H, W]`` uint8 RGB; None if ``maps`` are fused.
-            sizes: ``(height, width)`` of the picture in each frame, ``[F, 2]``.
+            sizes: ``(height, width)`` of each frame without its padding, ``[F, 2]``.
             maps: Maps ``[F, C, h, w]`` of each level.
 
         Returns:

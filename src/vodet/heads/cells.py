@@ -67,7 +67,7 @@ class Cells:
         """Return whether the centre of each cell is in the picture, not in the padding.
 
         Args:
-            sizes: ``(height, width)`` of the picture in each frame.
+            sizes: ``(height, width)`` of each frame without its padding.
         """
         return (self.centers < sizes.flip(1).unsqueeze(1)).all(dim=2)
 

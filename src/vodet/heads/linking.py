@@ -105,7 +105,7 @@ def link_anchors(
         boxes: Decoded boxes of the chosen anchors in every frame, xyxy in input pixels.
         logits: Objectness logits of the chosen anchors in the reference frame.
         levels: The level of each chosen anchor.
-        sizes: ``(height, width)`` of the picture in each reference frame.
+        sizes: ``(height, width)`` of each reference frame without its padding.
         reference: Position of the reference frame in the windows.
         limits: Limits on the proposals.
 

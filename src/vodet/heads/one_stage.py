@@ -4,7 +4,7 @@ Sources: Z. Ge et al., "YOLOX" (arXiv 2107.08430), for the detector; Y. Shi, N. 
 "YOLOV" (arXiv 2208.09686) and Y. Shi, T. Zhang, X. Guo, "Practical Video Object Detection via
 Feature Selection and Aggregation" (arXiv 2407.19650), for the candidates. Three choices are ours:
 the number of candidates is fixed, cells in crowd regions do not count as background, and cells in
-the padding are no candidates.
+the padding are never candidates.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def match_one_to_one(
         scores: Score of each candidate for each class, from 0 to 1.
         boxes: Boxes of the candidates, xyxy in pixels.
         is_valid: Which candidates may be matched.
-        sizes: ``(height, width)`` of the picture in each frame.
+        sizes: ``(height, width)`` of each frame without its padding.
         targets: Objects of the frames; None for frames without annotations.
 
     Returns:

@@ -30,8 +30,7 @@ def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -
     there; the score is the mean of these values.
 
     The method of the paper is more complex: it compares each box with the current fused box of a
-    cluster, and uses several scores of one view in a cluster. If there is only one view, its
-    detections are returned unchanged.
+    cluster, and uses several scores of one view in a cluster.
 
     Args:
         views: The detections of each view, in the pixel coordinates of the frame. There must be at
@@ -39,7 +38,8 @@ def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -
         max_detections: Maximum number of detections to keep, best first; None keeps all.
 
     Returns:
-        The fused detections, best first; equal scores are in the order of the clusters.
+        The fused detections, best first; equal scores are in the order of the clusters. The
+        detections of a single view are returned as they are, and ``max_detections`` is ignored.
     """
     labels = torch.cat([found["labels"] for found in views])
     if len(views) == 1 or not len(labels):

@@ -271,7 +271,8 @@ def _build(
             detector = build_detector(model, class_names)
     except Exception as error:  # the values of the config may cause any error
         reason = str(error.__cause__ or error).partition("\n")[0]
-        msg = f"The detector of the checkpoint {path} cannot be built: {reason}"
+        overridden = f", with the overrides {', '.join(overrides)}" if overrides else ""
+        msg = f"The detector of the checkpoint {path} cannot be built{overridden}: {reason}"
         raise CheckpointError(msg) from error
     if not isinstance(detector, VideoDetector):
         msg = (

@@ -145,7 +145,7 @@ class Architecture:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """The possible numbers of classes, without background: only ``num_classes``."""
+        """Numbers of classes that the weights fit, without background: just one."""
         return (self.num_classes,)
 
     @property

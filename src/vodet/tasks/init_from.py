@@ -148,7 +148,7 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
             f"init_from={path}: the checkpoint must contain all weights of the frozen parts "
             f"(model.frozen: {', '.join(detector.frozen)}) in the same shapes. It lacks "
             f"{first_ten(missing, 'weight')}\n"
-            "Configure these parts as in the training of the checkpoint, or do not freeze them."
+            "Use the same model settings as the training that wrote the checkpoint, or do not freeze them."
         )
         raise CheckpointError(msg)
 

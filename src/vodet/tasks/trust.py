@@ -64,7 +64,10 @@ def trusted_config(config: object, trusted: Sequence[str], path: FilePath) -> Di
         raise CheckpointError(msg) from error
     except Exception as error:  # such as a config that contains itself
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        msg = f"The checkpoint {path} was not loaded: its config cannot be read ({reason})."
+        msg = (
+            f"The checkpoint {path} was not loaded: its config cannot be read ({reason}). "
+            "Use a checkpoint written by vodet-train."
+        )
         raise CheckpointError(msg) from error
 
 

@@ -67,7 +67,7 @@ def choose_sequences(
         available: The sequences in the folder of the data set.
         split: Name of a split, or None.
         splits: The sequences of each split of the data set.
-        wanted: The sequences to read, as keys, or None.
+        wanted: A mapping whose keys name the sequences to read, or None.
         where: The folder, for the error message.
 
     Raises:

@@ -99,8 +99,8 @@ def _regions_of_images(folder: Path, sequence: Sequence) -> Iterator[Frame]:
         for region in regions_of_ids(read_ids(path, size)):
             if region.id and region.id // 1000 not in _CLASSES:
                 msg = (
-                    f"{path}: expected ids of the classes {_CLASSES}, that is class * 1000 + "
-                    f"instance; found {region.id}."
+                    f"{path}: expected the ids class * 1000 + instance, with a class of "
+                    f"1, 2 or {_IGNORED}; found {region.id}. Use the original files of KITTI MOTS."
                 )
                 raise DataError(msg)
             boxes += _boxes(region) if region.id else []
