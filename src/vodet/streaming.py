@@ -94,8 +94,8 @@ class StreamingDetector:
 
         Raises:
             ConfigError: If ``frames`` has another shape or type or is empty, if the frames
-                differ in size from earlier frames of the video after resizing, or if the detector is in
-                training mode.
+                differ in size from earlier frames of the video after resizing, or if the detector
+                is in training mode.
         """
         arrays = frames_as_arrays(frames)
         resized = [torch.from_numpy(self.resize(frame)).permute(2, 0, 1) for frame in arrays]

@@ -148,7 +148,8 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
             f"init_from={path}: the checkpoint must contain all weights of the frozen parts "
             f"(model.frozen: {', '.join(detector.frozen)}) in the same shapes. It lacks "
             f"{first_ten(missing, 'weight')}\n"
-            "Use the same model settings as the training that wrote the checkpoint, or do not freeze them."
+            "Use the model settings of the training that wrote the checkpoint, or do not freeze "
+            "these parts."
         )
         raise CheckpointError(msg)
 
