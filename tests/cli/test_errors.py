@@ -302,7 +302,7 @@ def test_no_gpu_where_one_was_asked_for(
         ),
     }
     message = fails(command_name, *arguments[command_name])
-    asked = "device=cuda: " if command_name == "predict" else "trainer.accelerator=gpu"
+    asked = "found 'cuda'" if command_name == "predict" else "trainer.accelerator=gpu"
     assert asked in message
     assert "this machine" in message
     assert "0 GPUs" in message

@@ -292,3 +292,10 @@ def test_a_checkpoint_io_reads_what_it_writes(tmp_path: Path) -> None:
     assert read["vodet"]["version"] == vodet.__version__
     torch.testing.assert_close(read["state_dict"], checkpoint["state_dict"], rtol=0, atol=0)
     assert OmegaConf.create(read["vodet"]["config"])["model"] == MODEL
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_the_machine_lacks(write: Callable[[Any], Path]) -> None:
+    with pytest.raises(ConfigError, match=r"which has 0 GPUs; found 'cuda'"):
+        vodet.load(write(contents()), map_location="cuda")
+    assert vodet.load(write(contents()), map_location="auto").device.type == "cpu"

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from vodet.augmented_stream import stream_factory
@@ -30,7 +29,7 @@ def predict(config: DictConfig) -> None:
     stream = stream_factory(**config.test_time_augmentation)
     videos, folder = find_videos(config.source), Path(config.output)
     check_outputs(videos, folder)
-    detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
+    detector = load(config.ckpt, trusted=config.trusted, map_location=config.device)
     screen = Screen()
     faults = []  # one text per video, empty if it has no faults
     for video in videos:
@@ -109,23 +108,3 @@ def check_numbers(config: DictConfig) -> None:
     if not 0 < config.fps < math.inf:
         msg = f"fps must be a finite number above 0, found {config.fps}."
         raise ConfigError(msg)
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device with a name. ``auto`` means the GPU, or the CPU if there is no GPU.
-
-    Raises:
-        ConfigError: If this machine does not have the device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        count = torch.cuda.device_count()
-        msg = (
-            f"device={name}: expected a device of this machine, which has {count} GPUs. "
-            f"device=cpu runs anywhere. ({error})"
-        )
-        raise ConfigError(msg) from error
-    return torch.device(name)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vodet import __version__
 from vodet.detector import VideoDetector
-from vodet.errors import CheckpointError, OutputError
+from vodet.errors import CheckpointError, ConfigError, OutputError
 from vodet.files import replacing
 from vodet.pretrained import no_pretrained_weights
 from vodet.tasks.build import build_detector
@@ -136,7 +136,7 @@ def load(
     path: FilePath,
     *,
     trusted: Sequence[str] = (),
-    map_location: Any = "cpu",
+    map_location: str | torch.device = "cpu",
     overrides: dict[str, Any] | None = None,
 ) -> VideoDetector:
     """Rebuild the detector of a checkpoint in evaluation mode.
@@ -148,18 +148,20 @@ def load(
     Args:
         path: A checkpoint written by `vodet-train`.
         trusted: Names of further packages whose classes and functions the config may name.
-        map_location: Device on which to put the detector.
+        map_location: Device on which to put the detector; ``auto`` is the GPU if there is one.
         overrides: Values that replace values of the config, by dotted key, such as
             ``{"window.past": 3}``.
 
     Raises:
         CheckpointError: If the file cannot be used; the message says why.
+        ConfigError: If this machine does not have the device.
 
     Example:
         ::
 
             detector = vodet.load("runs/demo/best.ckpt")
     """
+    device = find_device(map_location)
     checkpoint = read_checkpoint(path)
     card = checkpoint[CARD_KEY]
     if not card["config"]:
@@ -176,7 +178,25 @@ def load(
         fitting_weights(outline, checkpoint, path)
     detector = _build(config, card["class_names"], overrides or {}, path)
     load_weights(detector, path, checkpoint)
-    return detector.to(map_location).eval()
+    return detector.to(device).eval()
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """Return the device with a name. ``auto`` means the GPU, or the CPU if there is no GPU.
+
+    Raises:
+        ConfigError: If this machine does not have the device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        msg = (
+            f"Expected a device of this machine, which has {torch.cuda.device_count()} GPUs; found "
+            f"{str(name)!r}. The device cpu exists on every machine. ({error})"
+        )
+        raise ConfigError(msg) from error
 
 
 def _model_config(card: dict[str, Any]) -> Any:

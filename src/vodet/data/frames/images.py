@@ -112,6 +112,8 @@ def _check_size(header: PictureHeader, expected: Size, exif: ExifUse, where: str
                 f"{stored[1]}, the upright image is {upright[0]} x {upright[1]}. If the boxes were "
                 f"drawn on the {drawn_on} image, set data.exif={use} (vodet-data: --exif {use})."
             )
+        else:
+            msg += " Use the images that were annotated, or scale the annotations to these images."
         raise FrameError(msg)
     if found[0] * found[1] > MAX_PIXELS:
         msg = (

@@ -96,8 +96,8 @@ def ensure_generated(root: str | Path, config: SetConfig = DEGRADED) -> None:
             f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in names
         )
         msg = (
-            f"The generated set in {root} has other settings ({differences}). Generate it again "
-            "with overwrite, or choose another folder."
+            f"The generated set in {root} has other settings ({differences}). Delete "
+            "the folder so that vodet-train generates it again, or set another data_dir."
         )
         raise DataError(msg)
 
@@ -201,6 +201,9 @@ def _refuse_existing(root: Path, overwrite: bool) -> None:
     if not root.exists():
         return
     if not overwrite:
-        msg = f"{root} exists already. Choose another folder, or replace it with overwrite."
+        msg = (
+            f"{root} exists already. Choose another folder, or replace it with vodet-data generate "
+            "--overwrite."
+        )
         raise DataError(msg)
     _read_settings(root)  # refuses to replace anything but a generated set
