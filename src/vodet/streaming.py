@@ -93,9 +93,9 @@ class StreamingDetector:
             before; often of earlier frames than ``frames``.
 
         Raises:
-            ConfigError: If ``frames`` has another shape or type or is empty, if the frames
-                differ in size from earlier frames of the video after resizing, or if the detector
-                is in training mode.
+            ConfigError: If ``frames`` has another shape or type or is empty, if, after
+                resizing, the frames differ in size from earlier frames of the video, or if the
+                detector is in training mode.
         """
         arrays = frames_as_arrays(frames)
         resized = [torch.from_numpy(self.resize(frame)).permute(2, 0, 1) for frame in arrays]

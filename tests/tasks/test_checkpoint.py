@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import vodet
 from tasks.small_checkpoint import CLASS_NAMES, MODEL, contents, detector
 from tiny import random_frames
-from vodet.errors import CheckpointError
+from vodet.errors import CheckpointError, ConfigError
 from vodet.fusion.mean import MeanFusion
 from vodet.structures import Window
 from vodet.tasks.checkpoint import AtomicCheckpointIO, load_weights, read_checkpoint
@@ -68,7 +68,7 @@ def test_overrides_replace_values_of_the_config(write: Callable[[Any], Path]) ->
     loaded = vodet.load(write(contents()), overrides={"window.past": 3, "window.future": 1})
     assert loaded.window == Window(past=3, future=1)
     message = message_of(vodet.load, write(contents()), overrides={"window.past": -1})
-    assert "cannot be built, with the overrides window.past: A window needs past >= 0" in message
+    assert "cannot be built with the overrides window.past: A window needs past >= 0" in message
 
 
 def test_a_task_made_in_a_notebook(tmp_path: Path) -> None:

@@ -457,7 +457,7 @@ def test_weights_of_something_else() -> None:
     lines = message_of({"conv1_w": torch.zeros(64, 3, 7, 7), "a": torch.zeros(1)}).splitlines()
     for fact in ("Faster R-CNN with FPN", "detectron2", "a.pth", "2 weights, such as 'a'"):
         assert fact in lines[0]
-    assert lines[0].endswith(" 4 differences:")
+    assert lines[0].endswith(" 4 faults:")
     line = next(line for line in lines if line.startswith("  backbone.fpn_lateral2.weight: "))
     assert "4 dimensions" in line
     assert line.endswith("found no such weight")

@@ -1,7 +1,8 @@
-"""Pyramids and necks: convert the backbone's feature maps of single frames.
+"""Pyramids and necks: modules that process the feature maps of each frame separately.
 
-The pyramids ``Identity``, ``Projection`` and ``FPN`` come before the temporal fusion. The necks
-``SumNeck`` and ``ReleasedNeck`` merge all levels into one map, for heads that work on one map.
+The pyramids ``Identity``, ``Projection`` and ``FPN`` come between the backbone and the temporal
+fusion. The necks ``SumNeck`` and ``ReleasedNeck`` are the first part of heads that work on a single
+map: they merge all levels into one map.
 """
 
 from __future__ import annotations

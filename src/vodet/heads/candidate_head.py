@@ -101,8 +101,8 @@ class CandidateHead(Head):
         self.fusion = FusionChain(spec, fusion or {})
         if self.fusion.needs_links:
             msg = (
-                f"Of the candidate fusions {', '.join(fusion or {})}, at least one needs "
-                f"candidates that are linked through the window, but {type(self).__name__} finds "
+                f"The candidate fusions {', '.join(fusion or {})} need candidates that are linked "
+                f"through the window, but {type(self).__name__} finds "
                 "its candidates in each frame separately: use model/head=two_stage, or another "
                 "model/head/fusion."
             )

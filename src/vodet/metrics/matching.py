@@ -43,7 +43,7 @@ class PossibleMatches:
         return self[np.lexsort((self.objects, -self.ious, self.detections))]
 
     def preferring(self, preferred: np.ndarray) -> PossibleMatches:
-        """Return the same pairs in another order: preferred objects first for each detection.
+        """Return the same pairs, reordered: preferred annotated boxes first for each detection.
 
         Args:
             preferred: Which annotated boxes are preferred, ``[A]`` bool.

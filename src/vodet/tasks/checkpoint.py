@@ -194,7 +194,7 @@ def find_device(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         msg = (
             f"Expected a device of this machine, which has {torch.cuda.device_count()} GPUs; found "
-            f"{str(name)!r}. The device cpu exists on every machine. ({error})"
+            f"{str(name)!r}. cpu runs anywhere. ({error})"
         )
         raise ConfigError(msg) from error
 
@@ -291,7 +291,7 @@ def _build(
             detector = build_detector(model, class_names)
     except Exception as error:  # the values of the config may cause any error
         reason = str(error.__cause__ or error).partition("\n")[0]
-        overridden = f", with the overrides {', '.join(overrides)}" if overrides else ""
+        overridden = f" with the overrides {', '.join(overrides)}" if overrides else ""
         msg = f"The detector of the checkpoint {path} cannot be built{overridden}: {reason}"
         raise CheckpointError(msg) from error
     if not isinstance(detector, VideoDetector):

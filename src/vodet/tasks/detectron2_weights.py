@@ -145,7 +145,7 @@ class Architecture:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Numbers of classes that the weights fit, without background: just one."""
+        """Numbers of classes, without background, that fit the weights: only ``num_classes``."""
         return (self.num_classes,)
 
     @property

@@ -46,8 +46,8 @@ def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
         a plain pickle have no gradient and no hooks.
 
     Raises:
-        CheckpointError: If the file does not exist or is damaged, or if it contains anything else,
-            because loading it could run code.
+        CheckpointError: If the file does not exist or is damaged, or if it contains other objects.
+            They are rejected because loading them could run code.
     """
     with opened(path) as file:
         try:

@@ -122,9 +122,9 @@ def require_weights(
     ]
     if faults:
         msg = (
-            f"{path} does not contain the weights of a Faster R-CNN with FPN of {program}: found "
-            f"{len(weights)} weights, such as {min(weights)!r}, and "
-            f"{first_ten(faults, 'difference')}\n{WHAT_READS_WHAT}"
+            f"{path} does not contain the weights of {program}'s Faster R-CNN with FPN. It has "
+            f"{len(weights)} weights, such as {min(weights)!r}; the weights that tell the "
+            f"architecture have {first_ten(faults, 'fault')}\n{WHAT_READS_WHAT}"
         )
         raise CheckpointError(msg)
 

@@ -141,7 +141,7 @@ def test_missing_neighbours_are_counted(annotated, convert, image):
             [rectangle("bear", 0, 0, 1, 1)],
             r"objects\[0\]\.label: .*, found 'bear'",
         ),
-        ([{"label": "car"}], r"polygons\.json: not a Cityscapes .*polygon"),
+        ([{"label": "car"}], r"polygons\.json: cannot be read as a Cityscapes polygon"),
         ([{"label": "car", "polygon": [[1, 2]]}], r"objects\[0\]\.polygon: expected at least 3"),
     ],
 )

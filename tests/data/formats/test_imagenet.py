@@ -178,7 +178,7 @@ def test_malformed_files_are_named(val, pair, convert, content, message):
 def test_files_with_other_names_are_refused(val, pair, convert):
     pair("val/ILSVRC2015_val_00000001/copy", xml())
 
-    with pytest.raises(DataError, match=r"named like 000000\.xml in .*00000001, found copy\.xml"):
+    with pytest.raises(DataError, match=r"such as 000000\.xml, in .*00000001; found copy\.xml"):
         convert(read_imagenet_vid(val, split="val"))
 
 

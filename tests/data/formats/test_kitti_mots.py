@@ -122,7 +122,7 @@ def test_faulty_images_of_ids(source, convert, picture):
     path = source / "instances/0001/000000.png"
 
     picture(path, np.full((HEIGHT, WIDTH), 5001, np.uint16))
-    with pytest.raises(DataError, match=r"expected the ids class \* 1000 .* found 5001"):
+    with pytest.raises(DataError, match=r"class \* 1000 \+ instance.* found 5001"):
         convert(read_kitti_mots(source, masks="png"))
     picture(path, np.zeros((HEIGHT, 3), np.uint16))
     with pytest.raises(FrameError, match=r"expected the image size 12 x 20 .* found 12 x 3"):

@@ -129,7 +129,10 @@ def _read_polygons(path: Path) -> _Polygons:
     try:
         document = decode_json(data, _Polygons, path)
     except msgspec.ValidationError as error:
-        msg = f"{path}: not a Cityscapes *_polygons.json file: {error}."
+        msg = (
+            f"{path}: cannot be read as a Cityscapes polygon file: {error}. Replace the file with "
+            "the original."
+        )
         raise DataError(msg) from error
     for place, shape in enumerate(document.objects):
         if len(shape.polygon) < 3:

@@ -117,7 +117,10 @@ def _plan(
         msg = f"Expected XML files in {xml.folder / name}, found none. Check that SRC is complete."
         raise DataError(msg)
     if odd := [stem for stem in needed if not stem.isdecimal()]:
-        msg = f"Expected files named like 000000.xml in {xml.folder / name}, found {odd[0]}.xml."
+        msg = (
+            f"Expected XML files named by frame number, such as 000000.xml, in "
+            f"{xml.folder / name}; found {odd[0]}.xml. Remove this file, or restore its original name."
+        )
         raise DataError(msg)
     xml.expect(name, needed)
     images.expect(name, wanted)

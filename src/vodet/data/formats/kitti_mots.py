@@ -99,7 +99,7 @@ def _regions_of_images(folder: Path, sequence: Sequence) -> Iterator[Frame]:
         for region in regions_of_ids(read_ids(path, size)):
             if region.id and region.id // 1000 not in _CLASSES:
                 msg = (
-                    f"{path}: expected the ids class * 1000 + instance, with a class of "
+                    f"{path}: expected ids of the form class * 1000 + instance, where class is "
                     f"1, 2 or {_IGNORED}; found {region.id}. Use the original files of KITTI MOTS."
                 )
                 raise DataError(msg)
