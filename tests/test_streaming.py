@@ -335,7 +335,7 @@ def test_a_stream_leaves_the_mode_of_its_detector_alone() -> None:
 
 def test_an_empty_chunk_is_refused() -> None:
     stream = StreamingDetector(tiny_detector(fusion_of("mean"), Window(past=1)))
-    with pytest.raises(ConfigError, match=r"at least one frame, found a tensor \[0, 3, 64, 64\]"):
+    with pytest.raises(ConfigError, match=r"at least one frame, found .*\[0, 3, 64, 64\]"):
         stream.push_resized(random_frames(0), (64, 64), (64, 64))
 
 
