@@ -90,7 +90,7 @@ def test_settings_of_a_checkpoint_are_trusted_no_more_than_its_config(tmp_path: 
         vodet.load(path)
     checkpoint[CARD_KEY]["settings"] = 3
     torch.save(checkpoint, path)
-    with pytest.raises(CheckpointError, match=r"damaged.*found 3 as settings"):
+    with pytest.raises(CheckpointError, match=r"damaged.*found 3 as its settings"):
         vodet.load(path)
 
 

@@ -62,9 +62,9 @@ class RelationAttention(nn.Module):
     """Multi-head attention with an optional geometry term in the logits.
 
     The logits are ``q . k / sqrt(d) + log(relu(w e) + 1e-6)``, where e is the embedded geometry of
-    a query's and a key's box. As in equation 2 of Relation Networks, the value layer is applied to the
-    features of each key before the weighted sum. Applying it after the sum gives the same result,
-    but ``scaled_dot_product_attention`` would have to sum wider values.
+    a query's and a key's box. As in equation 2 of Relation Networks, the value layer is applied
+    to the features of each key before the weighted sum. Applying it after the sum gives the same
+    result, but ``scaled_dot_product_attention`` would have to sum wider values.
 
     Args:
         width: Number of features.

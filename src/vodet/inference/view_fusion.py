@@ -24,13 +24,13 @@ def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -
 
     The best remaining detection of any view starts a cluster, and all detections that overlap it
     with an IoU above 0.55 are set aside. This is repeated until no detection is left. Each
-    detection set aside then joins the cluster whose first detection it overlaps most. Each cluster becomes
-    one detection. Its box is the mean of the boxes in the cluster, weighted by their scores. For
-    its score, each view contributes its best score in the cluster, or 0 if it has no detection
-    there; the score is the mean of these values.
+    detection set aside then joins the cluster whose first detection it overlaps most. Each cluster
+    becomes one detection. Its box is the mean of the boxes in the cluster, weighted by their
+    scores. For its score, each view contributes its best score in the cluster, or 0 if it has no
+    detection there; the score is the mean of these values.
 
-    The original weighted boxes fusion (arXiv 1910.13302) is more complex: it compares each box with the current fused box of a
-    cluster, and uses several scores of one view in a cluster.
+    The original weighted boxes fusion (arXiv 1910.13302) is more complex: it compares each box with
+    the current fused box of a cluster, and uses several scores of one view in a cluster.
 
     Args:
         views: The detections of each view, in the pixel coordinates of the frame. There must be at

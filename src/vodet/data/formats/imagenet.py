@@ -118,8 +118,9 @@ def _plan(
         raise DataError(msg)
     if odd := [stem for stem in needed if not stem.isdecimal()]:
         msg = (
-            f"Expected XML files named by frame number, such as 000000.xml, in "
-            f"{xml.folder / name}; found {odd[0]}.xml. Remove this file, or restore its original name."
+            "Expected XML files named by frame number, such as 000000.xml, in "
+            f"{xml.folder / name}; found {odd[0]}.xml. Remove this file, or restore its original "
+            "name."
         )
         raise DataError(msg)
     xml.expect(name, needed)
