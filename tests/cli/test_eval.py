@@ -230,7 +230,7 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
     ("argument", "message"),
     [
         ("evaluation.protocols=[coco,voc]", "found ['coco', 'voc']"),
-        ("evaluation.protocols=[]", "Expected protocols to be one or more of coco, vid,"),
+        ("evaluation.protocols=[]", "protocols must be one or more of coco, vid,"),
         ("evaluation.stability.score_threshold=low", "score_threshold to be a number, found low."),
         ("evaluation.stability.score_threshold=nan", "score_threshold to be a number, found nan."),
         (
