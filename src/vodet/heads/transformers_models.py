@@ -68,8 +68,8 @@ def make_config(values: Mapping[str, Any]) -> Any:
     if "model_type" not in values:
         msg = (
             "model/head=detr needs a model: set model.head.pretrained to a name, such as "
-            "PekingU/rtdetr_v2_r18vd, or to a folder; or, for random weights, set "
-            "+model.head.config.model_type, for example to rt_detr_v2. Found neither, with "
+            "PekingU/rtdetr_v2_r18vd, or to a folder, or, for random weights, set "
+            "+model.head.config.model_type, for example to rt_detr_v2; found neither, with "
             f"model.head.config={dict(values)}."
         )
         raise ConfigError(msg)
