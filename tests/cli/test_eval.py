@@ -231,8 +231,8 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
     [
         ("evaluation.protocols=[coco,voc]", "found ['coco', 'voc']"),
         ("evaluation.protocols=[]", "protocols must be one or more of coco, vid,"),
-        ("evaluation.stability.score_threshold=low", "score_threshold to be a number, found low."),
-        ("evaluation.stability.score_threshold=nan", "score_threshold to be a number, found nan."),
+        ("evaluation.stability.score_threshold=low", "a number, found low."),
+        ("evaluation.stability.score_threshold=nan", "a number, found nan."),
         (
             "evaluation.tubelet_linking=seq",
             "tubelet_linking must be one of none, seq_nms, rescore, rescore_online; found 'seq'.",
