@@ -66,6 +66,7 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         f"data.train.images={data_set}",
         f"data.val.annotations={data_set}/val.json",
         f"data.val.images={data_set}",
+        "prepare_data=null",
         "trainer.accelerator=cpu",
     ]
 
@@ -78,8 +79,6 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             pytest.skip("needs transformers")
         # A DETR has no backbone of its own, and its model is on a hub.
         own = DETR_OVERRIDES if is_detr else ["model.backbone.pretrained=false"]
-        if not any(choice.startswith("prepare_data=") for choice in choices):
-            own = [*own, "prepare_data=null"]
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
             return hydra.compose("train", [*choices, *overrides, *own])
 
@@ -111,7 +110,8 @@ def test_choice_builds(group: str, option: str, compose) -> None:
     }
     if group == "logger" and option in {"wandb", "mlflow"} and find_spec(option) is None:
         pytest.skip(f"needs {option}")
-    config = compose(*further.get(group, []), f"{group}={option}")
+    package = "@prepare_data" if group == "generated_set" else ""
+    config = compose(*further.get(group, []), f"{group}{package}={option}")
     data, task = build(config)
     trainer = build_trainer(config)
     assert isinstance(task.detector.window, Window)
