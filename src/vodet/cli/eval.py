@@ -55,7 +55,10 @@ def evaluate(config: DictConfig) -> None:
 
 
 def output_folder(config: DictConfig) -> Path:
-    """Return the folder for ``eval.json``: ``output``, or by default the folder of the input."""
+    """Return the folder for ``eval.json``.
+
+    This is ``output``, or by default the folder of the checkpoint or of the saved predictions.
+    """
     return Path(config.output or Path(config.ckpt or config.predictions).parent)
 
 
@@ -90,8 +93,8 @@ def chosen_by_training(
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         msg = (
-            f"The checkpoint {config.ckpt} has unusable values in config.evaluation: {reason}. Use "
-            "a checkpoint written by vodet-train."
+            f"The checkpoint {config.ckpt} has unusable values in config.evaluation. Use a "
+            f"checkpoint written by vodet-train. ({reason})"
         )
         raise CheckpointError(msg) from error
 

@@ -34,7 +34,7 @@ def register_experiments(*folders: Path) -> None:
 
 
 def own_config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Return a list with the folder that ``--config-dir`` names; empty without this option."""
+    """Return a list with the folder that ``--config-dir`` names, or an empty list without it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     parser.add_argument("--cfg", "-c")  # without it, argparse would take -c for -cd

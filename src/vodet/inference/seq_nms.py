@@ -88,8 +88,8 @@ class _Sequences:
     """The sequences of linked detections of one class in consecutive frames.
 
     Args:
-        boxes: ``[T, n, 4]``.
-        scores: ``[T, n]``, 0 for slots without a detection.
+        boxes: The boxes in ``n`` slots for each of ``T`` frames, xyxy in pixels, ``[T, n, 4]``.
+        scores: The scores, ``[T, n]``, 0 for slots without a detection.
     """
 
     def __init__(self, boxes: np.ndarray, scores: np.ndarray) -> None:

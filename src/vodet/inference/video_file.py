@@ -194,7 +194,7 @@ def _packets(
 ) -> Iterator[Packet[Stream] | None]:
     """Yield the packets of a stream, then None, which makes the decoder return its last frames.
 
-    Errors of reading, and the duration of the video, are recorded in ``losses``.
+    Read errors and the duration of the video are recorded in ``losses``.
     """
     end = 0.0
     try:
