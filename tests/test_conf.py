@@ -110,8 +110,7 @@ def test_choice_builds(group: str, option: str, compose) -> None:
     }
     if group == "logger" and option in {"wandb", "mlflow"} and find_spec(option) is None:
         pytest.skip(f"needs {option}")
-    package = "@prepare_data" if group == "generated_set" else ""
-    config = compose(*further.get(group, []), f"{group}{package}={option}")
+    config = compose(*further.get(group, []), f"{group}={option}")
     data, task = build(config)
     trainer = build_trainer(config)
     assert isinstance(task.detector.window, Window)

@@ -72,7 +72,10 @@ DETECTORS: dict[str, Callable[[Window], VideoDetector]] = {
     **{f"one-stage {name}": partial(_one_stage, name) for name in unlinked_fusion_names()},
     "one-stage yolov_pp, no suppression": partial(_one_stage, "yolov_pp", candidate_nms_iou=None),
     "one-stage yolov, map fusion stf": partial(_one_stage, "yolov", fusion_of("stf")),
-    **{f"detr {name}": partial(tiny_detr, name, precise=True) for name in detr_fusion_names()},
+    **{
+        f"detr {name}": partial(tiny_detr, name, precise=True, size_divisor=32)
+        for name in detr_fusion_names()
+    },
     "two-stage, map fusion mean": partial(_two_stage, "none", fusion_of("mean")),
     "two-stage sltnet, map fusion stf": partial(_two_stage, "sltnet", fusion_of("stf")),
 }

@@ -143,6 +143,7 @@ def tiny_detr(
     frozen: tuple[str, ...] = (),
     lively: bool = True,
     precise: bool = False,
+    size_divisor: int = 1,
     **head: Any,
 ) -> VideoDetector:
     """A detector of some ten thousand weights, in eval mode, with lively outputs.
@@ -158,7 +159,7 @@ def tiny_detr(
         candidate_fusions = candidate_fusions_of(candidate_fusions)
     settings = {"config": config_of(model), "num_candidates": 12, "width": 16}
     detector = VideoDetector(
-        NoBackbone(),
+        NoBackbone(size_divisor),
         pyramid=Identity,
         fusion=NoFusion,
         head=partial(DetrHead, fusion=candidate_fusions, **(settings | head)),
