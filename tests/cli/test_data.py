@@ -359,6 +359,7 @@ LIMITED = """
 import json, resource, signal, sys
 from vodet.cli import data
 
+sys.dont_write_bytecode = True  # otherwise modules imported later leave cut .pyc files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for arguments in json.loads(sys.argv[1]):
