@@ -110,7 +110,7 @@ def _decode(data: bytes) -> np.ndarray | None:
     """
     height, width = read_size(data) or (0, 0)
     if height * width > MAX_PIXELS:
-        msg = f"its size is {height} x {width}, and the limit is {MAX_PIXELS:,} pixels"
+        msg = f"it has {height} x {width} pixels, more than the limit of {MAX_PIXELS:,}"
         raise ValueError(msg)
     if (count := count_pictures(data)) > 1:
         msg = f"it contains {count} pictures; save each in a separate file, or all as a video"
