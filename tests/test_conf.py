@@ -75,8 +75,6 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def compose_(*choices: str) -> DictConfig:
         parts = [choice for choice in choices if not choice.startswith("model/head/fusion=")]
         is_detr = any(part.endswith(DETR) for part in parts)
-        if is_detr and find_spec("transformers") is None:
-            pytest.skip("needs transformers")
         # A DETR has no backbone of its own, and its model is on a hub.
         own = DETR_OVERRIDES if is_detr else ["model.backbone.pretrained=false"]
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):

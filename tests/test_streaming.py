@@ -25,7 +25,7 @@ from tiny import (
     tiny_two_stage,
     unlinked_fusion_names,
 )
-from tiny_detr import detr_fusion_names, tiny_detr
+from tiny_detr import tiny_detr
 from vodet.detector import VideoDetector
 from vodet.encodings import Memory, WindowBatch
 from vodet.errors import ConfigError
@@ -74,7 +74,7 @@ DETECTORS: dict[str, Callable[[Window], VideoDetector]] = {
     "one-stage yolov, map fusion stf": partial(_one_stage, "yolov", fusion_of("stf")),
     **{
         f"detr {name}": partial(tiny_detr, name, precise=True, size_divisor=32)
-        for name in detr_fusion_names()
+        for name in unlinked_fusion_names()
     },
     "two-stage, map fusion mean": partial(_two_stage, "none", fusion_of("mean")),
     "two-stage sltnet, map fusion stf": partial(_two_stage, "sltnet", fusion_of("stf")),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tiny import candidate_fusions_of, head_config_of, unlinked_fusion_names
+from tiny import candidate_fusions_of, head_config_of
 from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
 from vodet.features.no_backbone import NoBackbone
@@ -123,11 +122,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "decoder_n_points": 2,
     },
 }
-
-
-def detr_fusion_names() -> list[str]:
-    """The candidate fusions that the head admits; none if its library is not installed."""
-    return unlinked_fusion_names() if find_spec("transformers") else []
 
 
 def config_of(name: str, **values: Any) -> dict[str, Any]:

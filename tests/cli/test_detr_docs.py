@@ -17,7 +17,6 @@ from tiny_detr import saved
 from vodet.cli import data
 from vodet.inference.writing import VideoWriter
 
-pytest.importorskip("transformers")
 PAGE = (Path(__file__).parents[2] / "docs" / "detr.md").read_text()
 
 

@@ -13,12 +13,8 @@ from torch import Tensor
 from recipe import REFERENCE, recipe_weight
 from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, FeatureMaps, State
 from vodet.errors import ConfigError, DataError
-from vodet.fusion.long_term_attention import (
-    LongTermAttention,
-    assigned_by_attention,
-    follow_tracks,
-    propagated,
-)
+from vodet.fusion.long_term_attention import LongTermAttention
+from vodet.fusion.propagation import assigned_by_attention, follow_tracks, propagated
 from vodet.fusion.relation import geometry_embedding, relative_geometry
 from vodet.structures import Target
 

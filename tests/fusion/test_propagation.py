@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, FeatureMaps, State
 from vodet.errors import ConfigError
-from vodet.fusion.long_term_attention import (
+from vodet.fusion.long_term_attention import LongTermAttention
+from vodet.fusion.propagation import (
     PROPAGATED_FROM,
-    LongTermAttention,
     assigned_by_attention,
     assigned_by_links,
     propagated,

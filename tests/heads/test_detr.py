@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
 from tiny import frame_info, fusion_of, random_frames, tiny_detector
@@ -25,7 +26,6 @@ from vodet.fusion.selsa import SELSA
 from vodet.heads.detr import DetrHead
 from vodet.structures import ClipBatch, ClipLayout, Detections, Target, Window
 
-transformers = pytest.importorskip("transformers")
 SIZE, ORIGINAL = (64, 96), (128, 288)
 
 

@@ -19,8 +19,6 @@ from vodet.heads.transformers_detector import IMAGENET, TransformersDetector
 from vodet.heads.transformers_models import make_config, values_of
 from vodet.pretrained import no_pretrained_weights
 
-pytest.importorskip("transformers")
-
 
 def rewrite(folder: Path, name: str, change: Callable[[dict], object]) -> None:
     path = folder / name

@@ -20,7 +20,6 @@ from vodet.tasks.build import build_detector
 from vodet.tasks.checkpoint import CARD_KEY, model_card
 from vodet.tasks.init_from import init_from
 
-pytest.importorskip("transformers")
 omegaconf = pytest.importorskip("omegaconf")
 
 

@@ -121,7 +121,20 @@ class Resize(FrameResize):
 
 
 @dataclass(frozen=True)
-class Stretch(FrameResize):
+class _FixedSize(FrameResize):
+    """Base class: all resized frames have one height and width."""
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            msg = f"{type(self).__name__} needs a positive height and width, found {self}."
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True)
+class Stretch(_FixedSize):
     """Resizes all frames to one height and width without keeping their aspect ratios.
 
     Some DETR-type detectors are trained like this.
@@ -133,14 +146,6 @@ class Stretch(FrameResize):
     Raises:
         ConfigError: If a side is not positive.
     """
-
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            msg = f"Stretch needs a positive height and width, found {self}."
-            raise ConfigError(msg)
 
     def target_size(self, original_size: Size) -> Size:
         """Return ``(self.height, self.width)``, which does not depend on the original size."""
@@ -156,7 +161,7 @@ class Stretch(FrameResize):
 
 
 @dataclass(frozen=True)
-class Letterbox(FrameResize):
+class Letterbox(_FixedSize):
     """Scales frames to fit into one height and width, and pads them with black.
 
     The aspect ratio is kept; the padding is at the right and bottom.
@@ -168,14 +173,6 @@ class Letterbox(FrameResize):
     Raises:
         ConfigError: If a side is not positive.
     """
-
-    height: int
-    width: int
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            msg = f"Letterbox needs a positive height and width, found {self}."
-            raise ConfigError(msg)
 
     def target_size(self, original_size: Size) -> Size:
         """Return ``(height, width)`` of the scaled frame, without the padding."""
