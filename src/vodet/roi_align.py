@@ -89,7 +89,7 @@ def _runs(
 def _taps(
     start: Float[Tensor, " n"], length: Float[Tensor, " n"], limit: int, size: int
 ) -> tuple[Int[Tensor, "bins taps"], Float[Tensor, "bins taps"], Int[Tensor, " n"]]:
-    """Return the cells, and their weights, of which each bin is the weighted sum along one axis.
+    """Return the cells that each bin sums along one axis, and the weights of these cells.
 
     A sample up to one cell outside the map takes the value of the border cell; a sample further
     outside is 0.

@@ -87,7 +87,7 @@ def link_tubelets(
     frame of the video lies between them.
 
     Args:
-        ground_truth: Annotations of the videos, of which only the order of the frames is used.
+        ground_truth: Annotations of the videos. Only the order of the frames is used.
         predictions: Detections of annotated frames.
         linking: Name of the method: a key of `LINKINGS`.
 

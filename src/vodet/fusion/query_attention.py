@@ -22,7 +22,7 @@ from vodet.stages import CandidateFusion
 
 
 class QueryAttention(CandidateFusion):
-    """Transformer layers, in which the reference frame's candidates attend to those of all frames.
+    """Transformer layers: the reference frame's candidates attend to candidates of all frames.
 
     A layer is ``x = norm(x + self_attention(x)); x = norm(x + attention(x, keys));
     x = norm(x + ffn(x))``, without position embeddings. The keys of every layer are the candidates

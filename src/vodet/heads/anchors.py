@@ -50,7 +50,7 @@ class Anchors:
         """Return the anchors of each level, xyxy in input pixels, row by row.
 
         Args:
-            maps: Feature maps, of which only the shapes and the device are used.
+            maps: Feature maps. Only their shapes and device are used.
             strides: Stride of each level, in pixels. The size of the frames is taken to be the
                 first stride times the size of the first level.
         """

@@ -35,8 +35,7 @@ class Cells:
         """Return the cells of feature maps.
 
         Args:
-            maps: Maps ``[F, C, h, w]`` of each level, of which only the shapes and the device are
-                used.
+            maps: Maps ``[F, C, h, w]`` of each level. Only their shapes and device are used.
             strides: Stride of each level.
         """
         corners, repeated = [], []

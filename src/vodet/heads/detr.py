@@ -165,7 +165,7 @@ class DetrHead(CandidateHead):
         """Assign each object to one candidate, by the per-frame scores and boxes.
 
         All other candidates are negative, because no non-maximum suppression removes duplicates;
-        only those in crowd regions do not contribute to the loss.
+        only candidates in crowd regions do not contribute to the loss.
         """
         boxes, is_valid = candidates.boxes[:, 0], candidates.is_valid[:, 0]
         class_scores = frames.extra("class_scores")

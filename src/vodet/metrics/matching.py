@@ -211,7 +211,7 @@ def outcomes(
 
 
 def ranks_in_frames(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
-    """Return the rank of each detection among those of its class and frame, ``[N]`` int64.
+    """Return the rank of each detection within its class and frame, ``[N]`` int64.
 
     Ranks are counted from 0 in the order of ``predictions``.
     """

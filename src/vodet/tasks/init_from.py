@@ -33,7 +33,7 @@ class InitReport:
         left: Names of weights of the checkpoint that the detector does not have.
         reshaped: Weights that were not loaded because their shape or type differs: for each, its
             name and the difference.
-        class_names: Class names of the checkpoint if they differ from those of the detector,
+        class_names: Class names of the checkpoint if they differ from the detector's class names,
             otherwise None.
         made_for: For weights of another program, the setting ``base=NAME`` with which they were
             trained; otherwise None.

@@ -13,7 +13,7 @@ from vodet.data.formats.tables import Row, raise_faults, read_rows
 
 
 class Sequence:
-    r"""A sequence of a data set, that is a video, of which some or all frames are read.
+    r"""A sequence of a data set, that is, a video; all frames are read, or only some.
 
     Args:
         name: Name of the sequence.
