@@ -90,8 +90,8 @@ class Stage(nn.Module):
 
         Args:
             videos: Number of videos, ``B``.
-            frames: Encoded frames of the same size as the frames of the videos. Only their shapes and
-                their device are used.
+            frames: Encoded frames of the same size as the frames of the videos. Only their shapes
+                and their device are used.
         """
         return {}
 
@@ -172,8 +172,8 @@ class CandidateFusion(Stage):
         joins_frames: Whether `forward` uses the candidates of support frames. If no fusion of a
             head does, `forward` gets only the candidates of the reference frame, and as their
             ``extras`` the tensors that `encode_candidates` returned for all frames of the window.
-        keys_per_frame: `encode_candidates` and `recall` get this number of candidates per frame, with
-            the highest scores; 0 means all.
+        keys_per_frame: `encode_candidates` and `recall` get this number of candidates per frame,
+            with the highest scores; 0 means all.
     """
 
     spec: CandidateSpec

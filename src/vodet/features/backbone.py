@@ -54,8 +54,8 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         spec: Channels and strides of the levels.
-        size_divisor: The sides of the frames must be multiples of this number: the coarsest stride of
-            the network, even if ``strides`` does not contain it. It is 1 if the backbone pads
+        size_divisor: The sides of the frames must be multiples of this number: the coarsest stride
+            of the network, even if ``strides`` does not contain it. It is 1 if the backbone pads
             the frames itself, to ``frame_size`` or because ``padding`` is ``mean``.
         frame_size: ``(height, width)`` to which the backbone pads frames; None if the model accepts
             frames of any size.
