@@ -163,7 +163,7 @@ def test_weights_of_the_other_program(
     torch.save({"model": weights}, path)
     assert run(path, tmp_path / "a.ckpt", program="torchvision") == 1
     message = capsys.readouterr().err
-    assert "Faster R-CNN with FPN of torchvision" in message
+    assert "torchvision's Faster R-CNN with FPN" in message
     assert "backbone.body.layer1.0.conv2.weight: expected a tensor with 4 dimensions" in message
 
 
@@ -213,7 +213,7 @@ def test_a_file_that_would_run_code(
     [
         (None, "found no such file"),
         ({"weights": {}}, "from names to tensors"),
-        ({"model": {"conv1_w": torch.zeros(1)}}, "found 1 weights, such as 'conv1_w'"),
+        ({"model": {"conv1_w": torch.zeros(1)}}, "It has 1 weights, such as 'conv1_w'"),
     ],
 )
 def test_files_that_are_refused(
