@@ -21,7 +21,7 @@ from tiny import (
     tiny_one_stage,
     unlinked_fusion_names,
 )
-from tiny_detr import detr_fusion_names, tiny_detr
+from tiny_detr import tiny_detr
 from vodet.detector import VideoDetector
 from vodet.encodings import Memory, WindowBatch
 from vodet.structures import Window
@@ -40,7 +40,7 @@ def detectors() -> dict[str, Callable[[Window], VideoDetector]]:
     """Builds a detector with each fusion, by its name."""
     maps = {name: partial(tiny_detector, fusion_of(name)) for name in fusion_names()}
     cells = {f"one-stage {n}": partial(tiny_one_stage, n) for n in unlinked_fusion_names()}
-    queries = {f"detr {name}": partial(tiny_detr, name) for name in detr_fusion_names()}
+    queries = {f"detr {name}": partial(tiny_detr, name) for name in unlinked_fusion_names()}
     return maps | cells | queries
 
 

@@ -114,14 +114,14 @@ def test_push_resized_takes_frames_of_original_size() -> None:
     stream = AugmentedStream(detector, flip=True)
     results = [result.detections for result in stream.push_resized(padded, (50, 70), (50, 70))]
     assert_equal(results, streamed(AugmentedStream(detector, flip=True), frames, 2))
-    with pytest.raises(ConfigError, match=r"original size, \(100, 140\), found \(50, 70\)"):
+    with pytest.raises(ConfigError, match=r"original size, .*\(100, 140\), found \(50, 70\)"):
         stream.push_resized(frames, (100, 140), (50, 70))
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 1.0), (0.0,), (-1.0, 1.0), (float("nan"),)])
 def test_impossible_scales(scales: tuple[float, ...]) -> None:
     detector = tiny_detector(fusion_of("none"), Window())
-    with pytest.raises(ConfigError, match=r"scales.* positive and distinct.*found \["):
+    with pytest.raises(ConfigError, match=r"scales.* positive.* distinct.*found \["):
         AugmentedStream(detector, scales=scales)
 
 

@@ -14,7 +14,8 @@ from vodet.cli.app import config_dir
 from vodet.cli.experiments import experiments, register_experiments
 from vodet.cli.train import begin, build
 from vodet.cli.trainer import build_trainer
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 from vodet.errors import ConfigError
 from vodet.stages import PlainMapFusion
 from vodet.structures import Window
@@ -38,7 +39,7 @@ DETR_OVERRIDES = [
     "model/pyramid=identity",
     "model/fusion=none",
     "model.head.pretrained=null",
-    "+model.head.config.model_type=rt_detr_v2",
+    "++model.head.config.model_type=rt_detr_v2",
 ]
 
 CHOICES = [(group, option) for group in groups() for option in options(group)]
@@ -74,8 +75,6 @@ def compose(data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def compose_(*choices: str) -> DictConfig:
         parts = [choice for choice in choices if not choice.startswith("model/head/fusion=")]
         is_detr = any(part.endswith(DETR) for part in parts)
-        if is_detr and find_spec("transformers") is None:
-            pytest.skip("needs transformers")
         # A DETR has no backbone of its own, and its model is on a hub.
         own = DETR_OVERRIDES if is_detr else ["model.backbone.pretrained=false"]
         with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -132,7 +131,7 @@ def test_choice_builds(group: str, option: str, compose) -> None:
 
 def test_data_sets_and_methods_make_experiments_without_a_file() -> None:
     data = {"cityscapes", "custom", "imagenet_vid", "imagenet_vid_det", "kitti_mots", "mot17"}
-    data |= {"synthetic", "uavdt"}
+    data |= {"long_range", "synthetic", "uavdt"}
     methods = {"centernet", "detr", "faster_rcnn", "one_stage", "query_attention", "selsa"}
     methods |= {"sltnet", "stf", "yolov", "yolov_pp"}
     files = {"cityscapes_sltnet"} | {

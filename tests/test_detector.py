@@ -20,7 +20,7 @@ from vodet.structures import ClipBatch, ClipLayout, Target, Window
 
 @pytest.mark.parametrize("class_names", [(), ("car", "dog", "car")])
 def test_class_names_are_distinct(class_names: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="needs distinct class names, found "):
+    with pytest.raises(ConfigError, match=r"needs .*class name.*found \["):
         tiny_detector(MeanFusion, Window(), class_names)
 
 
@@ -298,7 +298,7 @@ def test_a_history_is_encoded_with_gradients_only_for_a_map_fusion_that_remember
 
 def test_a_detector_that_remembers_needs_a_history_to_train() -> None:
     detector = tiny_detector(Decaying, Window())
-    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows, .* 7 with"):
+    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows=2 .*windows=7 "):
         detector.losses(clips_of(ClipLayout.of_window(1, 0)))
 
 
@@ -321,6 +321,6 @@ def test_no_map_fusion_comes_before_a_head_that_needs_pixels() -> None:
         )
 
     assert build(NoFusion).head.needs_pixels
-    expected = "PixelHead needs the pixels of the frames.* model/fusion=none, found MeanFusion"
+    expected = "PixelHead .*pixels of the frames.* model/fusion=none; found MeanFusion"
     with pytest.raises(ConfigError, match=expected):
         build(MeanFusion)

@@ -209,14 +209,14 @@ def test_a_fusion_that_keeps_all_candidates_encodes_all_of_them() -> None:
     ids=", ".join,
 )
 def test_a_fusion_that_encodes_candidates_is_the_first(before: CandidateFusionFactories) -> None:
-    expected = f"encodes .* must be the first one; found it after {', '.join(before)}"
+    expected = f"fusion encodes must be the first.*; found it after {', '.join(before)}"
     with pytest.raises(ConfigError, match=expected):
         FusionChain(SPEC, {**before, "encodes": Encoding})
     FusionChain(SPEC, {"encodes": Encoding, "add": Linear, "last": Last})
 
 
 def test_linked_candidates_are_no_frame_s_own() -> None:
-    with pytest.raises(ConfigError, match=r"encodes, links.* linked .*choose one of them"):
+    with pytest.raises(ConfigError, match=r"encodes, links.* linked .*Remove one of them"):
         FusionChain(SPEC, {"encodes": Encoding, "links": TubeletAggregation})
     FusionChain(SPEC, {"encodes": Encoding, "keeps": partial(TubeletAggregation, mode="none")})
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tiny import candidate_fusions_of, head_config_of, unlinked_fusion_names
+from tiny import candidate_fusions_of, head_config_of
 from vodet.data.frames.resize import OriginalSize
 from vodet.detector import VideoDetector
 from vodet.features.no_backbone import NoBackbone
@@ -125,11 +124,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def detr_fusion_names() -> list[str]:
-    """The candidate fusions that the head admits; none if its library is not installed."""
-    return unlinked_fusion_names() if find_spec("transformers") else []
-
-
 def config_of(name: str, **values: Any) -> dict[str, Any]:
     return {"model_type": name, **CONFIGS[name], **values}
 
@@ -143,6 +137,7 @@ def tiny_detr(
     frozen: tuple[str, ...] = (),
     lively: bool = True,
     precise: bool = False,
+    size_divisor: int = 1,
     **head: Any,
 ) -> VideoDetector:
     """A detector of some ten thousand weights, in eval mode, with lively outputs.
@@ -158,7 +153,7 @@ def tiny_detr(
         candidate_fusions = candidate_fusions_of(candidate_fusions)
     settings = {"config": config_of(model), "num_candidates": 12, "width": 16}
     detector = VideoDetector(
-        NoBackbone(),
+        NoBackbone(size_divisor),
         pyramid=Identity,
         fusion=NoFusion,
         head=partial(DetrHead, fusion=candidate_fusions, **(settings | head)),

@@ -29,7 +29,8 @@ from torch import Tensor
 from vodet import VideoDetector
 from vodet.cli.app import config_dir
 from vodet.cli.train import build
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 from vodet.encodings import EncodedFrames
 from vodet.frame_store import FrameStore
 from vodet.tasks.candidate_cache import CandidateCache

@@ -2,9 +2,12 @@
 
     python scripts/benchmarks/fusion_gain.py                          map fusions, CenterNet
     python scripts/benchmarks/fusion_gain.py --detector two-stage     candidate fusions, SLTnet
+    python scripts/benchmarks/fusion_gain.py --detector one-stage     candidate fusions, YOLOV
+    python scripts/benchmarks/fusion_gain.py --detector detr          candidate fusions, RT-DETR
+    python scripts/benchmarks/fusion_gain.py --detector long-range    SLTnet, on the long-range set
 
 The runs of one table differ only in fusion and seed. With CenterNet, each run is one training. With
-the two-stage detector, a baseline is trained once per seed. Each fusion is then trained in a second
+the other detectors, a baseline is trained once per seed. Each fusion is then trained in a second
 phase on top of the frozen baseline, and its checkpoint is evaluated with several windows.
 """
 
@@ -19,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -45,14 +49,32 @@ class Row:
     is_second_phase: bool = False
 
 
-def second_phase(name: str, candidate_fusion: str, *overrides: str) -> Row:
-    """Return a row of SLTnet's second phase with a candidate fusion, evaluated in two windows."""
-    chosen = ("experiment=demo_sltnet", f"model/head/fusion={candidate_fusion}", *overrides)
+def second_phase(
+    name: str, candidate_fusion: str, *overrides: str, experiment: str = "demo_sltnet"
+) -> Row:
+    """Return a row of a second phase with a candidate fusion, evaluated in two windows."""
+    chosen = (f"experiment={experiment}", f"model/head/fusion={candidate_fusion}", *overrides)
     return Row(name, chosen, ("causal", "symmetric"), is_second_phase=True)
+
+
+def candidate_fusions(experiment: str) -> list[Row]:
+    """Return a row for each candidate fusion that needs no linked candidates."""
+    phase = partial(second_phase, experiment=experiment)
+    return [
+        phase("SELSA", "selsa"),
+        phase("YOLOV", "yolov"),
+        phase("YOLOV++", "yolov_pp"),
+        phase("query attention", "query_attention"),
+        phase("long-term attention", "long_term", OFTEN, *REMEMBERED),
+    ]
 
 
 OFTEN = "model.head.fusion.attention.key_frame_interval=4"  # videos have 16 frames
 NO_HISTORY = "data.history.windows=0"
+REMEMBERED = ("data.history.windows=2", "window=single", "data.losses_on=reference")
+# On the long-range set, the training clips bring key frames like the ones of a stream.
+LONG_RANGE = "data=long_range"
+KEY_FRAMES = (LONG_RANGE, "data.history.policy=earlier", "data.history.windows=5")
 # Clips of three frames, as for the second phases: the RPN learns from all of them.
 THREE_FRAMES = (
     "experiment=demo_baseline",
@@ -103,6 +125,20 @@ TABLES = {
         # The layers of SELSA replace the layers of the box head, so they must be trained.
         second_phase("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
         second_phase("SELSA, double head", "selsa", NO_HISTORY, "model.head.refine=scores"),
+    ],
+    "one-stage": [
+        Row("baseline", ("experiment=demo_one_stage",), ("single",)),
+        *candidate_fusions("demo_yolov"),
+    ],
+    "detr": [
+        Row("baseline", ("experiment=demo_detr",), ("single",)),
+        *candidate_fusions("demo_query_attention"),
+    ],
+    "long-range": [
+        Row("baseline", ("experiment=demo_baseline", LONG_RANGE), ("single",)),
+        second_phase("linking, max", "max", LONG_RANGE, NO_HISTORY),
+        second_phase("long-term attention", "long_term", *KEY_FRAMES),
+        second_phase("SLTnet: max + long-term", "sltnet", *KEY_FRAMES),
     ],
 }
 

@@ -2,6 +2,8 @@
 
     python scripts/benchmarks/stream.py --backbone hrnet_w32 --size 320 576
     python scripts/benchmarks/stream.py --detector two-stage --backbone resnet50 --proposals 300
+    python scripts/benchmarks/stream.py --detector one-stage --backbone resnet50
+    python scripts/benchmarks/stream.py --detector detr --size 640 640
 
 In each round, all rows process the same random frames, one row after the other. The table shows
 medians over the rounds; ratios are computed within each round. Latency is the time of one push. The
@@ -33,6 +35,23 @@ from vodet.structures import ClipBatch, ClipLayout, FrameInfo
 CLASSES = [f"class {number}" for number in range(8)]
 STAGES = ("encode", "map fusion", "head", "decode and rest")
 Run = Callable[[np.ndarray, bool], Any]  # takes frames [n, H, W, 3] and whether they are the last
+_LONG_TERM = [
+    "model/head/fusion=long_term",
+    "model.head.fusion.attention.key_frame_interval=1",  # fills the memory after five frames
+]
+_ONE_STAGE = [
+    "model/fusion=none",
+    "model/pyramid=pafpn",
+    "model/head=one_stage",
+    "model.backbone.strides=[8,16,32]",
+]
+_DETR = [
+    "model/fusion=none",
+    "model/backbone=none",
+    "model/pyramid=identity",
+    "model/head=detr",
+    "+model.head.config.model_type=rt_detr_v2",  # RT-DETRv2 with ResNet-50
+]
 _TWO_STAGE = ["model/fusion=none", "model/pyramid=fpn", "model/head=two_stage"]
 # Overrides of each row of the tables. The other rows are compared with the first row.
 TABLES = {
@@ -42,13 +61,24 @@ TABLES = {
     },
     "two-stage": {
         "Faster R-CNN": ["window=single", *_TWO_STAGE],
-        # Every frame is a key frame, so the memory is full after five frames.
-        "SLTnet": [
+        "SLTnet": ["window=symmetric", *_TWO_STAGE, *_LONG_TERM, "model/head/fusion=sltnet"],
+    },
+    "one-stage": {
+        "one-stage": ["window=single", *_ONE_STAGE],
+        "YOLOV": ["window=symmetric", *_ONE_STAGE, "model/head/fusion=yolov"],
+        "YOLOV++": [
             "window=symmetric",
-            *_TWO_STAGE,
-            "model/head/fusion=sltnet",
-            "model.head.fusion.attention.key_frame_interval=1",
+            *_ONE_STAGE,
+            "model/head/fusion=yolov_pp",
+            "model.head.num_candidates=100",
+            "model.head.candidate_nms_iou=null",
         ],
+        "long-term attention": ["window=single", *_ONE_STAGE, *_LONG_TERM],
+    },
+    "detr": {
+        "RT-DETRv2": ["window=single", *_DETR],
+        "query attention": ["window=symmetric", *_DETR, "model/head/fusion=query_attention"],
+        "long-term attention": ["window=single", *_DETR, *_LONG_TERM],
     },
 }
 
@@ -195,7 +225,10 @@ def rows(
     if options.detector == "two-stage":
         run = torchvision_run(options)
         makers["torchvision's fasterrcnn_resnet50_fpn"] = lambda: run
-    return makers | {"backbone alone": partial(backbone_run, next(iter(detectors.values())))}
+    detector = next(iter(detectors.values()))
+    if isinstance(detector.backbone, TimmBackbone):
+        makers["backbone alone"] = partial(backbone_run, detector)
+    return makers
 
 
 def main() -> None:

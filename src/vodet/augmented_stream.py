@@ -24,13 +24,14 @@ from vodet.structures import Detections, FrameDetections, Size
 class AugmentedStream:
     """Runs a `StreamingDetector` on each view of a video and fuses the detections of each frame.
 
-    There is one view per scale and, with ``flip``, a mirrored view per scale. Each view has its own
-    memory, so any detector can be used. Run time is the sum over all views. `fuse_views` defines
+    A view is a version of the video: there is one view per scale and, with ``flip``, also a
+    mirrored view per scale. Each view is a separate stream with its own memory, so detectors with a
+    memory work, too. The run time is the sum of the run times of all views. `fuse_views` defines
     how detections are fused.
 
     Args:
-        detector: The detector; it may serve any number of streams.
-        flip: Whether to add mirrored views.
+        detector: The detector; any number of streams may share it.
+        flip: Whether to add views that are mirrored horizontally.
         scales: Scales of the frames relative to the detector's evaluation size.
         score_threshold: Minimum score of a detection after fusion (inclusive).
 
@@ -69,9 +70,9 @@ class AugmentedStream:
             stream.reset()
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
-        """Take the next frame or frames and return the detections that are now complete.
+        """Process the next frame or frames; return detections of frames with a complete window.
 
-        Takes the same arguments and raises the same errors as `StreamingDetector.push`.
+        Arguments, result and errors are the same as for `StreamingDetector.push`.
         """
         arrays = frames_as_arrays(frames)
         # Frames are mirrored before resizing, so that letterbox padding stays on the right.
@@ -85,25 +86,31 @@ class AugmentedStream:
     def push_resized(
         self, frames: Tensor, original_size: Size, size: Size
     ) -> list[FrameDetections]:
-        """Like `push`, with the arguments of `StreamingDetector.push_resized`.
+        """Do the same as `push`, with the arguments of `StreamingDetector.push_resized`.
 
         Raises:
-            ConfigError: If the frames do not have their original size: each view resizes them.
+            ConfigError: If ``size`` differs from ``original_size``. Each view resizes the frames
+                itself, so they must not be resized before.
         """
         if size != original_size:
             msg = (
-                f"Test-time augmentation needs frames at their original size, {original_size}, "
-                f"found {size}. Load them with ClipDataModule(resize=OriginalSize())."
+                "Test-time augmentation needs frames at their original size, (height, width) = "
+                f"{original_size}, found {size}. Load them with "
+                "ClipDataModule(resize=OriginalSize())."
             )
             raise ConfigError(msg)
         return self.push(frames[..., : size[0], : size[1]])
 
     def flush(self) -> list[FrameDetections]:
-        """End the video: process the remaining frames, return their detections, then `reset`."""
+        """End the video: return the detections of the remaining frames, then call `reset`."""
         return self._fused([stream.flush() for stream, _ in self._views])
 
     def _fused(self, results: Sequence[Sequence[FrameDetections]]) -> list[FrameDetections]:
-        """Fuse the detections of all views, ``[views][frames]``."""
+        """Return the detections of each frame, fused from the results of all views.
+
+        Args:
+            results: What each view's stream returned, ``[views][frames]``.
+        """
         fused = []
         for of_views in zip(*results, strict=True):
             width = self._widths.popleft()
@@ -118,10 +125,12 @@ class AugmentedStream:
 
 
 def stream_factory(flip: Any, scales: Any) -> StreamFactory:
-    """Return a factory of `AugmentedStream`, or `StreamingDetector` if no views are added.
+    """Return a function that builds a stream for a detector.
+
+    The stream is an `AugmentedStream`, or a `StreamingDetector` if the settings add no view.
 
     Args:
-        flip: Whether to add mirrored views.
+        flip: Whether to add views that are mirrored horizontally.
         scales: Scales of the frames relative to the detector's evaluation size.
 
     Raises:
@@ -131,8 +140,8 @@ def stream_factory(flip: Any, scales: Any) -> StreamFactory:
     is_list = isinstance(scales, Sequence)
     if not isinstance(flip, bool) or not is_list or not all(map(_is_number, scales)):
         msg = (
-            "test_time_augmentation: expected flip=true or false and scales such as [1.0, 1.25], "
-            f"found flip={flip}, scales={scales}."
+            "test_time_augmentation: flip must be true or false, and scales a list of numbers such "
+            f"as [1.0, 1.25]; found flip={flip}, scales={scales}."
         )
         raise ConfigError(msg)
     factors = tuple(float(scale) for scale in scales)
@@ -147,16 +156,17 @@ def _is_number(value: object) -> bool:
 
 
 def check_scales(scales: Sequence[float]) -> None:
-    """Check that there is at least one scale and that all scales are distinct and positive.
+    """Check the scales of test-time augmentation.
 
     Raises:
-        ConfigError: If the check fails.
+        ConfigError: If there are no scales, a scale is not positive and finite, or a scale occurs
+            twice.
     """
     is_right = all(0 < scale < math.inf for scale in scales) and len({*scales}) == len(scales)
     if not scales or not is_right:
         msg = (
-            "Test-time augmentation needs one or more scales, all positive and distinct, such as "
-            f"[1.0, 1.25], found {list(scales)}."
+            "Test-time augmentation needs one or more scales, all positive, finite and distinct, "
+            f"such as [1.0, 1.25]; found {list(scales)}."
         )
         raise ConfigError(msg)
 

@@ -1,6 +1,7 @@
-"""Element-wise areas and overlaps of paired boxes: two arrays of xyxy boxes in pixels.
+"""Areas and overlaps of paired boxes: box ``i`` of one array and box ``i`` of another array.
 
-These functions compare each box with its partner only: a matrix of all pairs would be too large.
+All boxes are xyxy in pixels. The functions compare each box only with its partner at the same
+position, because a matrix of all pairs would be too large.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ def intersections(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> 
     """Return the area shared by each box and its partner, in square pixels.
 
     Args:
-        boxes: ``[..., 4]``, broadcast with ``others``.
-        others: ``[..., 4]``.
+        boxes: xyxy, ``[..., 4]``.
+        others: The partners of ``boxes``, ``[..., 4]``; both shapes are broadcast.
         pixel: Added to each width and height. Use 1 if the corners are pixel indices and the last
             pixel belongs to the box, so that the width is ``x2 - x1 + 1``.
 
     Returns:
-        ``[...]`` float64.
+        The areas, ``[...]`` float64.
     """
     least = np.maximum(boxes[..., :2], others[..., :2]).astype(np.float64)
     sides: np.ndarray = np.minimum(boxes[..., 2:], others[..., 2:]) - least + pixel
@@ -27,7 +28,7 @@ def intersections(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> 
 
 
 def areas(boxes: np.ndarray, pixel: float = 0.0) -> np.ndarray:
-    """Return the areas of boxes ``[..., 4]`` in square pixels; ``pixel`` as in `intersections`."""
+    """Return the area of each box in square pixels; for the arguments see `intersections`."""
     return intersections(boxes, boxes, pixel)
 
 
@@ -43,7 +44,7 @@ def ious(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarra
 
 
 def covered_shares(boxes: np.ndarray, others: np.ndarray, pixel: float = 0.0) -> np.ndarray:
-    """Return the share of each box that its partner covers, 0 for a box without area.
+    """Return the share of each box's area that its partner covers, 0 for a box without area.
 
     The arguments and shapes are the same as for `intersections`.
     """

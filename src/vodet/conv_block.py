@@ -1,4 +1,4 @@
-"""Convolution, batch norm and SiLU: the building block of the YOLOX type.
+"""The building block of YOLOX: convolution, batch norm and SiLU.
 
 Source: Z. Ge et al., "YOLOX" (arXiv 2107.08430).
 """
@@ -11,7 +11,10 @@ from torch import nn
 def conv_block(
     in_channels: int, channels: int, kernel_size: int = 3, stride: int = 1
 ) -> nn.Sequential:
-    """Return a convolution with padding, batch norm with the settings of YOLOX, and SiLU."""
+    """Return a convolution without bias, a batch norm with YOLOX's settings, and SiLU, in sequence.
+
+    The convolution pads, so with stride 1 the map keeps its size.
+    """
     padding = kernel_size // 2
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, kernel_size, stride, padding, bias=False),

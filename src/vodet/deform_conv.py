@@ -28,14 +28,15 @@ def deform_conv(
     ``out(p) = sum_k mask_k(p) * weight_k @ x(p + tap_k + offset_k(p))``, where x is interpolated
     bilinearly and is zero outside the map. Interpolation commutes with the matrix product. So x is
     first multiplied by the weights of each tap, and the products of all taps are then sampled in
-    one call; if there are fewer output than input channels, fewer channels are sampled. Sampling
+    one call. If there are fewer output than input channels, this samples fewer channels. Sampling
     runs in float32 even under autocast. Bilinear interpolation is not differentiable at integer
     coordinates; there, the gradient of an offset is the gradient on one side.
 
     Args:
         x: Feature maps.
-        offsets: Offsets ``(y, x)`` in pixels of the map, for each tap in turn.
-        mask: Modulation of each tap: its samples are multiplied by it.
+        offsets: Offsets of the taps at each position, in cells of the map. Channels 0 and 1 are
+            ``(y, x)`` of the first tap, channels 2 and 3 of the second, and so on, row by row.
+        mask: Factor by which the sample of each tap is multiplied at each position.
         weight: The kernel.
     """
     batch, _, height, width = x.shape
@@ -55,7 +56,10 @@ def deform_conv(
 
 
 def _sampling_grid(offsets: Float[Tensor, "B 18 H W"]) -> Float[Tensor, "n H W 2"]:
-    """Return the ``(x, y)`` position of each tap in each cell; the map's edges are at -1 and 1."""
+    """Return where each tap samples the map for each cell, as ``(x, y)`` for ``F.grid_sample``.
+
+    The edges of the map are at -1 and 1.
+    """
     batch, _, height, width = offsets.shape
     tap = torch.arange(-1.0, 2.0, device=offsets.device)
     row = torch.arange(height, device=offsets.device).view(-1, 1) + tap.view(3, 1, 1, 1)
@@ -89,13 +93,13 @@ class DeformConv(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H W"]:
-        """Convolve."""
+        """Return the convolved maps."""
         offsets, mask = self.conv_offset(x).split((2 * TAPS, TAPS), dim=1)
         return deform_conv(x, offsets, mask.sigmoid(), self.weight)
 
 
 class DeformConvBlock(nn.Module):
-    """Deformable convolution, batch normalisation, ReLU.
+    """Applies a deformable 3 x 3 convolution, batch normalisation and ReLU.
 
     Args:
         in_channels: Channels of the input.
@@ -108,5 +112,5 @@ class DeformConvBlock(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Float[Tensor, "B C_in H W"]) -> Float[Tensor, "B C_out H W"]:
-        """Apply the convolution, batch normalisation and ReLU."""
+        """Return the maps after convolution, batch normalisation and ReLU."""
         return F.relu(self.bn(self.conv(x)))

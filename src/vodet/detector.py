@@ -1,4 +1,4 @@
-"""The detector, which connects all stages."""
+"""The video object detector: backbone, pyramid, map fusion and head in one module."""
 
 from __future__ import annotations
 
@@ -51,17 +51,18 @@ class VideoDetector(nn.Module):
             `MapFusion`, or a plain module with ``forward(window, reference)``.
         head: Builds the head from the channels and strides of the pyramid's levels and the number
             of classes.
-        window: The frames that are combined around a reference frame.
+        window: Which frames around a reference frame are combined to predict its objects.
         class_names: Names of the labels.
         resize: Resizes frames to the evaluation size.
-        frozen: Parts that are not trained, such as ``("backbone", "pyramid", "head.rpn")``.
-            They stay in evaluation mode, and run without autograd if no trainable part comes before
-            them.
+        frozen: Names of modules that are not trained, such as ``("backbone", "pyramid",
+            "head.rpn")``. They stay in evaluation mode. If no trainable module comes before them,
+            autograd does not record them either.
 
     Raises:
         ConfigError: If there are no classes, a class name occurs twice or contains control codes,
-            ``frozen`` names a part that does not exist, the head needs pixels but would get fused
-            maps, or the head and the backbone do not fit each other: see `Head.uses_maps`.
+            ``frozen`` names a module that does not exist, the head needs pixels but follows a map
+            fusion, the head needs feature maps but the backbone is `NoBackbone`, or the head uses
+            no feature maps but there is another backbone.
     """
 
     def __init__(
@@ -78,10 +79,16 @@ class VideoDetector(nn.Module):
     ) -> None:
         super().__init__()
         if not class_names or len(set(class_names)) != len(class_names):
-            msg = f"A detector needs distinct class names, found {list(class_names)}."
+            msg = (
+                "A detector needs at least one class name, and each class name only once; found "
+                f"{list(class_names)}."
+            )
             raise ConfigError(msg)
         if unprintable := [name for name in class_names if _CONTROL_CODES.search(name)]:
-            msg = f"Names of classes must not contain control codes, found {unprintable}."
+            msg = (
+                "Class names must not contain control characters, such as line breaks; found "
+                f"{unprintable}. Rename these classes in the annotation file."
+            )
             raise ConfigError(msg)
         self.window = window
         self.class_names = tuple(class_names)
@@ -93,12 +100,12 @@ class VideoDetector(nn.Module):
         self.head = head(self.pyramid.spec, len(self.class_names))
         if self.head.needs_pixels and self.fusion.changes_maps:
             msg = (
-                f"{type(self.head).__name__} needs the pixels of the frames, so no map fusion can "
-                f"come before it: expected model/fusion=none, found {type(joined).__name__}."
+                f"{type(self.head).__name__} detects on the pixels of the frames, so it cannot "
+                f"follow a map fusion: set model/fusion=none; found {type(joined).__name__}."
             )
             raise ConfigError(msg)
         if self.head.uses_maps == isinstance(backbone, NoBackbone):
-            needs = "feature maps, so a backbone" if self.head.uses_maps else "model/backbone=none"
+            needs = "a backbone with feature maps" if self.head.uses_maps else "model/backbone=none"
             msg = (
                 f"{type(self.head).__name__} needs {needs}: found {type(backbone).__name__}. "
                 "Choose another model/backbone or model/head."
@@ -110,7 +117,7 @@ class VideoDetector(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> VideoDetector:
-        """Set the training mode of all but the frozen parts."""
+        """Set the training mode; modules in ``frozen`` stay in evaluation mode."""
         super().train(mode)
         freeze(find_modules(self, self.frozen, "The detector"))
         return self
@@ -122,13 +129,16 @@ class VideoDetector(nn.Module):
 
     @property
     def remembers(self) -> bool:
-        """Whether predictions depend on earlier ones, so that frames must come in order."""
+        """Whether the predictions for a frame depend on the memory of earlier frames.
+
+        If so, the frames of a video must be predicted in order.
+        """
         return self.fusion.remembers or self.head.remembers
 
     def encode(
         self, frames: UInt8[Tensor, "F 3 H W"], sizes: Int[Tensor, "F 2"] | None = None
     ) -> EncodedFrames:
-        """Encode each frame separately.
+        """Compute everything that depends on single frames: feature maps and the stages' extras.
 
         Args:
             frames: RGB frames of any size; they are padded with black at the right and bottom to
@@ -139,7 +149,7 @@ class VideoDetector(nn.Module):
         if sizes is None:
             sizes = torch.tensor(frames.shape[-2:], device=frames.device).expand(len(frames), 2)
         pixels, maps = self._maps(frames)
-        extras = prefixed("fusion", self.fusion.encode(pixels, sizes, maps))
+        extras = prefixed("fusion", self.fusion.encode(self._covered(pixels, maps), sizes, maps))
         if self.head.uses_support or not self.fusion.changes_maps:
             extras |= prefixed("head", self.head.encode(pixels, sizes, maps))
         return EncodedFrames(maps, sizes, extras)
@@ -150,7 +160,7 @@ class VideoDetector(nn.Module):
         return ("backbone", "pyramid", *(f"head.{part}" for part in self.head.base_parts))
 
     def detect(self, frames: UInt8[Tensor, "F 3 H W"], sizes: Int[Tensor, "F 2"]) -> EncodedFrames:
-        """Do the part of `encode` that needs no weights but those of `base_parts`.
+        """Do the part of `encode` that depends on the weights of `base_parts` only.
 
         Without a map fusion, ``complete(detect(frames, sizes))`` replaces ``encode(frames, sizes)``
         in training while `base_parts` are frozen.
@@ -165,15 +175,15 @@ class VideoDetector(nn.Module):
         return replace(frames, extras=prefixed("head", extras))
 
     def _maps(self, frames: Tensor) -> tuple[Tensor, FeatureMaps]:
-        """Return padded frames and their maps."""
+        """Return the frames, padded for the backbone, and their maps."""
         divisor = self.backbone.size_divisor
         bottom, right = (-side % divisor for side in frames.shape[-2:])
         pixels = F.pad(frames, (0, right, 0, bottom))
         maps = self.pyramid(self.backbone(pixels))
-        return self._covered(pixels, maps), maps
+        return pixels, maps
 
     def _covered(self, pixels: Tensor, maps: FeatureMaps) -> Tensor:
-        """Pad frames to what the maps cover, more than the frames if the backbone pads them."""
+        """Pad frames to the area that the maps cover, larger if the backbone pads the frames."""
         stride, cells = self.pyramid.spec.strides[0], maps.levels[0].shape[-2:]
         bottom, right = (
             stride * count - side for count, side in zip(cells, pixels.shape[-2:], strict=True)
@@ -181,7 +191,7 @@ class VideoDetector(nn.Module):
         return F.pad(pixels, (0, right, 0, bottom)) if bottom or right else pixels
 
     def _encode_fused(self, maps: FeatureMaps, sizes: Tensor) -> EncodedFrames:
-        """Let the head encode the fused maps of reference frames."""
+        """Return reference frames with fused maps, and the head's extras for these maps."""
         return EncodedFrames(maps, sizes, prefixed("head", self.head.encode(None, sizes, maps)))
 
     def begin(self, videos: int, frames: EncodedFrames) -> Memory:
@@ -195,14 +205,15 @@ class VideoDetector(nn.Module):
         return Memory({name: stage.begin(videos, frames) for name, stage in stages.items()})
 
     def step(self, windows: WindowBatch, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
-        """Predict the reference frames of windows.
+        """Predict the objects of the reference frames of windows.
 
         Args:
             windows: Windows of encoded frames of ``B`` videos.
-            memory: The memory of these videos, initially from `begin`.
+            memory: The memory of these videos: from `begin` for the first frames, then from the
+                previous call.
 
         Returns:
-            The head's raw outputs, and the memory to use for the next frames.
+            The head's raw outputs, for `decode`, and the memory to use for the next frames.
         """
         windows, fusion_state = self._fuse(windows, memory)
         outputs, head_state = self.head(windows.seen_by("head"), memory.states["head"])
@@ -214,12 +225,12 @@ class VideoDetector(nn.Module):
     def decode(
         self, outputs: dict[str, Tensor], sizes: Sequence[tuple[Size, Size]]
     ) -> list[Detections]:
-        """Turn raw outputs into detections in pixels of the original images.
+        """Turn raw outputs into detections, with boxes in pixels of the original images.
 
         Args:
             outputs: Raw outputs from `step`.
-            sizes: For each reference frame, the size of the picture in the input and the size of
-                the original image.
+            sizes: For each reference frame, the size of the picture after resizing and the size of
+                the original image, both ``(height, width)``.
         """
         return [
             to_original(found, *size)
@@ -227,7 +238,7 @@ class VideoDetector(nn.Module):
         ]
 
     def forward(self, batch: ClipBatch) -> list[Detections]:
-        """Detect the objects of the reference frames of clips, in pixels of the original images.
+        """Return the detections of each clip's reference frame, in pixels of the original images.
 
         Each clip is treated as the start of a video, with the initial memory.
         """
@@ -241,15 +252,16 @@ class VideoDetector(nn.Module):
     def losses(self, batch: ClipBatch, encode: FrameEncoder | None = None) -> dict[str, Tensor]:
         """Return the named loss terms of a batch of clips; their sum is the training loss.
 
-        A map fusion with a memory gets gradients through the history, and so does the encoder.
-        Otherwise the history is encoded and fused without gradients.
+        If the map fusion has a memory, gradients flow through the history windows of the clips into
+        the fusion, the pyramid and the backbone. Otherwise the history is encoded and fused without
+        gradients.
 
         Args:
             batch: The clips.
             encode: Encodes frames of the batch, given with their sizes; by default `encode`.
 
         Raises:
-            ConfigError: If a stage has a memory but the clips have no history.
+            ConfigError: If a stage has a memory, but the clips have a single window and no history.
         """
         layout = batch.layout
         history = layout.history if self.fusion.remembers else ()
@@ -272,22 +284,26 @@ class VideoDetector(nn.Module):
         }
 
     def _trained(self, clips: _EncodedClips) -> Iterator[tuple[WindowBatch, Targets]]:
-        """Yield the windows to train on: one by one if a stage has a memory, else all together."""
+        """Yield the windows to train on, with the objects of their frames.
+
+        If a stage has a memory, the windows of a clip are yielded one after the other, otherwise
+        all at once.
+        """
         windows = clips.batch.layout.windows
         for group in [[window] for window in windows] if self.remembers else [windows]:
             yield clips.windows(group), _trained_targets(clips.batch, group)
 
     def _recall(self, clips: _EncodedClips, encode: FrameEncoder) -> Memory:
-        """Compute the initial memory for training clips from their histories."""
+        """Return the memory that training clips start with, computed from their histories."""
         memory = self.begin(len(clips.batch.frames), clips.frames)
         if not self.remembers:
             return memory
         batch, layout = clips.batch, clips.batch.layout
         if len(layout.windows) + len(layout.history) == 1:
             msg = (
-                "A part of this detector remembers earlier frames, so it needs training clips with "
-                "a history, found none: set data.history.windows, to 2 for long-term attention, or "
-                "to 7 with data.history.policy=previous for a recurrent fusion."
+                "A part of this detector remembers earlier frames, so its training clips need "
+                "history windows, found none: set data.history.windows=2 for long-term attention, "
+                "or data.history.windows=7 data.history.policy=previous for a recurrent fusion."
             )
             raise ConfigError(msg)
         states, history = dict(memory.states), []
@@ -306,14 +322,20 @@ class VideoDetector(nn.Module):
 
 @dataclass(frozen=True)
 class _EncodedClips:
-    """Encoded frames at some positions of clips, ordered by clip, then by position."""
+    """Encoded frames of clips, ordered by clip, then by position in the clip.
+
+    Args:
+        batch: The clips.
+        positions: Which positions of every clip are encoded.
+        frames: The encoded frames.
+    """
 
     batch: ClipBatch
     positions: list[int]
     frames: EncodedFrames
 
     def windows(self, windows: Sequence[Sequence[int]]) -> WindowBatch:
-        """Return the given windows of each clip, ordered by window, then by clip."""
+        """Return the given windows of all clips, ordered by window, then by clip."""
         length = len(self.positions)
         place = {position: number for number, position in enumerate(self.positions)}
         rows = torch.tensor(
@@ -330,7 +352,7 @@ class _EncodedClips:
 def _encode_clips(
     batch: ClipBatch, windows: Sequence[Sequence[int]], encode: FrameEncoder
 ) -> _EncodedClips:
-    """Encode the frames of these windows of all clips in one call."""
+    """Encode the frames of the given windows of all clips in one call."""
     positions = sorted(set(chain.from_iterable(windows)))
     sizes = [infos[position].size for infos in batch.infos for position in positions]
     frames = batch.frames[:, positions].flatten(0, 1)
@@ -345,7 +367,7 @@ def _targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:
 
 
 def _trained_targets(batch: ClipBatch, windows: Sequence[Sequence[int]]) -> Targets:
-    """Like `_targets`, with None for reference frames without a loss."""
+    """Return the same as `_targets`, but None for reference frames that contribute no loss."""
     targets = [list(clip) for clip in _targets(batch, windows)]
     infos = [clip[window[batch.layout.reference]] for window in windows for clip in batch.infos]
     for target, info in zip(targets, infos, strict=True):

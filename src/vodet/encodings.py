@@ -18,7 +18,7 @@ from vodet.errors import ConfigError
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """Channels and strides of the levels of a feature pyramid, finest first.
+    """Number of channels and stride of each level of a feature pyramid, finest level first.
 
     Raises:
         ConfigError: If there are no levels, ``channels`` and ``strides`` differ in length, or the
@@ -42,23 +42,23 @@ class FeatureSpec:
 
 @dataclass(frozen=True)
 class FeatureMaps:
-    """Feature maps of frames, one tensor per level, finest first.
+    """Feature maps of frames, one tensor per level, finest level first.
 
-    Each level is ``[N, C, H / stride, W / stride]`` for single frames and
-    ``[B, T, C, H / stride, W / stride]`` for windows.
+    For ``N`` single frames of ``H x W`` pixels, a level is ``[N, C, H / stride, W / stride]``; for
+    ``B`` windows of ``T`` frames, it is ``[B, T, C, H / stride, W / stride]``.
     """
 
     levels: tuple[Tensor, ...]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> FeatureMaps:
-        """Apply ``function`` to each level."""
+        """Return new feature maps, with ``function`` applied to each level."""
         return FeatureMaps(tuple(function(level) for level in self.levels))
 
     def __len__(self) -> int:
         return len(self.levels[0])
 
     def __getitem__(self, index: Any) -> FeatureMaps:
-        """Index the leading dimensions of every level in the same way."""
+        """Return feature maps with ``level[index]`` for every level."""
         return self.map(lambda level: level[index])
 
 
@@ -75,21 +75,21 @@ def prefixed(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def of_stage(stage: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of one stage without its prefix: the inverse of `prefixed`."""
+    """Return the tensors whose names begin with ``<stage>.``, named without this prefix."""
     start = f"{stage}."
     return {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
 
 
 @dataclass(frozen=True)
 class EncodedFrames:
-    """Frames after per-frame encoding by all stages.
+    """Everything that the stages of a detector computed from each of ``F`` frames separately.
 
     Args:
-        maps: Feature maps ``[F, C, h, w]`` per level.
-        sizes: ``(height, width)`` of the picture in the upper left corner of each frame, ``[F, 2]``
-            int64.
-        extras: What each stage computed from a single frame, ``[F, ...]``. Names are prefixed with
-            the name of the stage, such as ``head.logits``.
+        maps: Feature maps ``[F, C, h, w]`` of each level.
+        sizes: ``(height, width)`` of each frame without its padding at the right and bottom,
+            ``[F, 2]`` int64.
+        extras: Further tensors ``[F, ...]`` that the stages computed from each frame. Their names
+            begin with the name of the stage, such as ``head.logits``.
     """
 
     maps: FeatureMaps
@@ -104,22 +104,24 @@ class EncodedFrames:
         return [*self.maps.levels, self.sizes, *self.extras.values()]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> EncodedFrames:
-        """Apply ``function`` to each tensor."""
+        """Return new encoded frames, with ``function`` applied to each tensor."""
         extras = {name: function(extra) for name, extra in self.extras.items()}
         return EncodedFrames(self.maps.map(function), function(self.sizes), extras)
 
     def seen_by(self, stage: str) -> EncodedFrames:
-        """Return the same frames with only the extras of one stage, without its prefix."""
+        """Return the frames with the extras of one stage only, without their prefix."""
         return replace(self, extras=of_stage(stage, self.extras))
 
 
 @dataclass(frozen=True)
 class Selection:
-    """One frame per window, chosen by index. Tensors are gathered (copied) on access.
+    """One encoded frame for each of ``B`` windows, chosen by index.
+
+    The tensors of the chosen frames are copied only when they are read.
 
     Args:
         frames: The frames to choose from.
-        rows: Index of the chosen frame for each window, ``[B]`` int64.
+        rows: Index in ``frames`` of the frame chosen for each window, ``[B]`` int64.
     """
 
     frames: EncodedFrames
@@ -127,21 +129,21 @@ class Selection:
 
     @property
     def maps(self) -> FeatureMaps:
-        """Maps ``[B, C, h, w]``."""
+        """Feature maps of the chosen frames, ``[B, C, h, w]`` per level."""
         return self.frames.maps[self.rows]
 
     @property
     def sizes(self) -> Tensor:
-        """Sizes of the pictures, ``[B, 2]``."""
+        """``(height, width)`` of each chosen frame without its padding, ``[B, 2]``."""
         return self.frames.sizes[self.rows]
 
     def extra(self, name: str) -> Tensor:
-        """Return one of the extras of the chosen frames, ``[B, ...]``."""
+        """Return ``frames.extras[name]`` of the chosen frames, ``[B, ...]``."""
         return self.frames.extras[name][self.rows]
 
     @staticmethod
     def all(frames: EncodedFrames) -> Selection:
-        """Select every frame once."""
+        """Return a selection of all frames, each once and in order."""
         return Selection(frames, torch.arange(len(frames), device=frames.sizes.device))
 
 
@@ -150,11 +152,11 @@ class WindowBatch:
     """Windows of encoded frames, one for each reference frame to predict.
 
     Args:
-        frames: The frames of all windows, each stored once.
+        frames: The frames of all windows; a frame that several windows contain is stored once.
         index: Index in ``frames`` of each frame of each window, ``[B, T]`` int64.
         reference: Position of the reference frame in each window.
-        current: The reference frames as the next stage sees them: the encoded frames themselves, or
-            the fused frames after a map fusion.
+        current: The reference frames: before a map fusion, frames of ``frames``; after a map
+            fusion, frames with fused maps.
     """
 
     frames: EncodedFrames
@@ -164,12 +166,24 @@ class WindowBatch:
 
     @staticmethod
     def of(frames: EncodedFrames, index: Tensor, reference: int) -> WindowBatch:
-        """Return windows whose reference frames are not fused yet."""
+        """Return windows before a map fusion, so ``current`` is chosen from ``frames``.
+
+        Args:
+            frames: The frames of all windows.
+            index: Index in ``frames`` of each frame of each window, ``[B, T]`` int64.
+            reference: Position of the reference frame in each window.
+        """
         return WindowBatch(frames, index, reference, Selection(frames, index[:, reference]))
 
     @staticmethod
     def of_clips(frames: EncodedFrames, length: int, reference: int) -> WindowBatch:
-        """Return one window per clip, for consecutive clips of ``length`` frames each."""
+        """Divide ``frames`` into consecutive clips and return one window per clip.
+
+        Args:
+            frames: The frames of all clips, clip by clip.
+            length: Number of frames of each clip.
+            reference: Position of the reference frame in each clip.
+        """
         index = torch.arange(len(frames), device=frames.sizes.device).view(-1, length)
         return WindowBatch.of(frames, index, reference)
 
@@ -178,12 +192,12 @@ class WindowBatch:
 
     @property
     def sizes(self) -> Tensor:
-        """Sizes of the pictures of the reference frames, ``[B, 2]``."""
+        """``(height, width)`` of each reference frame without its padding, ``[B, 2]``."""
         return self.current.sizes
 
     @property
     def maps(self) -> FeatureMaps:
-        """Encoded maps of all frames of the windows, ``[B, T, C, h, w]``."""
+        """Maps of all frames of the windows, without fusion, ``[B, T, C, h, w]`` per level."""
         shape = tuple(self.index.shape)
         rows = self.index.flatten()
         return self.frames.maps.map(
@@ -192,26 +206,32 @@ class WindowBatch:
 
     @property
     def reference_maps(self) -> FeatureMaps:
-        """Maps of the reference frames, fused if there is a map fusion, ``[B, C, h, w]``."""
+        """Maps of the reference frames, ``[B, C, h, w]`` per level; fused after a map fusion."""
         return self.current.maps
 
     def extra(self, name: str) -> Tensor:
-        """Return one of the extras of all frames of the windows, ``[B, T, ...]``."""
+        """Return ``frames.extras[name]`` of all frames of the windows, ``[B, T, ...]``.
+
+        The extras were computed before the map fusion.
+        """
         return self.frames.extras[name][self.index]
 
     @property
     def places(self) -> list[Selection]:
-        """The frames at each position of the windows, with the current reference frames."""
+        """For each of the ``T`` positions of a window, the frames of all windows at this position.
+
+        At the position of the reference frame, they are ``current``.
+        """
         places = [Selection(self.frames, rows) for rows in self.index.unbind(dim=1)]
         places[self.reference] = self.current
         return places
 
     def fused(self, references: EncodedFrames) -> WindowBatch:
-        """Return the same windows with ``B`` fused reference frames."""
+        """Return the windows with ``references``, ``B`` fused frames, as their reference frames."""
         return replace(self, current=Selection.all(references))
 
     def seen_by(self, stage: str) -> WindowBatch:
-        """Return the same windows with only the extras of one stage, without its prefix."""
+        """Return the windows with the extras of one stage only, without their prefix."""
         current = replace(self.current, frames=self.current.frames.seen_by(stage))
         return replace(self, frames=self.frames.seen_by(stage), current=current)
 
@@ -226,8 +246,8 @@ class CandidateSpec:
     Args:
         channels: Number of channels.
         resolution: Length of each side of the grid.
-        branches: 1, or 2 if the first half of the channels is for classes and the second half for
-            boxes and objectness, as in a decoupled one-stage head.
+        branches: 2 if the first half of the channels holds features for classes and the second half
+            features for boxes and objectness, as in a decoupled one-stage head; otherwise 1.
     """
 
     channels: int
@@ -241,13 +261,14 @@ class CandidateSpec:
 
     @property
     def branch_width(self) -> int:
-        """Number of features per candidate and branch."""
+        """Number of features of a candidate in each branch."""
         return self.width // self.branches
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Split features ``[B, N, C, s, s]`` into class and box features ``[B, N, branch_width]``.
+        """Return class features and box features ``[B, N, branch_width]``, the same for one branch.
 
-        With a single branch, both are the same.
+        Args:
+            features: Features of candidates, ``[B, N, C, s, s]``.
         """
         branches = features.flatten(2).chunk(self.branches, dim=2)
         return branches[0], branches[-1]
@@ -255,23 +276,26 @@ class CandidateSpec:
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidate objects of windows with their features: proposals, cells or queries.
+    """Candidate objects in ``B`` windows with their features: proposals, cells or queries.
 
-    The number of candidates is fixed; ``is_valid`` marks the rows that hold a candidate. Within a
-    frame, candidates are sorted by score, best first.
+    Every frame has ``N`` candidates, highest score first. If a head finds fewer, the rest is
+    padding, for which ``is_valid`` is False.
 
     Args:
-        features: For each of the ``T`` frames, ``[B, N, C, s, s]``.
-        boxes: ``[B, T, N, 4]``.
-        scores: Logits, ``[B, T, N]``.
-        is_valid: ``[B, T, N]`` bool.
-        sizes: ``(height, width)`` of the pictures, ``[B, 2]``.
+        features: The candidates' features: for each of the ``T`` frames, ``[B, N, C, s, s]``.
+        boxes: The candidates' boxes, ``[B, T, N, 4]``.
+        scores: The candidates' scores as logits, ``[B, T, N]``.
+        is_valid: Whether each candidate is one that the head found, ``[B, T, N]`` bool.
+        sizes: ``(height, width)`` of each reference frame without its padding, ``[B, 2]``.
         reference: Position of the reference frame among the ``T`` frames.
         linked: Whether candidate ``n`` is the same object in all frames.
-        extras: What a candidate fusion encoded from each frame, ``[B, T', ...]``, where ``T'`` is
-            the number of frames of the window even if ``T`` is 1.
-        confidences: The two factors of a score, class score and objectness, from 0 to 1,
-            ``[B, T, N, 2]``; None if there is only a single score, which then is both.
+        extras: Tensors that a candidate fusion encoded from the candidates of each frame,
+            ``[B, T', ...]``. ``T'`` is the number of frames of the window, even where ``T`` is 1
+            because the other fields describe only the reference frame.
+        confidences: Class score and objectness of each candidate, from 0 to 1, ``[B, T, N, 2]``.
+            None if the head predicts a single score, which then serves as both.
+        previous_boxes: Boxes of linked candidates in the frame before the reference frame,
+            ``[B, N, 4]``; None without links or without such a frame in the window.
     """
 
     features: tuple[Tensor, ...]
@@ -283,10 +307,14 @@ class Candidates:
     linked: bool
     extras: Mapping[str, Tensor]
     confidences: Tensor | None = None
+    previous_boxes: Tensor | None = None
 
     @property
     def factors(self) -> Tensor:
-        """Class score and objectness of each candidate, from 0 to 1, ``[B, T, N, 2]``."""
+        """Class score and objectness of each candidate, from 0 to 1, ``[B, T, N, 2]``.
+
+        Without ``confidences``, both are the sigmoid of ``scores``.
+        """
         if self.confidences is None:
             return self.scores.sigmoid().unsqueeze(3).expand(-1, -1, -1, 2)
         return self.confidences
@@ -306,7 +334,7 @@ class Candidates:
         )
 
     def best(self, count: int) -> Candidates:
-        """Return the first ``count`` candidates of each frame."""
+        """Return the ``count`` candidates of each frame with the highest scores."""
         return replace(
             self,
             features=tuple(frame[:, :count] for frame in self.features),
@@ -314,10 +342,15 @@ class Candidates:
             scores=self.scores[:, :, :count],
             is_valid=self.is_valid[:, :, :count],
             confidences=None if self.confidences is None else self.confidences[:, :, :count],
+            previous_boxes=None if self.previous_boxes is None else self.previous_boxes[:, :count],
         )
 
     def fused(self, features: Tensor) -> Candidates:
-        """Return the candidates of the reference frames with new features ``[B, N, C, s, s]``."""
+        """Return the candidates of the reference frames, with ``features`` as their new features.
+
+        Args:
+            features: ``[B, N, C, s, s]``.
+        """
         return replace(self.current, features=(features,))
 
 
@@ -325,7 +358,7 @@ class Candidates:
 class Memory:
     """The states of all stages for ``B`` videos.
 
-    `VideoDetector.step` takes a memory and returns the memory for the next frames.
+    `VideoDetector.step` takes the memory and returns a new memory, to use for the next frames.
 
     Args:
         states: The state of each stage, by stage name.

@@ -1,4 +1,4 @@
-"""Reads whole files, and writes files so that they are either complete or absent."""
+"""Reads files, and writes files under a temporary name until they are complete."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vodet.errors import OutputError
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Read a whole file.
+    """Return the content of a file.
 
     Raises:
-        OSError: If the file cannot be read; see `open_file`.
+        OSError: If the file cannot be read, is not a regular file or does not fit in memory.
     """
     try:
         with open_file(path) as file:
@@ -28,7 +28,9 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a regular file for reading; refuse pipes, devices and sockets, which may never end.
+    """Open a regular file for reading bytes.
+
+    Pipes, devices and sockets are rejected, because reading them may never end.
 
     Raises:
         OSError: If the file cannot be opened or is not a regular file.
@@ -54,10 +56,10 @@ _KINDS = {
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success, rename its file to ``path``.
+    """Yield a temporary path to write to, and rename the written file to ``path`` at the end.
 
-    Creates the folder if necessary. After an error, no partial file is left, and an existing file
-    at ``path`` is unchanged.
+    The temporary path is in the folder of ``path``, which is created if necessary. After an error,
+    the temporary file is deleted, and an existing file at ``path`` is unchanged.
 
     Raises:
         OutputError: If the file cannot be written: the disk is full, permission is missing, or
@@ -79,14 +81,15 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def writing(target: Path, temporary: Path) -> Iterator[None]:
-    """Turn errors from writing a file into an `OutputError` that names the file.
+    """Raise an `OutputError` that names the target if writing it fails in the ``with`` block.
 
     Args:
         target: The file or folder to write.
-        temporary: The temporary file that is written first, or a folder of temporary files.
+        temporary: The temporary file that is renamed to the target, or the folder that contains it.
 
     Raises:
-        OutputError: Instead of an OSError, unless the OSError names an unrelated file.
+        OutputError: If the block raises an OSError. An OSError that names an unrelated file, such
+            as an input file, is raised unchanged.
     """
     try:
         yield
@@ -96,11 +99,14 @@ def writing(target: Path, temporary: Path) -> Iterator[None]:
         named = target if error.filename is None else Path(error.filename)
         if not named.is_relative_to(temporary) and named not in (target, *target.parents):
             raise  # the error is about another file, such as one that was being read
-        msg = f"Cannot write {target}: {error.strerror or error}."
+        msg = (
+            f"Cannot write {target}: {error.strerror or error}. Check the free disk space and the "
+            "permissions, or write to another path."
+        )
         raise OutputError(msg) from error
 
 
 def remove_partial(folder: str | os.PathLike[str]) -> None:
-    """Remove the partial files that killed processes left in a folder."""
+    """Delete the temporary files of `replacing` that killed processes left in a folder."""
     for partial in Path(folder).glob(".*.partial"):
         partial.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Encoded frames in files, read through memory maps.
 
-A store is a folder with one file per tensor, which holds the values of all frames in order, and
-``frames.json``, which describes the files. A level of the maps whose values nobody reads has no
-file, only a shape. The folder appears under its name when it is complete.
+A store is a folder with one file per tensor, which contains the values of all frames in order, and
+``frames.json``, which describes the files. If nothing reads the values of a level of the maps, only
+its shape is stored. A folder gets its name when it is complete.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class _Column(msgspec.Struct, forbid_unknown_fields=True):
         is_stored: Whether its values are stored, not only their shape.
         dtype: Type of its values, by its name in torch.
         shape: Shape of its values for one frame.
-        channels_last: Whether values ``[C, h, w]`` are stored as ``[h, w, C]``, the order in which
-            the base computes maps and RoIAlign reads them.
+        channels_last: Whether values ``[C, h, w]`` are stored as ``[h, w, C]``, the memory format in
+            which the base computes maps and RoIAlign reads them.
     """
 
     name: str
@@ -69,7 +69,7 @@ class _Column(msgspec.Struct, forbid_unknown_fields=True):
         return memoryview(flat)
 
     def mapped(self, path: Path, frames: int) -> Tensor:
-        """Return the values of all frames, without reading them yet."""
+        """Return the values of all frames as a memory map, which is read on access."""
         shape, dtype = self.shape, getattr(torch, self.dtype)
         if not self.is_stored:
             return torch.zeros((), dtype=dtype).expand(frames, *shape)
@@ -80,7 +80,7 @@ class _Column(msgspec.Struct, forbid_unknown_fields=True):
         return flat.view(frames, *shape)
 
     def rows(self, values: Tensor, rows: Tensor) -> Tensor:
-        """Return a copy of the values of some frames, if they are stored."""
+        """Return a copy of the values of some frames, or zeros if they are not stored."""
         if not self.is_stored:
             return values[:1].expand(len(rows), *values.shape[1:])
         if self.channels_last:
@@ -95,13 +95,13 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class FrameStore:
-    """The encoded frames in a folder that `write_frames` has written.
+    """Encoded frames that `write_frames` wrote to a folder.
 
     Args:
         folder: The folder.
 
     Raises:
-        DataError: If a file is missing, cut or damaged.
+        DataError: If a file is missing, truncated or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,7 +133,7 @@ class FrameStore:
 
     @property
     def sizes(self) -> Tensor:
-        """``(height, width)`` of the picture in each frame, ``[F, 2]``."""
+        """``(height, width)`` of each frame without its padding, ``[F, 2]``."""
         return self._tensors["sizes"]
 
     def read(self, rows: Tensor) -> EncodedFrames:
@@ -155,18 +155,18 @@ def write_frames(
     about: Mapping[str, Any],
     announce: Callable[[int], None],
 ) -> None:
-    """Write encoded frames to a new folder; only one process may do so at a time.
+    """Write encoded frames to a new folder. Two processes must not write the same folder at once.
 
     Args:
         folder: The folder.
         chunks: All frames, in order, on any device.
-        frames: Number of all frames.
-        levels: Number of levels of the maps to store, the finest first.
-        about: Plain values that the header holds as well.
-        announce: Called with the number of bytes of the store before they are written.
+        frames: Total number of frames.
+        levels: Number of the finest levels of the maps to store.
+        about: Further values for the header, as JSON types.
+        announce: Called before writing, with the size of the store in bytes.
 
     Raises:
-        OutputError: If the frames do not fit on the disk or cannot be written. No file is left.
+        OutputError: If the frames do not fit on the disk or cannot be written. It leaves no file.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     try:

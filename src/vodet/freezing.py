@@ -10,12 +10,12 @@ from vodet.errors import ConfigError
 
 
 def find_modules(root: nn.Module, names: Sequence[str], owner: str) -> list[nn.Module]:
-    """Return modules by their dotted names.
+    """Return the modules of a network that have the given names.
 
     Args:
         root: The module to search.
-        names: Names relative to ``root``, as in ``named_modules``.
-        owner: Description of ``root`` for error messages.
+        names: Dotted names relative to ``root``, as in ``named_modules``.
+        owner: Description of ``root`` for error messages, such as "the backbone".
 
     Raises:
         ConfigError: If ``root`` has no module with one of the names.
@@ -31,7 +31,7 @@ def find_modules(root: nn.Module, names: Sequence[str], owner: str) -> list[nn.M
 def freeze(modules: Sequence[nn.Module]) -> None:
     """Freeze modules: switch off the gradients of their weights, and set evaluation mode.
 
-    Autograd builds no graph for tensors that only frozen modules computed.
+    Autograd builds no graph for tensors that only frozen modules have computed.
     """
     for module in modules:
         module.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""A chain of candidate fusions that acts as a single one."""
+"""A chain of candidate fusions that acts as a single candidate fusion."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class FusionChain(CandidateFusion):
     """Applies candidate fusions in order; an empty chain leaves the features unchanged.
 
     Args:
-        spec: Shape of a candidate's features.
+        spec: Shape of a candidate's features before the first fusion.
         fusions: Factory of each fusion, by name.
 
     Raises:
-        ConfigError: If a fusion that encodes the candidates of each frame is combined with a fusion
-            that needs linked candidates or is not the first one, or if a name is already an
-            attribute of ``nn.ModuleDict``.
+        ConfigError: If a fusion that implements `CandidateFusion.encode_candidates` is not the
+            first fusion or is combined with a fusion that needs linked candidates, or if a name is
+            already an attribute of ``nn.ModuleDict``.
     """
 
     def __init__(self, spec: CandidateSpec, fusions: CandidateFusionFactories) -> None:
@@ -32,13 +32,17 @@ class FusionChain(CandidateFusion):
         self.members = nn.ModuleDict()
         for name, factory in fusions.items():
             if hasattr(self.members, name):
-                msg = f"A candidate fusion cannot be called {name!r}: choose another name."
+                msg = (
+                    f"A candidate fusion cannot be called {name!r}, because PyTorch reserves this "
+                    "name: choose another name in model.head.fusion."
+                )
                 raise ConfigError(msg)
             fusion = factory(spec)
             if fusion.encodes_candidates and self.members:
                 msg = (
-                    f"The candidate fusion {name} encodes the candidates of each frame, so it must "
-                    f"be the first one; found it after {', '.join(self.members)}."
+                    f"The candidate fusion {name} must be the first in model.head.fusion, because "
+                    "it encodes the candidates as the head finds them in each frame; found it "
+                    f"after {', '.join(self.members)}."
                 )
                 raise ConfigError(msg)
             self.members[name] = fusion
@@ -52,9 +56,9 @@ class FusionChain(CandidateFusion):
         self.keys_per_frame = 0 if 0 in keys else max(keys, default=0)
         if self.needs_links and self.encodes_candidates:
             msg = (
-                f"Of the candidate fusions {', '.join(self.members)}, the first encodes the "
-                "candidates of each frame, and a later one needs candidates that are linked "
-                "through the window: choose one of them."
+                f"The candidate fusions {', '.join(self.members)} cannot be combined: the first "
+                "encodes the candidates of each frame separately, but another needs candidates "
+                "that are linked through the window. Remove one of them from model.head.fusion."
             )
             raise ConfigError(msg)
 
@@ -63,11 +67,11 @@ class FusionChain(CandidateFusion):
 
     @property
     def encodes_candidates(self) -> bool:
-        """Whether one of the fusions encodes the candidates of each frame separately."""
+        """Whether one of the fusions implements `encode_candidates`."""
         return any(fusion.encodes_candidates for fusion in self._members().values())
 
     def encode_candidates(self, candidates: Candidates) -> Mapping[str, Tensor]:
-        """Return what the fusions encode, prefixed with their names."""
+        """Return the tensors that all fusions encode, each named ``<fusion>.<tensor>``."""
         encoded: dict[str, Tensor] = {}
         for name, fusion in self._members().items():
             best = candidates.best(fusion.keys_per_frame or candidates.boxes.shape[2])
@@ -75,14 +79,14 @@ class FusionChain(CandidateFusion):
         return encoded
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the states of the fusions, prefixed with their names."""
+        """Return the initial states of all fusions, with tensors named ``<fusion>.<tensor>``."""
         state: dict[str, Tensor] = {}
         for name, fusion in self._members().items():
             state |= prefixed(name, fusion.begin(videos, frames))
         return state
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Apply the fusions in order."""
+        """Apply the fusions in order; return the fused candidates and all new states."""
         after: dict[str, Tensor] = {}
         extras = candidates.extras
         for name, fusion in self._members().items():
@@ -98,7 +102,10 @@ class FusionChain(CandidateFusion):
         targets: Sequence[ReferenceTargets],
         now: ReferenceTargets,
     ) -> State:
-        """Let each fusion compute its state from the history as the previous fusions return it."""
+        """Return the states that all fusions compute from the history windows.
+
+        Each fusion gets the candidates of the history after the previous fusions were applied.
+        """
         recalled: dict[str, Tensor] = {}
         past, (*_, last) = history, (None, *self._members().values())
         for name, fusion in self._members().items():

@@ -1,4 +1,4 @@
-"""Finds rows of tables by integer ids."""
+"""Looks up integer ids in arrays of ids."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_PAIRS = 1_000_000  # number of pairs per part: limits memory use for crowded frames
+_PAIRS = 1_000_000  # about this many pairs are yielded at a time, to limit memory use
 _SPAN = 20_000_000  # maximum range of ids for a lookup array with one entry per possible id
 
 
 def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return the position of each value in a table of distinct ids, -1 for missing values.
+    """Look up each value in an array of distinct ids.
 
     Args:
-        table: ``[M]`` int64.
-        values: ``[N]`` int64.
+        table: The ids, ``[M]`` int64, in any order.
+        values: The ids to look up, ``[N]`` int64.
+
+    Returns:
+        The index of each value in ``table``, ``[N]`` int64; -1 for values that it lacks.
     """
     if not table.size:
         return np.full(len(values), -1)
@@ -33,15 +36,17 @@ def positions_in(table: np.ndarray, values: np.ndarray) -> np.ndarray:
 def pairs_of_equal_ids(
     ids: np.ndarray, other_ids: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Find all pairs of rows with equal ids in two tables, and yield them in parts.
+    """Find all pairs ``(i, j)`` with ``ids[i] == other_ids[j]``.
+
+    The pairs are yielded in several batches, to limit memory use.
 
     Args:
         ids: ``[N]`` int64.
         other_ids: ``[M]`` int64.
 
     Yields:
-        Rows ``[P]`` of the first table, ascending over all parts, and the paired rows ``[P]`` of
-        the second table, ascending for each row of the first table.
+        Two arrays ``[P]`` with ``i`` and ``j`` of ``P`` pairs. The pairs of all batches are sorted
+        by ``i``, then by ``j``.
     """
     order = np.argsort(other_ids, kind="stable")
     distinct, starts, lengths = np.unique(other_ids[order], return_index=True, return_counts=True)

@@ -1,8 +1,8 @@
 """Reads JSON files in any Unicode encoding, with errors that say what is wrong and where.
 
-msgspec decodes a valid file directly into its type. If that fails, Python's own parser reads the
-file again to find the reason. Python's parser accepts NaN and Infinity, so a later check can name
-the entry that contains them.
+msgspec decodes a valid file directly into Python objects of a given type. If that fails, Python's
+own JSON parser reads the file again to find the reason. Python's parser accepts NaN and Infinity,
+so that later checks can name the entry that contains them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _GZIP_START = b"\x1f\x8b"
 
 _TABLES = (b'"images"', b'"annotations"', b'"categories"', b'"videos"')
 
-# The errors of msgspec for a file that it cannot decode; `parse_json` then says what is wrong.
+# The errors of msgspec for a file that it cannot decode; `parse_json` then finds the reason.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _ESCAPES = re.compile(  # surrogate pairs, unpaired surrogates, all other escapes
@@ -41,11 +41,12 @@ def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> by
 
     Args:
         path: The file.
-        expected: The expected kind of file, for error messages: ``an ST-COCO file``.
-        max_unpacked: Maximum size of an unpacked file in bytes.
+        expected: What the file should be, for error messages, such as ``an ST-COCO file``.
+        max_unpacked: Maximum size in bytes of a compressed file after decompression.
 
     Raises:
-        DataError: If the file does not exist, cannot be read, or is not valid text.
+        DataError: If the file does not exist, cannot be read, is too large after decompression, or
+            is not valid Unicode text.
     """
     try:
         data = read_file(path)
@@ -53,10 +54,16 @@ def read_json(path: Path, expected: str, max_unpacked: int = MAX_UNPACKED) -> by
             data = _unpack(data, max_unpacked)
     except FileNotFoundError as error:
         folder = "exists" if path.parent.is_dir() else "does not exist either"
-        msg = f"Looked for {expected} at {path.absolute()}, found none; its folder {folder}."
+        msg = (
+            f"Looked for {expected} at {path.absolute()}, found none; its folder {folder}. Correct "
+            "the path."
+        )
         raise DataError(msg) from error
     except (OSError, EOFError, zlib.error) as error:
-        msg = f"Cannot read {path}: {error}. Expected {expected}."
+        msg = (
+            f"Cannot read {path}: {error}. Expected {expected}. Check the path and the "
+            "permissions, and whether the file is complete."
+        )
         raise DataError(msg) from error
     if data.startswith(codecs.BOM_UTF8):
         return data.replace(codecs.BOM_UTF8, b"   ", 1)  # spaces, so that byte positions stay
@@ -69,18 +76,24 @@ def _unpack(data: bytes, limit: int) -> bytes:
         unpacked = file.read(limit + 1)
     if len(unpacked) > limit:
         msg = (
-            f"it unpacks to more than {limit:,} bytes; a file that is not packed may be of any size"
+            f"it unpacks to more than {limit:,} bytes, the limit for compressed files. Decompress "
+            "it first: an uncompressed file may have any size"
         )
         raise OSError(msg)
     return unpacked
 
 
 def decode_json(data: bytes, kind: type[T], source: Path) -> T:
-    """Decode the text of a JSON file into a type.
+    """Decode the text of a JSON file into an object of a type.
+
+    Args:
+        data: The text in UTF-8.
+        kind: The type of the object, such as a ``msgspec.Struct``.
+        source: The file, for error messages.
 
     Raises:
         DataError: If the text is not valid JSON.
-        msgspec.ValidationError: If the JSON does not match the type.
+        msgspec.ValidationError: If the JSON does not fit the type.
     """
     try:
         return msgspec.json.decode(data, type=kind)
@@ -89,23 +102,34 @@ def decode_json(data: bytes, kind: type[T], source: Path) -> T:
 
 
 def check_tables(data: bytes, source: Path) -> None:
-    """Check that a COCO file contains each table only once: decoders keep only the last one.
+    """Check that no table of a COCO file, such as ``images``, occurs twice.
+
+    A JSON decoder keeps only the last value of a repeated key, so data would be lost.
+
+    Args:
+        data: The text in UTF-8.
+        source: The file, for error messages.
 
     Raises:
-        DataError: If the file contains a table twice.
+        DataError: If ``images``, ``annotations``, ``categories`` or ``videos`` is repeated.
     """
     if any(data.count(name) > 1 for name in _TABLES):  # mostly once, and counting is fast
         parse_json(data, source)
 
 
 def parse_json(data: bytes, source: Path) -> Any:
-    """Parse the text of a JSON file with any content.
+    """Parse the text of a JSON file into dicts, lists and values, without expecting a type.
 
-    NaN and Infinity are accepted as numbers. 3.0 is read as an integer, because some programs write
-    integers like this.
+    NaN and Infinity are accepted as numbers. A whole number such as 3.0 becomes an integer, because
+    some programs write integers like this.
+
+    Args:
+        data: The text in UTF-8.
+        source: The file, for error messages.
 
     Raises:
-        DataError: If the text is not valid JSON, or an object has a key twice.
+        DataError: If the text is not valid JSON, an object has the same key twice, or a string
+            contains half of a surrogate pair.
     """
     text = _text(data, "utf-8", source)
     try:
@@ -144,11 +168,11 @@ def _text(data: bytes, encoding: str, source: Path) -> str:
 
 
 def _not_json(source: Path, reason: str) -> DataError:
-    return DataError(f"{source} is not valid JSON: {reason}.")
+    return DataError(f"{source} is not valid JSON: {reason}. Correct the file or export it again.")
 
 
 def shown(value: object, length: int = 100) -> str:
-    """Return a value from a file as text for an error message, at most ``length`` characters."""
+    """Return a value from a file as text for an error message, cut to ``length`` characters."""
     try:
         return shortened(repr(value), length)
     except RecursionError:
@@ -156,5 +180,5 @@ def shown(value: object, length: int = 100) -> str:
 
 
 def shortened(text: str, length: int = 100) -> str:
-    """Return a text, cut to at most ``length`` characters."""
+    """Return a text; if it is longer than ``length``, cut it and end it with three dots."""
     return text if len(text) <= length else text[: length - 3] + "..."

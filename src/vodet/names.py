@@ -1,4 +1,4 @@
-"""Makes names of classes, videos and files from outside safe to print and to use as file names."""
+"""Makes names that were read from files safe to print and to use as file names."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _MAX_BYTES = 140  # file systems allow 255; the rest is for a suffix and a tempo
 
 
 def visible(text: str, keep: str = "") -> str:
-    r"""Return a text in which characters that could act on a terminal are shown as escape codes.
+    r"""Replace characters that could control a terminal with visible escape codes.
 
-    These are control codes, line breaks, marks that change the text direction, and bytes of file
+    Replaced are control codes, line breaks, marks that change the text direction, and bytes of file
     names that are not UTF-8.
 
     Args:
-        text: Text from outside.
-        keep: Further characters to leave unchanged, such as line breaks.
+        text: Text that is not trusted, such as a class name from a file.
+        keep: Characters to keep although they would be replaced, such as line breaks.
 
     >>> visible("car\x1b[31m")
     'car\\x1b[31m'
@@ -32,10 +32,11 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def file_names(names: Iterable[str]) -> list[str]:
-    """Return a distinct name for each input, valid for files and folders on any system.
+    """Return a valid and distinct file name for each name, in the same order.
 
-    Characters that are not allowed on all systems become underscores, and long names are cut. If
-    the result equals an earlier one except for upper and lower case, a number is appended.
+    The file names are valid on all operating systems: characters that some systems do not allow
+    become underscores, and names are cut to 140 bytes. If a file name would equal an earlier file
+    name, ignoring case, a number is appended.
 
     >>> file_names(["a b", "val/1", "val:1", "VAL_1", ".."])
     ['a b', 'val_1', 'val_1-2', 'VAL_1-3', '_']

@@ -1,4 +1,4 @@
-"""Reads JPEG and PNG files: headers, without decoding; pixels, strictly; and EXIF orientations."""
+"""Reads pictures: size and EXIF orientation from the header of the file, and the pixels."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ _CHUNK = struct.Struct(">I4s")  # start of a PNG chunk: length, type
 
 
 class PictureHeader(NamedTuple):
-    """The header of a picture.
+    """The size and the EXIF orientation of a picture, as read from the header of its file.
 
     Args:
         stored_size: ``(height, width)`` of the pixels in the file.
-        orientation: EXIF orientation, 1 to 8: how to turn the pixels for display; 1 is upright.
+        orientation: EXIF orientation, 1 to 8, which says how to rotate and mirror the pixels for
+            display; 1 leaves them unchanged.
     """
 
     stored_size: Size
@@ -49,24 +50,37 @@ class PictureHeader(NamedTuple):
 
     @property
     def upright_size(self) -> Size:
-        """``(height, width)`` as displayed."""
+        """``(height, width)`` after rotation by the EXIF orientation."""
         height, width = self.stored_size
         return (width, height) if self.orientation >= 5 else (height, width)
 
 
 def read_header(data: bytes) -> PictureHeader | None:
-    """Read the header of a JPEG or PNG; None if the file has another format or is truncated."""
+    """Read the header of a JPEG or PNG file.
+
+    Args:
+        data: Content of the file.
+
+    Returns:
+        The header, or None if the file has another format, its header is incomplete, or it is a PNG
+        without an end marker.
+    """
     if data.startswith(JPEG_START):
         return _read_jpeg(data)
     return _read_png(data) if data.startswith(PNG_START) else None
 
 
 def read_size(data: bytes) -> Size | None:
-    """Read the stored size of a picture of any format from its header; None if that fails.
+    """Return the stored ``(height, width)`` of a picture in any format that Pillow reads.
+
+    Only the header is read, not the pixels. The result is None if the header cannot be read.
+
+    Args:
+        data: Content of the file.
 
     Raises:
-        ValueError: If the picture is neither JPEG nor PNG, and Pillow refuses its size (more than
-            179 million pixels).
+        ValueError: If the picture is neither JPEG nor PNG and has more than 179 million pixels,
+            which Pillow rejects.
     """
     if header := read_header(data):
         return header.stored_size
@@ -80,9 +94,10 @@ def read_size(data: bytes) -> Size | None:
 
 
 def count_pictures(data: bytes) -> int:
-    """Return how many pictures a file of any format holds: pages, or frames of an animation.
+    """Return the number of pictures in a file, such as pages of a TIFF or frames of a GIF.
 
-    A JPEG counts as one picture: data after it, such as a depth map or a preview, is ignored.
+    A JPEG counts as one picture, even if a depth map or a preview follows it in the file. A file
+    that cannot be read also counts as one.
     """
     is_still_png = data.startswith(PNG_START) and b"acTL" not in data[: data.find(b"IDAT")]
     if data.startswith(JPEG_START) or is_still_png:
@@ -90,7 +105,7 @@ def count_pictures(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return int(getattr(picture, "n_frames", 1))
-    except Exception:  # the decoder will say what is wrong with the file
+    except Exception:  # decoding the file reports what is wrong
         return 1
 
 
@@ -139,18 +154,19 @@ def _read_orientation(exif: bytes) -> int:
 def decode_picture(
     data: bytes, size: Size, reduction: int = 1
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode a JPEG or PNG to RGB in its stored orientation; treat JPEG warnings as errors.
+    """Decode a JPEG or PNG to RGB, without applying its EXIF orientation.
 
-    simplejpeg and OpenCV use the same JPEG decoder, libjpeg-turbo, and return the same pixels. But
-    OpenCV hides the warnings of the decoder, so damage in the middle of a file would go unnoticed.
+    A JPEG is decoded by simplejpeg, because OpenCV hides the warnings of its decoder, so damage in
+    the middle of a file would go unnoticed. Both use libjpeg-turbo and return the same pixels.
 
     Args:
         data: Content of the file.
-        size: The stored size from the header.
-        reduction: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its size.
+        size: ``(height, width)`` from the header, without EXIF orientation.
+        reduction: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its size; 1 decodes it at full
+            size. A PNG is always decoded at full size.
 
     Raises:
-        ValueError: If the data are damaged.
+        ValueError: If the file is damaged.
     """
     flags = _AS_STORED
     if data.startswith(JPEG_START):
@@ -164,7 +180,7 @@ def decode_picture(
     except cv2.error as error:
         raise ValueError(str(error)) from error
     if pixels is None:
-        msg = f"{len(data)} bytes that cannot be decoded"
+        msg = f"its {len(data)} bytes cannot be decoded"
         raise ValueError(msg)
     return pixels
 
@@ -172,7 +188,7 @@ def decode_picture(
 def turn_upright(
     pixels: UInt8[np.ndarray, "h w 3"], orientation: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Rotate and mirror a picture according to its EXIF orientation."""
+    """Rotate and mirror a picture as its EXIF orientation (1 to 8) says, for display."""
     if orientation == 1:
         return pixels
     turned = pixels.swapaxes(0, 1) if orientation >= 5 else pixels

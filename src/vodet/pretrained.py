@@ -12,10 +12,10 @@ _may_load: ContextVar[bool] = ContextVar("may_load", default=True)
 
 @contextmanager
 def no_pretrained_weights() -> Iterator[None]:
-    """Build detectors without downloading pretrained weights or opening files of weights.
+    """Within this context, new detectors do not download pretrained weights or open weight files.
 
-    This is for detectors from a checkpoint: it contains all weights, and the files and URLs that
-    its config names are not to be trusted.
+    Use it to rebuild a detector from a checkpoint: the checkpoint contains all weights, and the
+    files and URLs that its config names may not be trustworthy.
     """
     token = _may_load.set(False)
     try:
@@ -27,8 +27,12 @@ def no_pretrained_weights() -> Iterator[None]:
 def allowed_source(
     pretrained: bool, checkpoint_path: str | Path | None
 ) -> tuple[bool, str | Path | None]:
-    """Return the source of pretrained weights, or no source within `no_pretrained_weights`.
+    """Return both arguments unchanged, or ``(False, None)`` within `no_pretrained_weights`.
 
-    Every stage that takes ``pretrained`` or ``checkpoint_path`` passes them through this function.
+    Every module that can load pretrained weights must pass these arguments through this function.
+
+    Args:
+        pretrained: Whether to load the pretrained weights of a library, such as timm.
+        checkpoint_path: File, or name of a model, from which to load weights; None for neither.
     """
     return (pretrained, checkpoint_path) if _may_load.get() else (False, None)

@@ -22,19 +22,20 @@ def roi_align(
     scale: float,
     size: int,
 ) -> Float[Tensor, "n C size size"]:
-    """Average maps over each bin of a grid in each box.
+    """Divide each box into ``size x size`` bins and return the mean of the map in each bin.
 
-    A bin is the mean of bilinear samples that are at most one cell apart. The samples lie on a
-    grid, so the total weight of a cell is the product of a row weight and a column weight, and a
-    bin is a weighted sum of few cells. On a CPU, a single ``embedding_bag`` computes these sums for
-    all bins; its embeddings are the channels of the cells. On a GPU, torchvision's kernel is used.
+    The mean is taken over bilinear samples that are at most one cell of the map apart. The samples
+    lie on a grid, so the total weight of a cell is the product of a row weight and a column weight,
+    and a bin is a weighted sum of few cells. On a CPU, a single ``embedding_bag`` computes these
+    sums for all bins; its embeddings are the channels of the cells. On a GPU, torchvision's kernel
+    is used.
 
     Args:
-        maps: Feature maps of some frames; fastest in channels-last memory.
-        boxes: Boxes in pixels of the frames.
-        frames: Index of the frame of each box.
-        scale: Cells per pixel.
-        size: Number of bins along each side.
+        maps: Feature maps of ``F`` frames; fastest in channels-last memory.
+        boxes: Boxes xyxy in pixels of the frames.
+        frames: For each box, the index in ``maps`` of its frame.
+        scale: Cells of the map per pixel of the frame: 1 / stride.
+        size: Number of bins along each side of a box.
     """
     if maps.device.type != "cpu":
         rois = torch.cat((frames.to(boxes.dtype).unsqueeze(1), boxes), dim=1)
@@ -71,11 +72,14 @@ def _starts(lengths: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
 def _runs(
     first: Int[Tensor, " n"], lengths: Int[Tensor, " n"]
 ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Concatenate ranges of integers; return the index of the range of each entry, and its value.
+    """Concatenate ``n`` ranges of consecutive integers.
 
     Args:
-        first: First value of each range.
+        first: First integer of each range.
         lengths: Length of each range.
+
+    Returns:
+        For each integer, the index of the range that it comes from; and the integers.
     """
     owner = torch.arange(len(first), device=first.device).repeat_interleave(lengths)
     shift = (first - _starts(lengths))[owner]
@@ -85,18 +89,20 @@ def _runs(
 def _taps(
     start: Float[Tensor, " n"], length: Float[Tensor, " n"], limit: int, size: int
 ) -> tuple[Int[Tensor, "bins taps"], Float[Tensor, "bins taps"], Int[Tensor, " n"]]:
-    """Return the cells that each bin averages along one axis.
+    """Return the cells that each bin sums along one axis, and the weights of these cells.
 
-    A sample up to one cell outside the map takes the value of the border; beyond, it is 0.
+    A sample up to one cell outside the map takes the value of the border cell; a sample further
+    outside is 0.
 
     Args:
-        start: Start of each box in cells; the centre of cell 0 is at 0.
-        length: Length of each box in cells.
-        limit: Number of cells.
-        size: Number of bins.
+        start: Start of each box along the axis, in cells; the centre of cell 0 is at 0.
+        length: Length of each box along the axis, in cells.
+        limit: Number of cells of the map along the axis.
+        size: Number of bins of a box along the axis.
 
     Returns:
-        Cells and their weights, ``[n * size, taps]``, and the number of taps that each box needs.
+        The indices of the cells and their weights, both ``[n * size, taps]``, and for each box how
+        many of the ``taps`` columns its bins need.
     """
     bin_length = (length / size)[:, None, None]
     samples = bin_length.ceil().clamp(min=0)

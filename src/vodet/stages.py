@@ -25,10 +25,10 @@ from vodet.encodings import (
 from vodet.structures import Detections, Size, Target
 
 ReferenceTargets = Sequence[Target | None]
-"""Objects of the reference frames of ``B`` windows; None for frames without annotations."""
+"""Annotated objects of the reference frames of ``B`` windows; None for unannotated frames."""
 
 Targets = Sequence[ReferenceTargets]
-"""Objects of all frames of ``B`` windows, ``[B][T]``; None for frames without annotations."""
+"""Annotated objects of all frames of ``B`` windows, ``[B][T]``; None for unannotated frames."""
 
 
 @runtime_checkable
@@ -42,7 +42,7 @@ class FrameResize(Protocol):
         """Resize a frame ``[H, W, 3]`` uint8 to ``target_size((H, W))``."""
 
     def scaled(self, factor: float) -> FrameResize:
-        """Return a resize that multiplies the target sizes by a positive factor."""
+        """Return a `FrameResize` whose target sizes are ``factor`` times as large."""
 
 
 @runtime_checkable
@@ -56,28 +56,31 @@ class Backbone(Protocol):
         """Compile the backbone with ``torch.compile``; every ``nn.Module`` has this method."""
 
     def __call__(self, frames: Tensor) -> FeatureMaps:
-        """Encode uint8 RGB ``[N, 3, H, W]`` with sides divisible by ``size_divisor``."""
+        """Return the feature maps of uint8 RGB frames ``[N, 3, H, W]``.
+
+        ``H`` and ``W`` must be multiples of ``size_divisor``.
+        """
 
 
 @runtime_checkable
 class Pyramid(Protocol):
-    """Converts the feature maps of single frames to other levels or channels."""
+    """Converts the feature maps of single frames to other levels or numbers of channels."""
 
     spec: FeatureSpec
 
     def __call__(self, maps: FeatureMaps) -> FeatureMaps:
-        """Convert maps ``[N, C, h, w]`` into maps that match ``spec``."""
+        """Convert maps ``[N, C, h, w]`` to maps with the channels and strides of ``spec``."""
 
 
 class Stage(nn.Module):
-    """A part of a detector that combines frames and may have a state per video.
+    """Base class of map fusions, candidate fusions and heads.
 
-    It receives the state of each video and returns the new state; the module itself stores
-    no state. By default the state is empty.
+    A stage may have a state for each video. It takes the state as an argument and returns the new
+    state; the module itself stores nothing about a video. By default the state is empty.
 
     Attributes:
-        remembers: Whether predictions depend on the state from earlier predictions. If not, the
-            frames of a video can be predicted in any order and in one batch.
+        remembers: Whether the prediction for a frame depends on the state that earlier frames left.
+            If not, the frames of a video can be predicted in any order and in one batch.
     """
 
     remembers: bool = False
@@ -87,13 +90,16 @@ class Stage(nn.Module):
 
         Args:
             videos: Number of videos, ``B``.
-            frames: Encoded frames of the size of the videos; their content is not used.
+            frames: Encoded frames of the same size as the frames of the videos. Only their shapes
+                and their device are used.
         """
         return {}
 
 
 class MapFusion(Stage):
-    """Fuses the feature maps of windows into maps of their reference frames, with the same levels.
+    """Base class of fusions that turn the feature maps of a window into maps of one frame.
+
+    The fused maps belong to the reference frame and have the same levels as the encoded maps.
 
     A fusion that needs only the maps and the position of the reference frame can be a plain
     ``nn.Module`` with ``forward(window: FeatureMaps, reference: int) -> FeatureMaps``.
@@ -105,16 +111,16 @@ class MapFusion(Stage):
     changes_maps: bool = True
 
     def encode(self, pixels: Tensor, sizes: Tensor, maps: FeatureMaps) -> Mapping[str, Tensor]:
-        """Do the work that depends on a single frame; it is done once for each frame.
+        """Compute what depends on a single frame; called once for each frame.
 
         Args:
-            pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black beyond the picture.
-            sizes: ``(height, width)`` of the pictures, ``[F, 2]``.
+            pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black outside the picture.
+            sizes: ``(height, width)`` of each frame without its padding, ``[F, 2]``.
             maps: Maps ``[F, C, h, w]`` of each level.
 
         Returns:
-            Named tensors ``[F, ...]`` whose shapes do not depend on the content. The stage gets
-            them back as the ``extras`` of its windows.
+            Named tensors ``[F, ...]``, whose shapes must not depend on what the frames show.
+            `forward` finds them in ``windows.frames.extras``.
         """
         return {}
 
@@ -133,15 +139,15 @@ class MapFusion(Stage):
         Args:
             windows: Windows of encoded frames, with the extras of all stages.
             state: The state of each window's video.
-            encode: Encodes the reference frames for the later stages, given their fused maps and
-                the sizes of their pictures.
+            encode: Function that encodes the reference frames for the later stages, given their
+                fused maps and the sizes of their pictures.
         """
         maps, state = self(windows.seen_by("fusion"), state)
         return windows.fused(encode(maps, windows.sizes)), state
 
 
 class PlainMapFusion(MapFusion):
-    """Wraps a plain module as a map fusion.
+    """A map fusion that calls a plain ``nn.Module`` and has no state.
 
     Args:
         net: A module with ``forward(window: FeatureMaps, reference: int) -> FeatureMaps``, which
@@ -153,21 +159,21 @@ class PlainMapFusion(MapFusion):
         self.net = net
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
-        """Call the module; the state is unchanged."""
+        """Return the maps that the module fuses, and the unchanged state."""
         return self.net(windows.maps, windows.reference), state
 
 
 class CandidateFusion(Stage):
-    """Fuses the candidates of windows into new features of the reference frames' candidates.
+    """Base class of fusions that compute new features for the reference frame's candidates.
 
     Attributes:
         spec: Shape of a candidate's features after the fusion.
         needs_links: Whether candidate ``n`` must be the same object in all frames of a window.
-        joins_frames: Whether the fusion uses the candidates of support frames. If no fusion of a
-            head does, the fusions receive only the candidates of the reference frame and what they
-            encoded from each frame.
-        keys_per_frame: Number of best candidates per frame that `encode_candidates` and `recall`
-            receive; 0 means all.
+        joins_frames: Whether `forward` uses the candidates of support frames. If no fusion of a
+            head does, `forward` gets only the candidates of the reference frame, and as their
+            ``extras`` the tensors that `encode_candidates` returned for all frames of the window.
+        keys_per_frame: `encode_candidates` and `recall` get this number of candidates per frame,
+            with the highest scores; 0 means all.
     """
 
     spec: CandidateSpec
@@ -177,23 +183,26 @@ class CandidateFusion(Stage):
 
     @property
     def encodes_candidates(self) -> bool:
-        """Whether the fusion encodes the candidates of each frame separately."""
+        """Whether the class implements `encode_candidates`."""
         return type(self).encode_candidates is not CandidateFusion.encode_candidates
 
     def encode_candidates(self, candidates: Candidates) -> Mapping[str, Tensor]:
-        """Do the work that depends on the candidates of a single frame, once for each frame.
+        """Compute what depends on the candidates of a single frame; called once for each frame.
 
         Args:
             candidates: The best ``keys_per_frame`` candidates of ``F`` single frames, ``T = 1``.
 
         Returns:
-            Named tensors ``[F, ...]`` whose shapes do not depend on the content. The fusion gets
-            them back as ``candidates.extras``, ``[B, T, ...]``.
+            Named tensors ``[F, ...]``, whose shapes must not depend on what the frames show.
+            `forward` finds them in ``candidates.extras``, as ``[B, T, ...]``.
         """
         return {}
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Return `Candidates.fused` of the reference frames, and the new state."""
+        """Return the reference frames' candidates with fused features, and the new state.
+
+        An implementation returns ``candidates.fused(features)``.
+        """
         raise NotImplementedError
 
     def recall(
@@ -203,13 +212,15 @@ class CandidateFusion(Stage):
         targets: Sequence[ReferenceTargets],
         now: ReferenceTargets,
     ) -> State:
-        """Return the state to train a clip with: by default, after stepping through its history.
+        """Return the state that training clips start with, computed from their history windows.
+
+        By default, it is the state after `forward` has processed the history windows in order.
 
         Args:
             state: The initial state, from `begin`.
-            history: Candidates of the history windows of the clips, in order.
-            targets: Objects of the reference frames of these windows.
-            now: Objects of the clips' own reference frames.
+            history: For each history window, its candidates in all ``B`` clips.
+            targets: For each history window, the objects of its reference frame in all clips.
+            now: Objects of the reference frames of the clips themselves.
         """
         for candidates in history if self.remembers else ():
             _, state = self(candidates, state)
@@ -217,14 +228,14 @@ class CandidateFusion(Stage):
 
 
 class Head(Stage):
-    """Predicts the boxes of reference frames from windows of encoded frames.
+    """Base class of heads, which predict the objects of reference frames.
 
     Attributes:
-        needs_pixels: Whether `encode` uses the pixels of the frames; if so, no map fusion can come
-            before the head.
-        uses_maps: Whether the head uses feature maps. A head without them is a whole detector, and
-            needs the backbone `NoBackbone`.
-        uses_support: Whether the head uses what it encoded from support frames.
+        needs_pixels: Whether `encode` uses the pixels of the frames; if so, the detector can have
+            no map fusion.
+        uses_maps: Whether the head uses feature maps. A head that does not is a complete detector
+            and needs the backbone `NoBackbone`.
+        uses_support: Whether the head uses the tensors that `encode` returned for support frames.
         base_parts: Names of the parts of the head that detect objects in single frames. While they
             are frozen, the result of `detect` can be cached; empty for a head without such parts.
         cached_levels: Number of the finest levels whose maps are read after `detect`. Of the other
@@ -239,37 +250,39 @@ class Head(Stage):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Arguments that rebuild the head without the files or models that its config names.
+        """Constructor arguments that replace the files and pretrained models named in the config.
 
-        A checkpoint stores them, since loading it opens nothing that its config names.
+        A checkpoint stores these arguments, so that loading it opens no file and no connection
+        that its config names.
         """
         return {}
 
     def encode(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Do the work that depends on a single frame; it is done once for each frame.
+        """Compute what depends on a single frame; called once for each frame.
 
         After a map fusion, it is called again for the fused maps of the reference frames.
 
         Args:
-            pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black beyond the picture; None for fused
-                maps.
-            sizes: ``(height, width)`` of the pictures, ``[F, 2]``.
+            pixels: Frames ``[F, 3, H, W]`` uint8 RGB, black outside the picture; None if ``maps``
+                are fused.
+            sizes: ``(height, width)`` of each frame without its padding, ``[F, 2]``.
             maps: Maps ``[F, C, h, w]`` of each level.
 
         Returns:
-            Named tensors ``[F, ...]`` whose shapes do not depend on the content.
+            Named tensors ``[F, ...]``, whose shapes must not depend on what the frames show.
+            `forward` finds them in the extras of its windows.
         """
         return {}
 
     def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Do the part of `encode` that needs no weights but those of `base_parts`.
+        """Do the part of `encode` that depends on the weights of `base_parts` only.
 
-        Takes the same arguments as `encode`; `complete` does the rest. In training mode, it returns
-        what the losses need while `base_parts` are frozen.
+        The arguments are the arguments of `encode`, and `complete` does the rest. In training mode,
+        the result contains the tensors that the losses need while `base_parts` are frozen.
         """
         raise NotImplementedError
 
@@ -278,11 +291,14 @@ class Head(Stage):
         raise NotImplementedError
 
     def detect_settings(self) -> Mapping[str, Any]:
-        """Return all settings that the result of `detect` depends on, beside the weights."""
+        """Return all settings, besides the weights, that the result of `detect` depends on."""
         return {}
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
-        """Return named raw outputs ``[B, ...]``, and the new state."""
+        """Return the raw outputs for the reference frames, and the new state.
+
+        The raw outputs are named tensors ``[B, ...]``, from which `decode` makes detections.
+        """
         raise NotImplementedError
 
     def losses(
@@ -292,29 +308,34 @@ class Head(Stage):
 
         Args:
             windows: Windows of ``B`` clips.
-            targets: Objects of the frames, ``[B][T]``. A window whose reference frame is not
-                annotated contributes no loss for that frame.
-            state: The state of each clip.
+            targets: Objects of all frames of the windows, ``[B][T]``; None for a frame that is not
+                annotated. A reference frame with None contributes no loss.
+            state: The state of each clip's video.
         """
         raise NotImplementedError
 
     def recall(
         self, state: State, history: Sequence[WindowBatch], targets: Sequence[Targets], now: Targets
     ) -> State:
-        """Return the state to train a clip with: by default, after stepping through its history.
+        """Return the state that training clips start with, computed from their history windows.
+
+        By default, it is the state after `forward` has processed the history windows in order.
 
         Args:
             state: The initial state, from `begin`.
-            history: The history windows of the clips, in order.
-            targets: Objects of the frames of each of these windows.
-            now: Objects of the frames of the clips' own windows.
+            history: For each history window, its encoded frames in all ``B`` clips.
+            targets: For each history window, the objects of its frames in all clips.
+            now: Objects of the frames of the window around each clip's reference frame.
         """
         for windows in history if self.remembers else ():
             _, state = self(windows, state)
         return state
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections of each reference frame in input pixels, unclipped, best first."""
+        """Turn the raw outputs of `forward` into the detections of each reference frame.
+
+        Boxes are in input pixels and may extend beyond the picture. The highest score comes first.
+        """
         raise NotImplementedError
 
 

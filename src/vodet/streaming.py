@@ -1,4 +1,4 @@
-"""Runs a detector on a video as it arrives, encoding each frame once."""
+"""Runs a detector on the frames of a video as they arrive, and encodes each frame once."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class VideoStream(Protocol):
     """Processes the frames of one video in order; `StreamingDetector` is an example."""
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
-        """Take the next frames, uint8 RGB, and return the detections that are now complete."""
+        """Process the next uint8 RGB frames; return detections of frames with a complete window."""
 
     def push_resized(
         self, frames: Tensor, original_size: Size, size: Size
     ) -> list[FrameDetections]:
-        """Like `push`, for frames ``[n, 3, H, W]`` that are already at evaluation size."""
+        """Do the same as `push`, for frames ``[n, 3, H, W]`` that are already resized."""
 
     def flush(self) -> list[FrameDetections]:
-        """End the video: return the detections of the remaining frames, then `reset`."""
+        """End the video: return the detections of the remaining frames, then call `reset`."""
 
     def reset(self) -> None:
         """Forget the current video; the next frame starts a new one."""
@@ -42,14 +42,14 @@ StreamFactory = Callable[[VideoDetector], VideoStream]
 class StreamingDetector:
     """Runs a detector on one video and holds its memory.
 
-    The detections of a frame are complete once the later frames of its window have been seen
-    (`Window.lookahead`). They equal the detections of the same frame in a clip. Memory use does not
-    grow with the length of the video.
+    The detections of a frame are returned as soon as the later frames of its window have arrived,
+    which are `Window.lookahead` frames. They equal the detections of the same frame in a clip.
+    Memory use does not grow with the length of the video.
 
     Args:
-        detector: The detector, in evaluation mode; it may serve any number of streams.
+        detector: The detector, in evaluation mode; any number of streams may share it.
         score_threshold: Minimum score of a detection (inclusive).
-        resize: Resizes the frames given to `push`; by default the ``resize`` of the detector.
+        resize: Resizes the frames that `push` gets; by default the ``resize`` of the detector.
 
     Example:
         ::
@@ -82,15 +82,20 @@ class StreamingDetector:
         self._sizes: dict[int, tuple[Size, Size]] = {}  # sizes of frames not processed yet
 
     def push(self, frames: np.ndarray | Tensor) -> list[FrameDetections]:
-        """Take the next frame or frames and return the detections that are now complete.
+        """Process the next frame or frames of the video.
 
         Args:
             frames: uint8 RGB of any size: an array ``[H, W, 3]`` or ``[n, H, W, 3]``, or a tensor
                 ``[3, H, W]`` or ``[n, 3, H, W]``.
 
+        Returns:
+            The detections of all frames whose window is now complete and that were not returned
+            before; often of earlier frames than ``frames``.
+
         Raises:
-            ConfigError: If ``frames`` has another shape or type or is empty, if the size differs
-                from earlier frames of the video, or if the detector is in training mode.
+            ConfigError: If ``frames`` has another shape or type or is empty, if, after
+                resizing, the frames differ in size from earlier frames of the video, or if the
+                detector is in training mode.
         """
         arrays = frames_as_arrays(frames)
         resized = [torch.from_numpy(self.resize(frame)).permute(2, 0, 1) for frame in arrays]
@@ -101,12 +106,12 @@ class StreamingDetector:
     def push_resized(
         self, frames: Tensor, original_size: Size, size: Size
     ) -> list[FrameDetections]:
-        """Like `push`, for frames that are already at evaluation size.
+        """Do the same as `push`, for frames that are already resized to the evaluation size.
 
         Args:
             frames: ``[n, 3, H, W]`` uint8 RGB, at least one.
             original_size: ``(height, width)`` of the original frames, to which the boxes refer.
-            size: ``(height, width)`` of the picture in the upper left corner of ``frames``.
+            size: ``(height, width)`` of the frames without their padding at the right and bottom.
         """
         self._check(frames)
         sizes = torch.tensor(size, device=self.detector.device).expand(len(frames), 2)
@@ -124,29 +129,33 @@ class StreamingDetector:
 
     @torch.inference_mode()
     def flush(self) -> list[FrameDetections]:
-        """End the video: process the remaining frames, return their detections, then `reset`."""
+        """End the video: return the detections of the remaining frames, then call `reset`."""
         found = self._process(self._arrived)
         self.reset()
         return found
 
     def _check(self, frames: Tensor) -> None:
         if self.detector.training:
-            msg = "Expected a detector in evaluation mode, found training mode: call eval() on it."
+            msg = "The detector must be in evaluation mode, found training mode: call eval() on it."
             raise ConfigError(msg)
         if not len(frames):
-            msg = f"Expected at least one frame, found a tensor {list(frames.shape)}."
+            msg = f"Expected at least one frame, found a tensor of shape {list(frames.shape)}."
             raise ConfigError(msg)
         if self._ring is not None and frames.shape[-2:] != self._ring.frame_size:
             (height, width), (new_height, new_width) = self._ring.frame_size, frames.shape[-2:]
             msg = (
                 f"The frames of a video must have the same size: expected {height} x {width} after "
                 f"resizing, like the first frames, found {new_height} x {new_width}. Call reset() "
-                "before another video."
+                "before the first frame of another video."
             )
             raise ConfigError(msg)
 
     def _process(self, end: int) -> list[FrameDetections]:
-        """Return the detections of all frames before ``end`` that have not been processed."""
+        """Process all frames with an index below ``end`` that are not processed yet.
+
+        Returns:
+            Their detections.
+        """
         ready = range(self._processed, end)
         # With a memory, each step needs the memory from the previous frame. Otherwise one step
         # processes all frames.
@@ -169,12 +178,12 @@ class StreamingDetector:
 
 
 class _Ring:
-    """Ring buffer of the last encoded frames: frame ``i`` is in row ``i`` modulo the length.
+    """Ring buffer of the last encoded frames: frame ``i`` of the video is in row ``i % length``.
 
-    It holds the window and the new frames.
+    Initially it is long enough for the frames of a window and as many new frames as ``like`` has.
 
     Args:
-        like: Encoded frames that define the shapes.
+        like: The first encoded frames of the video, which define shapes, types and device.
         frame_size: Height and width of the frames.
         window: The window around a reference frame.
     """
@@ -185,12 +194,12 @@ class _Ring:
         self._frames = _empty(like, window.lookback + window.lookahead + len(like))
 
     def put(self, encoded: EncodedFrames, number: int, first_needed: int) -> None:
-        """Store new frames.
+        """Store new frames; enlarge the buffer if it cannot hold them and all needed frames.
 
         Args:
             encoded: The new frames.
-            number: Index of the first new frame in the video.
-            first_needed: Index of the first frame that is still needed.
+            number: Index in the video of the first new frame.
+            first_needed: Index in the video of the earliest frame that later windows contain.
         """
         needed = range(max(first_needed, 0), number)
         if len(needed) + len(encoded) > len(self._frames):
@@ -207,7 +216,12 @@ class _Ring:
             kept.index_copy_(0, places, new)
 
     def windows(self, numbers: range, arrived: int) -> WindowBatch:
-        """Return the windows around frames, given that ``arrived`` frames have been seen."""
+        """Return the windows of the given reference frames.
+
+        Args:
+            numbers: Indices of the reference frames in the video.
+            arrived: Number of frames received so far, including the ones that were overwritten.
+        """
         index = torch.tensor([self._window.positions(number, arrived) for number in numbers])
         places = (index % len(self._frames)).to(self._frames.sizes.device)
         return WindowBatch.of(self._frames, places, self._window.reference)
@@ -218,10 +232,13 @@ def _empty(like: EncodedFrames, length: int) -> EncodedFrames:
 
 
 def frames_as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
-    """Return frames as ``[n, H, W, 3]``.
+    """Return uint8 RGB frames as one array ``[n, H, W, 3]``.
+
+    Args:
+        frames: An array or tensor in one of the shapes that `StreamingDetector.push` accepts.
 
     Raises:
-        ConfigError: If the frames are not as `StreamingDetector.push` expects.
+        ConfigError: If ``frames`` has another shape or type, or is empty.
     """
     if not _are_frames(frames):
         found = f"a {type(frames).__name__}"

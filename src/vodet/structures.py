@@ -26,9 +26,12 @@ NO_CATEGORY = -(2**63)  # category id of a class that is missing from the annota
 class Target(TypedDict):
     """Annotated objects of one frame, in torchvision's convention.
 
-    ``boxes`` ``[n, 4]`` xyxy float32, ``labels`` ``[n]`` int64, ``track_ids`` ``[n]`` int64 (-1
-    where unknown), ``iscrowd`` ``[n]`` bool: regions that count neither as objects nor as
-    background.
+    Attributes:
+        boxes: ``[n, 4]`` xyxy float32.
+        labels: ``[n]`` int64, from 0, without background.
+        track_ids: ``[n]`` int64; -1 for an object without a track id.
+        iscrowd: ``[n]`` bool; True for crowd and ignore regions, which count neither as objects
+            nor as background.
     """
 
     boxes: Tensor
@@ -38,9 +41,12 @@ class Target(TypedDict):
 
 
 class Detections(TypedDict):
-    """Detected objects of one frame, best first.
+    """Detected objects of one frame, highest score first.
 
-    ``boxes`` ``[n, 4]`` xyxy float32, ``scores`` ``[n]``, ``labels`` ``[n]`` int64.
+    Attributes:
+        boxes: ``[n, 4]`` xyxy float32.
+        scores: ``[n]``.
+        labels: ``[n]`` int64, from 0, without background.
     """
 
     boxes: Tensor
@@ -49,7 +55,7 @@ class Detections(TypedDict):
 
 
 def clamped(reference: int, offsets: Sequence[int], length: int) -> list[int]:
-    """Return the positions at offsets from a frame, clamped to a video of ``length`` frames."""
+    """Return ``reference + offset`` for each offset, clamped to the range 0 to ``length - 1``."""
     return [min(max(reference + offset, 0), length - 1) for offset in offsets]
 
 
@@ -59,8 +65,8 @@ class Window:
 
     Args:
         past: Number of support frames before the reference frame.
-        future: Number of support frames after it; 0 makes the detector causal.
-        frame_stride: Distance, in frames, between two neighbouring frames of the window.
+        future: Number of support frames after the reference frame; 0 makes the detector causal.
+        frame_stride: Distance, in video frames, between two neighbouring frames of the window.
 
     Raises:
         ConfigError: If ``past`` or ``future`` is negative or ``frame_stride`` is not positive.
@@ -85,26 +91,29 @@ class Window:
 
     @property
     def reference(self) -> int:
-        """Position of the reference frame in the window."""
+        """Index of the reference frame among the frames of the window, counted from 0."""
         return self.past
 
     def positions(self, reference: int, length: int) -> list[int]:
-        """Return the positions of the frames of the window, clamped to the video.
+        """Return the position in the video of each frame of the window, in temporal order.
+
+        A position before the first or after the last frame of the video becomes the position of the
+        first or last frame.
 
         Args:
-            reference: Position of the reference frame in its video.
-            length: Number of frames of the video so far.
+            reference: Position of the reference frame in its video, counted from 0.
+            length: Number of frames of the video; for a stream, of the frames received up to now.
         """
         return clamped(reference, self.offsets, length)
 
     @property
     def lookahead(self) -> int:
-        """How many later frames must be seen before a frame can be predicted."""
+        """Number of later video frames that a detector must receive before it predicts a frame."""
         return self.future * self.frame_stride
 
     @property
     def lookback(self) -> int:
-        """How many earlier frames of the window a prediction depends on."""
+        """Distance, in video frames, from the first frame of the window to the reference frame."""
         return self.past * self.frame_stride
 
 
@@ -114,13 +123,14 @@ class FrameInfo:
 
     Args:
         video: Id of the video.
-        frame_number: Number of the frame in the video, as annotated.
+        frame_number: Number of the frame in its video, from the annotation file.
         image_id: Image id in the annotation file.
         original_size: Size of the image file.
-        size: Size of the picture in the input tensor, before padding at the right and the bottom.
+        size: Size of the picture after resizing, without the padding that the input tensor has at
+            the right and at the bottom.
         is_annotated: Whether the frame is annotated.
-        has_loss: Whether the frame contributes a loss as a reference frame. A frame that occurs
-            several times in a clip contributes once.
+        has_loss: Whether a window around this frame contributes a loss. With
+            ``data.losses_on=all``, a frame that occurs several times in a clip contributes once.
     """
 
     video: str
@@ -139,12 +149,15 @@ class FrameInfo:
 class ClipLayout:
     """Which frames of a clip form which windows; the same for all clips of a training run.
 
+    A window is given by the positions of its frames in the clip.
+
     Args:
-        windows: Windows with a loss, in temporal order, as positions of their frames in the clip.
-            They include the window of the clip's own reference frame.
-        reference: Position of the reference frame in each window.
-        reference_frame: Position of the clip's own reference frame in the clip.
-        history: Additional windows of the same video, from which stages compute their states.
+        windows: The windows that contribute a loss, in temporal order. One of them is the window
+            around the clip's reference frame.
+        reference: Index of the reference frame within every window.
+        reference_frame: Position in the clip of the clip's reference frame.
+        history: Additional windows of the same video, from which stages with a memory compute the
+            state that they have at the start of the clip.
     """
 
     windows: tuple[tuple[int, ...], ...]
@@ -154,17 +167,22 @@ class ClipLayout:
 
     @staticmethod
     def of_window(length: int, reference: int) -> ClipLayout:
-        """Return the layout of clips that consist of a single window."""
+        """Return the layout of clips that consist of a single window.
+
+        Args:
+            length: Number of frames of the window.
+            reference: Position of the reference frame in the window.
+        """
         return ClipLayout((tuple(range(length)),), reference, reference)
 
     @property
     def reference_frames(self) -> list[int]:
-        """Positions of the reference frames of the windows that are trained on."""
+        """Position in the clip of the reference frame of each window in ``windows``."""
         return [window[self.reference] for window in self.windows]
 
     @property
     def reference_window(self) -> tuple[int, ...]:
-        """The window of the clip's own reference frame."""
+        """The window around the clip's reference frame, as positions of its frames in the clip."""
         return next(w for w in self.windows if w[self.reference] == self.reference_frame)
 
 
@@ -175,8 +193,8 @@ class Clip:
     Args:
         frames: ``[T, 3, H, W]`` uint8 RGB, or ``[T]`` int64, the numbers of the frames in a
             candidate cache.
-        infos: One per frame.
-        targets: One per frame, in pixels of the frames.
+        infos: Origin and size of each frame.
+        targets: Annotated objects of each frame, with boxes in pixels of the frames.
         layout: Which frames form which windows.
     """
 
@@ -193,8 +211,8 @@ class ClipBatch:
     Args:
         frames: ``[B, T, 3, H, W]`` uint8 RGB, or ``[B, T]`` int64, the numbers of the frames in a
             candidate cache.
-        infos: ``[B][T]``.
-        targets: ``[B][T]``, in pixels of the frames.
+        infos: Origin and size of each frame, ``[B][T]``.
+        targets: Annotated objects of each frame, ``[B][T]``, with boxes in pixels of the frames.
         layout: Which frames form which windows.
     """
 
@@ -205,7 +223,7 @@ class ClipBatch:
 
     @property
     def known_targets(self) -> list[list[Target | None]]:
-        """Targets ``[B][T]``, None for frames that are not annotated."""
+        """The target of each frame, ``[B][T]``; None for frames that are not annotated."""
         return [
             [
                 target if info.is_annotated else None
@@ -216,7 +234,7 @@ class ClipBatch:
 
     @property
     def reference_infos(self) -> list[FrameInfo]:
-        """Infos of the reference frames, ``[B]``."""
+        """The `FrameInfo` of the reference frame of each clip, ``[B]``."""
         return [infos[self.layout.reference_frame] for infos in self.infos]
 
     def _apply(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
@@ -251,10 +269,10 @@ class VideoChunk:
     """Consecutive frames of one video, for evaluation.
 
     Args:
-        frames: ``[n, 3, H, W]`` uint8 RGB; ``n`` is 0 for a process without a video.
-        infos: One per frame.
-        is_first: Whether the video starts here.
-        is_last: Whether the video ends here.
+        frames: ``[n, 3, H, W]`` uint8 RGB; ``n`` is 0 if a process has no video to evaluate.
+        infos: Origin and size of each frame.
+        is_first: Whether the first frame of the chunk is the first frame of the video.
+        is_last: Whether the last frame of the chunk is the last frame of the video.
     """
 
     frames: Tensor
@@ -273,7 +291,7 @@ class VideoChunk:
 
 @dataclass(frozen=True)
 class FrameDetections:
-    """Detections of one frame of a stream, with the index of the frame in the stream, from 0."""
+    """Detections of one frame of a video, with the index of the frame, counted from 0."""
 
     frame_index: int
     detections: Detections
@@ -281,26 +299,29 @@ class FrameDetections:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Annotations of a whole data set, stored as columns.
+    """Annotations of a whole data set: ``V`` videos, ``F`` frames, ``A`` boxes and ``K`` classes.
 
-    The boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
+    All boxes of the data set are stored one after the other, frame by frame. The boxes of frame
+    ``f`` are ``boxes[box_starts[f]:box_starts[f + 1]]``.
 
     Args:
         class_names: Names of the labels.
         category_ids: Category id of each label in the annotation file, ``[K]`` int64;
             ``NO_CATEGORY`` for classes that are missing from the file.
-        image_ids: Ids of the annotated frames, ``[F]`` int64.
-        sizes: Sizes of these frames, ``(height, width)``, ``[F, 2]`` int32.
+        image_ids: Image id of each annotated frame, ``[F]`` int64.
+        sizes: ``(height, width)`` of each frame, ``[F, 2]`` int32.
         videos: Index of the video of each frame, ``[F]`` int64.
         frame_numbers: Number of each frame in its video, ``[F]`` int32.
-        box_starts: ``[F + 1]`` int64.
+        box_starts: Index of the first box of each frame, then the total number, ``[F + 1]``
+            int64.
         boxes: xyxy in original pixels, ``[A, 4]`` float32.
-        labels: ``[A]`` int64.
-        track_ids: ``[A]`` int32, identity of the object in its video; -1 where unknown.
-        areas: ``[A]`` float32, in square pixels; the box area where no area is annotated.
-        iscrowd: ``[A]`` bool; crowds and ignore regions.
+        labels: Class of each box, ``[A]`` int64.
+        track_ids: Track id of each box, unique within its video, ``[A]`` int32; -1 where unknown.
+        areas: Annotated area of each object in square pixels, ``[A]`` float32; the area of its box
+            if no area is annotated.
+        iscrowd: Whether each box is a crowd or ignore region, ``[A]`` bool.
         attribute_names: Names of video attributes, such as ``night``.
-        video_attributes: Which video has which attribute, ``[V, attributes]`` bool.
+        video_attributes: Whether each video has each attribute, ``[V, attributes]`` bool.
         video_names: Names of the videos, ``[V]``, for error messages.
         source: The file that the annotations were read from, for error messages.
     """
@@ -324,11 +345,15 @@ class GroundTruth:
 
     @property
     def frames(self) -> np.ndarray:
-        """The frame of each box, as a position in ``image_ids``, ``[A]`` int64."""
+        """The frame of each box, as an index into ``image_ids``, ``[A]`` int64."""
         return np.repeat(np.arange(len(self.image_ids)), np.diff(self.box_starts))
 
     def select(self, frames: np.ndarray) -> GroundTruth:
-        """Return the annotations of the frames in a mask ``[F]`` bool, in the same order."""
+        """Return the annotations of some of the frames, in the same order.
+
+        Args:
+            frames: Mask of the frames to keep, ``[F]`` bool.
+        """
         lengths = np.diff(self.box_starts)
         boxes = np.repeat(frames, lengths)
         return replace(

@@ -10,7 +10,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from vodet.cli import main
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 
 Command = Callable[..., None]
 

@@ -14,7 +14,8 @@ from PIL import Image
 from vodet.cli import data
 from vodet.cli.contact_sheet import contact_sheet, draw_annotations
 from vodet.data.annotations.st_coco import read_st_coco
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 
 TINY = SyntheticConfig(train_videos=1, val_videos=3, frames_per_video=5, size=80)
 
@@ -53,7 +54,28 @@ def test_help_of_generate_names_every_setting_and_default(capsys):
 
     text = capsys.readouterr().out
     assert "--degradation-rate" in text
-    assert "0 to 0.5 (default: 0.45)" in text
+    assert "0 to 0.5 (default: degraded 0.45)" in " ".join(text.split())
+    assert "(default: degraded 60, long_range 240)" in " ".join(text.split())
+
+
+def test_generate_makes_the_long_range_set(tmp_path):
+    folder = tmp_path / "set"
+    options = ["--train-videos=1", "--val-videos=2", "--frames-per-video=9", "--clear-frames=2"]
+
+    assert data.main(["generate", str(folder), "--set=long_range", *options]) == 0
+
+    images = json.loads((folder / "val.json").read_text())["images"]
+    assert [image["is_clear"] for image in images] == ([True] * 2 + [False] * 7) * 2
+    assert cv2.imread(str(folder / "contact_sheet.png")).shape == (2 * 256, 8 * 256, 3)
+
+
+def test_generate_refuses_settings_of_another_set(tmp_path, capsys):
+    options = ["--set=long_range", "--degradation-rate=0.3", "--seed=1"]
+
+    assert data.main(["generate", str(tmp_path / "set"), *options]) == 1
+    message = capsys.readouterr().err
+    assert "long_range has no setting --degradation-rate" in message
+    assert "clear_frames" in message
 
 
 def test_check_prints_statistics(tiny, capsys):
@@ -98,9 +120,8 @@ def test_check_lists_missing_images(copy, capsys):
     assert data.main(["check", str(copy / "val.json"), "--images", str(copy)]) == 1
 
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == (
-        f"Error: 12 of 15 images below {copy} are missing or damaged; the first 10:"
-    )
+    assert f"12 of 15 images below {copy} are missing or damaged" in lines[0]
+    assert lines[0].endswith("The first 10:")
     assert lines[1] == f"  {copy}/images/val/val_000/000000.jpg (image id 0)"
     assert len(lines) == 11
 
@@ -155,7 +176,7 @@ def test_show_of_an_unknown_video_names_the_nearest(tiny, capsys):
     assert data.main(["show", str(tiny / "val.json"), "--video", "val_01"]) == 1
 
     error = capsys.readouterr().err
-    assert "has no video 'val_01'; the nearest names are: val_001" in error
+    assert "has no video 'val_01'; the closest names are: val_001" in error
 
 
 def test_show_without_images_says_which_is_missing(tiny, tmp_path, capsys):
@@ -207,7 +228,7 @@ def test_contact_sheet_has_videos_as_rows_and_frames_as_columns(tiny):
     sheet = contact_sheet(index, read, max_videos=2, max_frames=3)
 
     assert sheet.shape == (2 * 320, 3 * 320, 3)
-    frame = index.frames_of(1)[2]
+    frame = index.frames_of(1)[3]  # of five: 0, 1 and 3
     assert (sheet[320:, 640:] == draw_annotations(index, frame, read(frame))).all()
 
 
@@ -302,7 +323,7 @@ def test_show_does_not_write_among_the_images(copy, capsys):
     command = ["show", str(copy / "val.json"), "--video", "val_000", "--output", str(folder)]
     assert data.main(command) == 1
 
-    assert "holds the images of the video" in capsys.readouterr().err
+    assert "contains the images of the video" in capsys.readouterr().err
     assert (folder / "000000.jpg").read_bytes() == before
 
 
@@ -338,6 +359,7 @@ LIMITED = """
 import json, resource, signal, sys
 from vodet.cli import data
 
+sys.dont_write_bytecode = True  # otherwise modules imported later leave cut .pyc files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 for arguments in json.loads(sys.argv[1]):

@@ -13,8 +13,7 @@ import torch
 from omegaconf import OmegaConf
 
 from cli.conftest import TINY, Command
-from cli.test_readme import commands
-from cli.test_two_stage import ATTENTION, TINY_TWO_STAGE
+from cli.test_readme import commands, smaller
 from heads.test_two_stage import OBJECTS, batch_of
 from tiny import random_frames, tiny_detector, tiny_two_stage
 from vodet.detector import VideoDetector
@@ -65,38 +64,26 @@ def test_modules_that_are_named_exist() -> None:
         assert (source / f"{name.replace('.', '/')}.py").is_file(), name
 
 
-TRAINING = commands((DOCS / "training.md").read_text())
-
-
-def is_cached_phase(line: list[str]) -> bool:
-    return any(argument.startswith("experiment=demo_") for argument in line)
-
-
-def test_commands_of_a_second_phase_from_a_cache(
-    inside: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(inside / "data", tmp_path / "data")
-    monkeypatch.chdir(tmp_path)
-    page = [line for line in TRAINING if is_cached_phase(line)]
-    for (name, *arguments), own in zip(page, [(), ATTENTION], strict=True):
-        command(name.removeprefix("vodet-"), *TINY_TWO_STAGE, *own, *arguments)
-    (cache,) = (tmp_path / "data/demo/candidate_cache").glob("*/frames.json")
-    assert json.loads(cache.read_text())["frames"] == 12
-    (metrics,) = (tmp_path / "runs/demo_sltnet").glob("*/metrics.json")
-    assert json.loads(metrics.read_text())
-
-
 # resume=last continues the run that had early stopping, without it: Lightning says so.
 @pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path.:UserWarning")
 def test_commands_of_the_page_on_training(
     inside: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shutil.copytree(inside / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    small = (*TINY, f"data_dir={inside / 'data'}")
+    small = (*TINY, "data_dir=data")
     command("train", *small, "run_dir=runs/street")
-    page = [line for line in TRAINING if not is_cached_phase(line)]
-    for name, *arguments in page:
-        command(name.removeprefix("vodet-"), *small, *arguments)
-    assert len(page) == 8
+    page = commands((DOCS / "training.md").read_text())
+    for words in page:
+        name, *arguments = words
+        if name == "vodet-eval":
+            command("eval", *smaller(words))
+        elif any("demo_baseline" in word or "demo_sltnet" in word for word in words):
+            command("train", *smaller(words), "data_dir=data")
+        else:
+            command("train", *small, *arguments)
+    assert len(page) == 12
     (resumed,) = OmegaConf.load("runs/street/resumes.yaml")
     assert resumed.changes["trainer.max_epochs"] == 20
+    (cache,) = Path("data/demo/candidate_cache").glob("*/frames.json")
+    assert json.loads(cache.read_text())["frames"] > 0

@@ -116,9 +116,13 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         (
             "train experiment=custom",
             "No value is given for data.train.annotations, data.train.images, "
-            "data.val.annotations, data.val.images. Set each: data.train.annotations=VALUE.",
+            "data.val.annotations, data.val.images. Add to the command: "
+            "data.train.annotations=VALUE data.train.images=VALUE",
         ),
-        ("predict", "No value is given for ckpt, source. Set each: ckpt=VALUE."),
+        (
+            "predict",
+            "No value is given for ckpt, source. Add to the command: ckpt=VALUE source=VALUE",
+        ),
         (
             "train trainer.max_epochs",
             "Expected KEY=VALUE without spaces around the =, found 'trainer.max_epochs'.",
@@ -130,7 +134,7 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ),
         (
             "eval evaluation.stability=0.5",
-            "evaluation.stability=0.5 replaces a group of keys by one value. "
+            "evaluation.stability=0.5 would replace a group of keys with a single value. "
             "Set one of its keys: evaluation.stability.score_threshold.",
         ),
         (
@@ -152,7 +156,7 @@ def change(path: Path, function: Callable[[dict[str, Any]], object]) -> None:
         ("train --trainer.max_epochs=3", " trainer.max_epochs=3."),
         (
             "train trainer.inference_mode=false",
-            "lightning.Trainer has such a parameter. To add it, write "
+            "lightning.Trainer accepts a parameter inference_mode. To set it, write "
             "+trainer.inference_mode=false.",
         ),
         ("train optimizer.betas=[0.9,0.99]", "write '+optimizer.betas=[0.9,0.99]'."),
@@ -189,16 +193,18 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
         ("window.past=-1", "found past=-1, future=0, frame_stride=1."),
         (
             "data.resize.short_side=0",
-            "Resizing needs 1 <= short_side <= long_side, "
-            "found Resize(short_side=0, long_side=64).",
+            "Resize needs 1 <= short_side <= long_side, found Resize(short_side=0, long_side=64).",
         ),
         (
             "data.resize=64",
-            "data.resize=64 replaces a group of keys by one value. "
+            "data.resize=64 would replace a group of keys with a single value. "
             "Set one of its keys: data.resize.short_side, data.resize.long_side.",
         ),
         ("model.fusion=mean", "Did you mean model/fusion=mean?"),
-        ("window=7", "window is a group: expected the name of a choice, found 7."),
+        (
+            "window=7",
+            "window is a config group; found 7. To set a single value of the group, write ",
+        ),
         (
             "evaluation.best_by=vid/ap_70",
             "evaluation.protocols (coco, vid, motion, stability) for which higher is better; "
@@ -236,7 +242,10 @@ def test_help_of_an_evaluation_names_the_groups_that_it_has(
             "`accelerator='gpuu'`.",
         ),
         ("trainer.precision=bf16mixed", "16-mixed; found 'bf16mixed'."),
-        ("resume=nothing.ckpt", "resume=nothing.ckpt: expected 'last' or a checkpoint, found no"),
+        (
+            "resume=nothing.ckpt",
+            "resume=nothing.ckpt: expected 'last' or a checkpoint file, found no",
+        ),
     ],
 )
 def test_settings_of_a_training(setting: str, message: str, fails: Fails, tmp_path: Path) -> None:
@@ -272,7 +281,7 @@ def test_the_process_ends_in_order_after_a_failure_in_evaluation(
 def test_a_size_that_the_model_cannot_take(fails: Fails, tmp_path: Path) -> None:
     hiera = ("model.backbone.name=hiera_tiny_224", f"run_dir={tmp_path}")
     assert fails("train", *SMALL, *hiera).startswith(
-        "hiera_tiny_224 is built for one frame size: expected model.backbone.img_size=["
+        "hiera_tiny_224 accepts only one frame size: expected model.backbone.img_size=["
     )
     message = fails("train", *SMALL, *hiera, "model.backbone.img_size=[32,32]")
     assert message.startswith("hiera_tiny_224 is built for frames of at most 32 x 32 (height x wid")
@@ -293,7 +302,7 @@ def test_no_gpu_where_one_was_asked_for(
         ),
     }
     message = fails(command_name, *arguments[command_name])
-    asked = "device=cuda: " if command_name == "predict" else "trainer.accelerator=gpu"
+    asked = "found 'cuda'" if command_name == "predict" else "trainer.accelerator=gpu"
     assert asked in message
     assert "this machine" in message
     assert "0 GPUs" in message
@@ -344,7 +353,7 @@ def test_a_class_in_val_that_train_lacks(fails: Fails, data_set: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "found"),
     [
-        (Path.unlink, "expected an image, found no such file. Is the image root right?"),
+        (Path.unlink, "expected an image, found no such file. Check the image root (data.*.images"),
         (lambda path: path.write_bytes(path.read_bytes()[:-100]), "found a truncated or damaged"),
         (lambda path: path.write_bytes(b"GIF89a"), "expected a JPEG or PNG image, found 6 bytes"),
     ],
@@ -397,7 +406,7 @@ def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> 
     for command in commands:
         message = fails(*command)
         assert f"The checkpoint {broken} is damaged" in message
-        assert "it is truncated, as its 5000 bytes" in message
+        assert "it is truncated: its 5000 bytes" in message
 
 
 @pytest.mark.parametrize(

@@ -230,9 +230,9 @@ def test_one_protocol_needs_no_brackets(trained: Path, inside: Path, command: Co
     ("argument", "message"),
     [
         ("evaluation.protocols=[coco,voc]", "found ['coco', 'voc']"),
-        ("evaluation.protocols=[]", "Expected protocols to be one or more of coco, vid,"),
-        ("evaluation.stability.score_threshold=low", "score_threshold to be a number, found low."),
-        ("evaluation.stability.score_threshold=nan", "score_threshold to be a number, found nan."),
+        ("evaluation.protocols=[]", "protocols must be one or more of coco, vid,"),
+        ("evaluation.stability.score_threshold=low", "a number, found low."),
+        ("evaluation.stability.score_threshold=nan", "a number, found nan."),
         (
             "evaluation.tubelet_linking=seq",
             "tubelet_linking must be one of none, seq_nms, rescore, rescore_online; found 'seq'.",
@@ -321,8 +321,8 @@ def test_augmented_evaluation_is_the_augmented_stream(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("scales=[1.0,-1]", "positive and distinct, such as [1.0, 1.25], found [1.0, -1.0]."),
-        ("scales=[1,1.0]", "positive and distinct, such as [1.0, 1.25], found [1.0, 1.0]."),
+        ("scales=[1.0,-1]", "such as [1.0, 1.25]; found [1.0, -1.0]."),
+        ("scales=[1,1.0]", "such as [1.0, 1.25]; found [1.0, 1.0]."),
         ("scales=[]", "found []."),
         ("scales=1.5", "found flip=False, scales=1.5."),
         ("scales=[large]", "found flip=False, scales=['large']."),
@@ -347,9 +347,9 @@ def test_saved_predictions_have_no_views(
 ) -> None:
     with pytest.raises(SystemExit, match="1"):
         command("eval", "predictions=found.json", "evaluation.test_time_augmentation.flip=true")
-    assert (
-        "evaluation.test_time_augmentation needs a detector: ckpt=FILE." in capsys.readouterr().err
-    )
+    message = capsys.readouterr().err
+    assert "evaluation.test_time_augmentation" in message
+    assert "Set ckpt=FILE" in message
 
 
 @pytest.mark.parametrize("linking", LINKINGS)

@@ -129,8 +129,8 @@ def test_coco_has_the_ids_of_the_annotations_or_of_the_original(files, tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": []}, "expected all images of .*it lacks 2, first 'M0205/1.jpg'"),
-        ({"categories": []}, "expected all categories of .*it lacks 2, first 'car'"),
+        ({"images": []}, "expected all images of .*2 are missing there, such as 'M0205/1.jpg'"),
+        ({"categories": []}, "expected all categories of .*2 are missing there, such as 'car'"),
         ({"images": "x"}, "not a COCO detection file"),
     ],
 )
@@ -154,12 +154,12 @@ def test_an_original_that_does_not_fit_is_refused(files, tmp_path, capsys, chang
         (
             "uavdt",
             ["--val-list", "x"],
-            "--val-list: expected --format vid-devkit, found --format u",
+            "--val-list needs --format vid-devkit, found --format u",
         ),
         (
             "kitti",
             ["--images-of", "x"],
-            "--images-of: expected --format coco, found --format kitti",
+            "--images-of needs --format coco, found --format kitti",
         ),
         ("coco", ["--images-of", "x"], "Looked for a COCO detection file (.json or .json.gz) at"),
     ],

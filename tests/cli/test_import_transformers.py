@@ -17,7 +17,6 @@ from vodet.cli.import_transformers import names_of
 from vodet.data.frames.resize import Resize, Stretch
 from vodet.errors import CheckpointError
 
-pytest.importorskip("transformers")
 NAMES = {"0": "N/A", "1": "person", "2": "N/A"}
 
 

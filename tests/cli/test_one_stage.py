@@ -20,13 +20,13 @@ TINY_ONE_STAGE = (
 
 
 def test_two_phases(inside: Path, command: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    command("train", "experiment=demo_one_stage", *TINY_ONE_STAGE, "run_dir=runs/base")
-    first = ["init_from=runs/base/last.ckpt", "run_dir=runs/yolov"]
+    command("train", "experiment=demo_one_stage", *TINY_ONE_STAGE, "run_dir=runs/one_stage")
+    first = ["init_from=runs/one_stage/last.ckpt", "run_dir=runs/yolov"]
     command("train", "experiment=demo_yolov", *TINY_ONE_STAGE, *first)
     assert "head.class_features" in capsys.readouterr().out  # new
     base, second = (
         torch.load(f"runs/{name}/last.ckpt", weights_only=True)["state_dict"]
-        for name in ("base", "yolov")
+        for name in ("one_stage", "yolov")
     )
     assert all(torch.equal(second[name], value) for name, value in base.items())
     new = {".".join(name.split(".")[1:3]) for name in second.keys() - base.keys()}
@@ -46,4 +46,4 @@ def test_a_second_phase_needs_a_first(
     with pytest.raises(SystemExit):
         command("train", "experiment=demo_yolov", *TINY_ONE_STAGE, "run_dir=runs/none")
     printed = capsys.readouterr().err
-    assert "head.base from learning, but their weights are random" in printed
+    assert "head.base, but their weights are random" in printed

@@ -74,7 +74,7 @@ def test_views_and_linking_together(lively: Path, inside: Path, command: Command
     [
         ("source=nowhere.mp4", "nowhere.mp4"),
         ("tubelet_linking=all", "tubelet_linking must be one of none, seq_nms, rescore, rescore_"),
-        ("device=cuda:7", r"device=cuda:7: expected a device of this machine, which has"),
+        ("device=cuda:7", "a device of this machine, which has"),
         ("ckpt=nowhere.ckpt", "Expected a checkpoint at nowhere.ckpt, found no such file."),
     ],
 )

@@ -138,7 +138,7 @@ def test_a_schedule_that_stays_is_told(
     with caplog.at_level(logging.WARNING, "vodet"):
         command("train", *TINY, f"resume={a_run}/last.ckpt", "trainer.max_epochs=3")
     (text,) = [r.getMessage() for r in caplog.records if "scheduler" in r.getMessage()]
-    assert "scheduler.scheduler.T_max stays 2" in text
+    assert "scheduler.scheduler.T_max keeps its value 2" in text
     assert "not 3" in text
 
 

@@ -111,7 +111,7 @@ def test_a_killed_worker(name: str, trained: Path, inside: Path, tmp_path: Path)
 
 
 def test_a_full_disk_leaves_one_error_and_no_part_of_a_file(inside: Path, tmp_path: Path) -> None:
-    limited = 'ulimit -f 20; exec "$0" "$@"'  # KiB
+    limited = 'export PYTHONDONTWRITEBYTECODE=1; ulimit -f 20; exec "$0" "$@"'  # KiB
     settings = [script("vodet-train"), *TINY, f"run_dir={tmp_path}/run"]
     (ended,) = finish([start("bash", "-c", limited, *settings, folder=inside)])
     assert ended.code == 1

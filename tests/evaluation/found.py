@@ -11,7 +11,8 @@ from vodet.data.annotations.st_coco import read_st_coco
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.clips.video_chunks import VideoChunkDataset
 from vodet.data.generated.scenes import CLASS_NAMES
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 from vodet.detector import VideoDetector
 from vodet.streaming import StreamingDetector
 from vodet.structures import Detections, Window

@@ -115,7 +115,7 @@ def test_names_are_known_before_anything_is_evaluated(linking: str) -> None:
 
 
 def test_choices_that_are_not_there() -> None:
-    with pytest.raises(ConfigError, match=r"one or more of coco, vid, .*, found \['voc'\]"):
+    with pytest.raises(ConfigError, match=r"one or more of coco, vid, .*found \['voc'\]"):
         Measures("voc")
     with pytest.raises(ConfigError, match=r"tubelet_linking must be one of none, seq_nms, "):
         Measures(tubelet_linking="nms")

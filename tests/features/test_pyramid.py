@@ -61,6 +61,6 @@ def test_neck_makes_one_map_that_depends_on_every_level_and_parameter(make_neck,
 
 
 def test_released_neck_refuses_strides_that_do_not_double():
-    message = r"expected strides \(4, 8\), found \(4, 16\)"
+    message = r"strides double: expected \(4, 8\), found \(4, 16\)"
     with pytest.raises(ConfigError, match=message):
         ReleasedNeck(FeatureSpec((6, 10), (4, 16)))

@@ -144,7 +144,7 @@ def test_levels_without_a_cell_pass():
     maps, _ = module(at(frames, 0), state)
     assert torch.equal(maps.levels[0], frames.maps.levels[0])
     assert not torch.equal(maps.levels[1], frames.maps.levels[1])
-    with pytest.raises(ConfigError, match=r"strides .*\(4, 8\), found \[16\]"):
+    with pytest.raises(ConfigError, match=r"strides .*\(4, 8\); found \[16\]"):
         ConvGRU(SPEC, strides=[4, 16])
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from recipe import REFERENCE, recipe_weight
 from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, FeatureMaps, State
 from vodet.errors import ConfigError, DataError
-from vodet.fusion.long_term_attention import LongTermAttention, follow_tracks, propagated
+from vodet.fusion.long_term_attention import LongTermAttention
+from vodet.fusion.propagation import assigned_by_attention, follow_tracks, propagated
 from vodet.fusion.relation import geometry_embedding, relative_geometry
 from vodet.structures import Target
 
@@ -293,7 +294,8 @@ def test_remembered_boxes_follow_the_weights_of_the_last_stage(propagate):
         lambda _, inputs: asked.append(last.forward(*inputs[:3], 150)[1])
     )
     _, after = module(candidates, state)
-    expected = propagated(state, asked[0], candidates, to_center=propagate == "center")
+    assigned = assigned_by_attention(state, asked[0], candidates)
+    expected = propagated(state, assigned, candidates, to_center=propagate == "center")
     assert torch.equal(after["boxes"], expected)
     assert torch.equal(after["features"], state["features"])
     assert torch.equal(after["is_valid"], state["is_valid"])
@@ -315,7 +317,8 @@ def test_boxes_follow_the_best_150_candidates():
     _, after = module(candidates, state)
     assert counts == [150]
     assert asked[0].shape == (1, 150, 6 * 3)
-    assert torch.equal(after["boxes"], propagated(state, asked[0], candidates, to_center=False))
+    assigned = assigned_by_attention(state, asked[0], candidates)
+    assert torch.equal(after["boxes"], propagated(state, assigned, candidates, to_center=False))
 
 
 def test_a_new_key_frame_comes_with_its_own_boxes_where_boxes_follow():
@@ -462,9 +465,22 @@ def test_layers_start_as_kaiming_uniform_with_zero_bias():
     assert module.spec == CandidateSpec(128)
 
 
+@pytest.mark.parametrize("value_std", [0.0, 0.01])
+def test_without_initial_values_the_layers_start_as_a_plain_encoder(value_std):
+    module, candidates = small(value_std=value_std).eval(), random_candidates()
+    x = candidates.features[0].flatten(2)
+    for fc in module.fcs:
+        x = fc(x).relu()
+    found = attended(module, candidates, state_of(module, random_frames(3)))
+    assert torch.equal(found, x) == (value_std == 0)
+    found.sum().backward()
+    values = [attention.value.weight.grad for attention in module.attentions]
+    assert all(grad.any() for grad in values)
+
+
 def test_a_state_of_another_width_is_refused():
     state = small(width=16).begin(1, FRAMES)
-    expected = "comes from another detector: expected 32 features per candidate, found 16"
+    expected = "comes from another detector: expected 32 features .*, found 16"
     with pytest.raises(ConfigError, match=expected):
         small().eval()(random_candidates(), state)
 
@@ -496,6 +512,8 @@ def test_the_recalled_key_frames_are_the_best_candidates_of_the_history(lengths)
     ("options", "expected"),
     [
         ({"propagate": "move"}, "propagate must be one of none, replace, center; found 'move'"),
+        ({"assignment": "iou"}, "assignment must be one of attention, linking; found 'iou'"),
+        ({"value_std": -0.1}, "value_std must be at least 0; found -0.1"),
         ({"width": 40}, "width must be a multiple of group_width=16; found 40"),
         ({"group_width": 12}, "group_width must be a multiple of 8; found 12"),
         ({"advanced_share": 1.5}, "advanced_share must be a share, 0 to 1; found 1.5"),

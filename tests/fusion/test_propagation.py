@@ -1,14 +1,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import permutations
 
 import pytest
 import torch
 from torch import Tensor
 
-from vodet.encodings import Candidates, State
-from vodet.fusion.long_term_attention import PROPAGATED_FROM, propagated
+from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, FeatureMaps, State
+from vodet.errors import ConfigError
+from vodet.fusion.long_term_attention import LongTermAttention
+from vodet.fusion.propagation import (
+    PROPAGATED_FROM,
+    assigned_by_attention,
+    assigned_by_links,
+    propagated,
+)
 
 
 def boxes_of(count: int, start: float = 0.0, side: float = 4.0) -> Tensor:
@@ -53,7 +61,8 @@ def moved(memory: State, weights, now: Candidates, *, to_center: bool = False) -
     padded = torch.full((len(weights), is_valid.numel()), 9.0)
     padded[:, is_valid.flatten()] = weights[:, :count]
     padded = torch.cat((padded, weights[:, count:]), dim=1)
-    (after,) = propagated(memory, padded[None], now.current, to_center=to_center)
+    assigned = assigned_by_attention(memory, padded[None], now.current)
+    (after,) = propagated(memory, assigned, now.current, to_center=to_center)
     assert (after[~is_valid] == -7).all()
     kept = [boxes[valid].tolist() for boxes, valid in zip(after, is_valid, strict=True)]
     return kept[:-1]
@@ -154,7 +163,8 @@ def test_padding_is_not_assigned_and_clips_do_not_meet():
     weights = torch.tensor([[[0.1], [0.9]], [[0.1], [0.9]]])
     one = {"boxes": boxes_of(1)[None, None], "is_valid": torch.ones(1, 1, 1, dtype=torch.bool)}
     state = {name: torch.cat((value, value)) for name, value in one.items()}
-    after = propagated(state, weights, candidates.current, to_center=False)
+    assigned = assigned_by_attention(state, weights, candidates.current)
+    after = propagated(state, assigned, candidates.current, to_center=False)
     assert after[:, 0].tolist() == [now[0, :1].tolist(), now[1, 1:].tolist()]
 
 
@@ -165,3 +175,87 @@ def test_boxes_follow_the_best_candidates_alone():
     found = moved(memory_of(boxes_of(1)), weights[:PROPAGATED_FROM], current(now[None]))
     assert PROPAGATED_FROM == 150
     assert found == [now[PROPAGATED_FROM - 1 : PROPAGATED_FROM].tolist()]
+
+
+def links(previous: Tensor, is_current=None) -> tuple[Tensor, Tensor]:
+    valid = torch.ones(1, len(previous), dtype=torch.bool)
+    return previous[None], valid if is_current is None else torch.tensor([is_current])
+
+
+def test_a_remembered_box_follows_the_candidate_it_overlapped_most_one_frame_ago():
+    """By hand: boxes of 4 x 4 at x = 0, 10, 20; candidates that lay 1 and 2 pixels to the right."""
+    previous = torch.cat((boxes_of(2, start=1), boxes_of(2, start=2)))
+    # IoU with a box 1 pixel away: 12 / 20; 2 pixels: 8 / 24.
+    assert assigned_by_links(memory_of(boxes_of(3)), *links(previous)).tolist() == [
+        [[0, 1, -1, -1], [-1] * 4]
+    ]
+    without_first = links(previous, [False, True, True, True])
+    assert assigned_by_links(memory_of(boxes_of(3)), *without_first).tolist() == [
+        [[2, 1, -1, -1], [-1] * 4]
+    ]
+
+
+@pytest.mark.parametrize(("shift", "assigned"), [(2.0, 0), (2.2, -1)])  # IoU 8 / 24 and 7.2 / 24.8
+def test_a_box_with_an_iou_below_three_tenths_follows_none(shift, assigned):
+    found = assigned_by_links(memory_of(boxes_of(1)), *links(boxes_of(1, start=shift)))
+    assert found[0, 0, 0] == assigned
+
+
+def test_several_boxes_follow_one_candidate():
+    now = boxes_of(1, start=50)
+    memory = memory_of(torch.cat((boxes_of(1), boxes_of(1, start=1))), boxes_of(1, start=-1))
+    assigned = assigned_by_links(memory, *links(boxes_of(1)))
+    after = propagated(memory, assigned, current(now[None]).current, to_center=False)
+    assert after[memory["is_valid"]].tolist() == now.tolist() * 3
+
+
+def test_without_candidates_no_box_follows():
+    found = assigned_by_links(memory_of(boxes_of(2)), *links(torch.zeros(0, 4)))
+    assert (found == -1).all()
+
+
+def test_only_the_best_candidates_are_followed():
+    previous = torch.cat((boxes_of(PROPAGATED_FROM, start=500), boxes_of(1)))
+    assert (assigned_by_links(memory_of(boxes_of(1)), *links(previous)) == -1).all()
+
+
+FRAMES = EncodedFrames(FeatureMaps((torch.zeros(1, 1, 2, 2),)), torch.tensor([[100, 100]]), {})
+
+
+def linking(propagate: str = "replace") -> LongTermAttention:
+    module = LongTermAttention(
+        CandidateSpec(1),
+        width=16,
+        group_width=8,
+        keys_per_frame=2,
+        key_frame_interval=100,
+        propagate=propagate,
+        assignment="linking",
+    )
+    return module.eval()
+
+
+@pytest.mark.parametrize("propagate", ["replace", "center"])
+def test_boxes_follow_objects_through_a_video(propagate):
+    """Two objects cross the picture and meet; features and scores do not tell them apart."""
+    module = linking(propagate)
+    lower = torch.tensor([0.0, 3, 0, 3])
+    paths = [
+        torch.cat((boxes_of(1, 2.0 * t), boxes_of(1, 40 - 2.0 * t) + lower)) for t in range(20)
+    ]
+    state = module.begin(1, FRAMES)
+    for number, path in enumerate(paths):
+        order = [0, 1] if number % 2 else [1, 0]  # which of them has the higher score
+        now = current(path[order][None])
+        before = paths[max(number - 1, 0)][order][None]
+        now = replace(now, boxes=torch.stack((before, path[order][None]), 1), previous_boxes=before)
+        _, state = module(now, state)
+    torch.testing.assert_close(state["boxes"][0, 0], paths[-1][[1, 0]])
+
+
+def test_following_links_needs_links():
+    module, state = linking(), linking().begin(1, FRAMES)
+    with pytest.raises(ConfigError, match=r"assignment=linking.*window with past >= 1"):
+        module(current(boxes_of(2)[None]), state)
+    linking("none")(current(boxes_of(2)[None]), state)
+    module.train()(current(boxes_of(2)[None]), state)

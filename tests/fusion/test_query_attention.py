@@ -134,7 +134,6 @@ def test_numbers_out_of_range_are_refused(options: dict) -> None:
 @torch.inference_mode()
 @pytest.mark.parametrize("build", [tiny_two_stage, tiny_detr])
 def test_support_frames_matter(build) -> None:
-    pytest.importorskip("transformers")
     detector = build("query_attention", Window(past=1))
     frames = random_frames(2)
     frames[0] = 0

@@ -40,7 +40,7 @@ def test_levels_and_features_agree_with_the_reference():
 
 @pytest.mark.parametrize("strides", [(4, 16), (8, 16, 24), (4, 8, 32)])
 def test_strides_that_do_not_double_are_refused(strides):
-    expected = re.escape(f"levels whose strides double, found {list(strides)}")
+    expected = "strides double .*found " + re.escape(str(list(strides)))
     with pytest.raises(ConfigError, match=expected):
         RoIPooler(strides, 7)
     RoIPooler((4, 8, 16, 32, 100), 7)  # levels that are not pooled from do not matter

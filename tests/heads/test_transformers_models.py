@@ -19,8 +19,6 @@ from vodet.heads.transformers_detector import IMAGENET, TransformersDetector
 from vodet.heads.transformers_models import make_config, values_of
 from vodet.pretrained import no_pretrained_weights
 
-pytest.importorskip("transformers")
-
 
 def rewrite(folder: Path, name: str, change: Callable[[dict], object]) -> None:
     path = folder / name
@@ -61,7 +59,7 @@ def test_for_other_classes_some_layers_are_new_and_this_is_said(
     assert caplog.text == ""
     other = TransformersDetector(5, pretrained=tmp_path)
     assert not other.is_pretrained
-    assert f"{tmp_path}: newly initialised for 5 classes are" in caplog.text
+    assert f"{tmp_path}: for 5 classes," in caplog.text
     assert "model.denoising_class_embed.weight" in caplog.text
     before, after = same.state_dict(), other.state_dict()
     differ = {n for n in before if before[n].shape != after[n].shape}
@@ -86,7 +84,7 @@ def test_the_values_of_a_config_make_it_again(name: str) -> None:
 
 def test_unknown_values_are_said(caplog: pytest.LogCaptureFixture) -> None:
     make_config(config_of("rt_detr_v2", num_querys=7))
-    assert "RTDetrV2Config has no num_querys" in caplog.text
+    assert "RTDetrV2Config has no values called num_querys" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -102,12 +100,12 @@ def test_unknown_values_are_said(caplog: pytest.LogCaptureFixture) -> None:
                 "backbone_config": {"model_type": "timm_backbone", "backbone": "hf_hub:a/b"},
             },
             ConfigError,
-            r"must not name files or addresses, found 'hf_hub:a/b'",
+            r"must not name files or addresses.*found 'hf_hub:a/b'",
         ),
         (
             config_of("rt_detr_v2", attn_implementation="kernels-community/attention"),
             ConfigError,
-            r"must not name files or addresses, found 'kernels-community/attention'",
+            r"must not name files or addresses.*found 'kernels-community/attention'",
         ),
     ],
 )

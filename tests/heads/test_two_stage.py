@@ -300,7 +300,7 @@ def test_with_a_map_fusion_alone_only_fused_frames_get_proposals() -> None:
 
 def test_long_term_attention_needs_a_history_to_train() -> None:
     detector = tiny_two_stage(candidate_fusions_of("long_term"), CAUSAL).train()
-    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows, to 2 for"):
+    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows=2 for"):
         detector.losses(batch_of([[OBJECTS] * 3], 3))
 
 
@@ -333,6 +333,24 @@ def test_propagation_needs_track_ids() -> None:
         detector.losses(batch_of([[unknown] * 3], 3, history=2))
 
 
+@torch.inference_mode()
+def test_attention_behind_linking_knows_where_candidates_were() -> None:
+    options = ("propagate=replace", "assignment=linking")
+    fusions = [f"model.head.fusion.attention.{option}" for option in options]
+    detector = tiny_two_stage(candidate_fusions_of("sltnet", *fusions), CAUSAL)
+    seen = []
+    attention = detector.head.fusion.members["attention"]
+    attention.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    encoded = detector.encode(random_frames(3))
+    windows = WindowBatch.of_clips(encoded, 3, 2)
+    linked = detector.head._candidates(windows.seen_by("head"))
+    detector.step(windows, detector.begin(1, encoded))
+    assert torch.equal(seen[0].previous_boxes, linked.boxes[:, 1])
+    assert torch.equal(seen[0].boxes[:, 0], linked.boxes[:, 2])
+    with pytest.raises(ConfigError, match=r"assignment=linking .* window with past >= 1"):
+        predicted(detector, random_frames(1), 1)
+
+
 def test_a_memory_of_another_model_is_refused() -> None:
     detector = tiny_two_stage(candidate_fusions_of("long_term"), Window())
     other = tiny_two_stage(
@@ -349,9 +367,9 @@ def test_a_memory_of_another_model_is_refused() -> None:
 def test_heads_and_fusions_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="scores must be one of both, spatial, spatio_temporal"):
         tiny_two_stage({}, Window(), scores="temporal")
-    with pytest.raises(ConfigError, match="scores=spatio_temporal needs a spatio-temporal head"):
+    with pytest.raises(ConfigError, match=r"scores=spatio_temporal needs .*no candidate fusion"):
         tiny_two_stage({}, Window(), scores="spatio_temporal")
-    with pytest.raises(ConfigError, match="needs a spatio-temporal head"):
+    with pytest.raises(ConfigError, match=r"scores=spatio_temporal needs .*refine=boxes"):
         tiny_two_stage(
             candidate_fusions_of("max"), Window(), scores="spatio_temporal", refine="boxes"
         )

@@ -42,7 +42,7 @@ def test_names_say_the_protocol(truth: GroundTruth, predictions: DetectionTable)
 @pytest.mark.parametrize("names", [["coco", "voc"], []])
 def test_other_names_are_refused(names: list[str]) -> None:
     with pytest.raises(
-        ConfigError, match="of coco, vid, motion, track_length, uavdt, stability, f"
+        ConfigError, match="of coco, vid, motion, track_length, uavdt, stability; f"
     ):
         choose_protocols(names)
 

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from vodet.data.annotations.source import Source
 from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.clips.sampling import History, TemporalDropout
 from vodet.data.frames.resize import Letterbox, Resize
-from vodet.data.generated.synthetic import SyntheticConfig, generate
+from vodet.data.generated.sets import generate
+from vodet.data.generated.synthetic import SyntheticConfig
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError, DataError, FrameError, OutputError
 from vodet.fusion.none import NoFusion
@@ -122,11 +122,7 @@ def losses_of(detector: VideoDetector, data: ClipDataModule, **options: Any) -> 
         ("two_stage", "sltnet"),
         ("one_stage", "yolov_pp"),
         ("one_stage", "long_term"),
-        pytest.param(
-            "detr",
-            "query_attention",
-            marks=pytest.mark.skipif(not find_spec("transformers"), reason="needs transformers"),
-        ),
+        ("detr", "query_attention"),
     ],
 )
 def test_losses_are_the_same_without_images(head: str, fusion: str, source: Source) -> None:

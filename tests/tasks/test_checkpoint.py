@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 import vodet
 from tasks.small_checkpoint import CLASS_NAMES, MODEL, contents, detector
 from tiny import random_frames
-from vodet.errors import CheckpointError
+from vodet.errors import CheckpointError, ConfigError
 from vodet.fusion.mean import MeanFusion
 from vodet.structures import Window
 from vodet.tasks.checkpoint import AtomicCheckpointIO, load_weights, read_checkpoint
@@ -68,7 +68,7 @@ def test_overrides_replace_values_of_the_config(write: Callable[[Any], Path]) ->
     loaded = vodet.load(write(contents()), overrides={"window.past": 3, "window.future": 1})
     assert loaded.window == Window(past=3, future=1)
     message = message_of(vodet.load, write(contents()), overrides={"window.past": -1})
-    assert "cannot be built: A window needs past >= 0" in message
+    assert "cannot be built with the overrides window.past: A window needs past >= 0" in message
 
 
 def test_a_task_made_in_a_notebook(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_task_made_in_a_notebook(tmp_path: Path) -> None:
 
     message = message_of(vodet.load, path)
     assert f"The checkpoint {path} has no config" in message
-    assert "load_weights(detector, path)" in message
+    assert "vodet.init_from(detector, path)" in message
     other = detector(seed=1)
     load_weights(other, path)
     torch.testing.assert_close(other.state_dict(), detector().state_dict(), rtol=0, atol=0)
@@ -88,10 +88,8 @@ def test_a_task_made_in_a_notebook(tmp_path: Path) -> None:
 def test_other_classes(write: Callable[[Any], Path]) -> None:
     path = write(contents())
     message = message_of(load_weights, detector(class_names=("car", "cat", "kite")), path)
-    assert message == (
-        f"The checkpoint {path} was trained on other classes: expected ['car', 'cat', 'kite'], "
-        "found ['car', 'dog', 'kite']."
-    )
+    assert str(path) in message
+    assert "expected ['car', 'cat', 'kite'], found ['car', 'dog', 'kite']." in message
 
 
 def test_another_model(write: Callable[[Any], Path]) -> None:
@@ -103,8 +101,10 @@ def test_another_model(write: Callable[[Any], Path]) -> None:
     path = write(checkpoint)
 
     shape = tuple(detector().head.size.out.weight.shape)
-    assert message_of(load_weights, detector(), path).splitlines() == [
-        f"The checkpoint {path} is from another model: 3 differences:",
+    first, *lines = message_of(load_weights, detector(), path).splitlines()
+    assert str(path) in first
+    assert first.endswith(" 3 differences:")
+    assert lines == [
         "  extra: not in the model, found shape (2, 3)",
         "  head.size.out.bias: expected shape (2,), not in the checkpoint",
         f"  head.size.out.weight: expected shape {shape}, found (5,)",
@@ -148,9 +148,8 @@ def test_a_pickle_that_would_run_code(
     message = message_of(vodet.load, path)
 
     assert not target.exists()
-    assert is_plain_pickle or message.startswith(
-        f"The checkpoint {path} was not loaded, since it could run code: it holds io.open"
-    )
+    assert str(path) in message
+    assert is_plain_pickle or "it contains io.open, expected only tensors" in message
     read: Callable[[], Any] = (
         partial(pickle.loads, path.read_bytes())
         if is_plain_pickle
@@ -168,7 +167,7 @@ def test_a_pickle_that_would_run_code(
         "vodet.tasks.checkpoint.os.system",
         "vodet.cli.train.instantiate",
         "vodet.cli.train.L.Trainer",
-        "vodet.data.generated.synthetic.generate",
+        "vodet.data.generated.sets.generate",
         "vodet.detector.VideoDetector.__class__",
         "vodet",
         "",
@@ -206,10 +205,10 @@ def test_a_config_that_hides_what_it_names(hidden: Any, write: Callable[[Any], P
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (MODEL | {"resize": {"_target_": "vodet.data.Gone"}}, "'vodet.data.Gone', which is not in"),
+        (MODEL | {"resize": {"_target_": "vodet.data.Gone"}}, "names 'vodet.data.Gone', which"),
         (MODEL["window"], "cannot be built: got an unexpected keyword argument"),
         (MODEL | {"head": {"_target_": "vodet.structures.Window", "past": -1}}, "past=-1"),
-        ({}, "expected config.model with a _target_, found {}."),
+        ({}, "_target_ in config.model, found {}."),
     ],
 )
 def test_a_config_that_builds_no_detector(
@@ -293,3 +292,10 @@ def test_a_checkpoint_io_reads_what_it_writes(tmp_path: Path) -> None:
     assert read["vodet"]["version"] == vodet.__version__
     torch.testing.assert_close(read["state_dict"], checkpoint["state_dict"], rtol=0, atol=0)
     assert OmegaConf.create(read["vodet"]["config"])["model"] == MODEL
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_the_machine_lacks(write: Callable[[Any], Path]) -> None:
+    with pytest.raises(ConfigError, match=r"which has 0 GPUs; found 'cuda'"):
+        vodet.load(write(contents()), map_location="cuda")
+    assert vodet.load(write(contents()), map_location="auto").device.type == "cpu"

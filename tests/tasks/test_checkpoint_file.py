@@ -189,7 +189,7 @@ def test_only_files_with_checksums_are_checkpoints_of_vodet(is_zip: bool, tmp_pa
         assert vodet.load(path).class_names == ("car", "dog", "kite")
     else:
         message = message_of(vodet.load, path)
-        assert "do not begin like a zip file" in message
+        assert "signature of a zip file" in message
         assert WHAT_READS_WHAT in message
 
 

@@ -434,8 +434,8 @@ def test_what_does_not_fit_is_listed_in_one_error(baseline: Weights) -> None:
     assert first.endswith(" 3 differences:")
     assert lines == [
         "  roi_heads.box_predictor.bbox_pred.weight: expected shape (12, 64), found (4, 64)",
-        "  roi_heads.mask_head.deconv.weight: shape (2, 3), no place in the detector",
-        "  head.box_head.encoder.3.bias: expected shape (64,), no weight for it in the file",
+        "  roi_heads.mask_head.deconv.weight: the detector has no such weight, found shape (2, 3)",
+        "  head.box_head.encoder.3.bias: expected shape (64,), found no such weight in the file",
     ]
 
 
@@ -448,37 +448,34 @@ def test_at_most_ten_differences_are_listed(baseline: Weights) -> None:
 
 def test_two_weights_for_one_place(sltnet: Weights) -> None:
     second = {"st_cls_predictor.weight": torch.zeros(4, 64)}
-    assert "  st_cls_predictor.weight: a second weight for head.st_head.cl" in message_of(
+    assert "  st_cls_predictor.weight: found a second weight for head.st_head.cl" in message_of(
         sltnet | second
     )
 
 
 def test_weights_of_something_else() -> None:
     lines = message_of({"conv1_w": torch.zeros(64, 3, 7, 7), "a": torch.zeros(1)}).splitlines()
-    for fact in ("Faster R-CNN with FPN", "detectron2", "a.pth", "2 weights such as 'a'"):
+    for fact in ("Faster R-CNN with FPN", "detectron2", "a.pth", "2 weights, such as 'a'"):
         assert fact in lines[0]
-    assert lines[0].endswith(" 4 differences:")
-    assert (
-        "  backbone.fpn_lateral2.weight: expected 4 dimensions of at least 1, found no such weight"
-        in lines
-    )
+    assert lines[0].endswith(" 4 faults:")
+    line = next(line for line in lines if line.startswith("  backbone.fpn_lateral2.weight: "))
+    assert "4 dimensions" in line
+    assert line.endswith("found no such weight")
     assert lines[-1] == WHAT_READS_WHAT
 
 
 def test_a_weight_of_other_dimensions(baseline: Weights) -> None:
     message = message_of(baseline | {"roi_heads.box_head.fc1.weight": torch.zeros(7)})
-    assert (
-        "  roi_heads.box_head.fc1.weight: expected 2 dimensions of at least 1, found shape (7,)"
-        in message
-    )
+    line = next(line for line in message.splitlines() if "  roi_heads.box_head.fc1.weight" in line)
+    assert "2 dimensions" in line
+    assert line.endswith("found shape (7,)")
 
 
 def test_a_weight_without_numbers(baseline: Weights) -> None:
     message = message_of(baseline | {"roi_heads.box_head.fc1.weight": torch.zeros(0, 784)})
-    assert (
-        "  roi_heads.box_head.fc1.weight: expected 2 dimensions of at least 1, found shape (0, 784)"
-        in message
-    )
+    line = next(line for line in message.splitlines() if "  roi_heads.box_head.fc1.weight" in line)
+    assert "not empty" in line
+    assert line.endswith("found shape (0, 784)")
 
 
 def test_a_weight_of_whole_numbers(baseline: Weights) -> None:
@@ -496,13 +493,13 @@ def test_other_backbones(body: Any) -> None:
     message = str(caught.value)
     assert f"its stages have {body[0]} blocks" in message
     for name in ("resnet50", "resnet101", "resnext101_32x8d"):
-        assert f"{name}: (3, 4, " in message
+        assert f"{name} ((3, 4, " in message
 
 
 def test_attention_of_another_kind(sltnet: Weights) -> None:
     weights = {name: value for name, value in sltnet.items() if "fcs.1" not in name}
     weights |= {f"{ST}.Wqs.7.weight": torch.zeros(64, 64)}
-    assert "found 1 fcs and 3 Wqs." in message_of(weights)
+    assert "found 3 Wqs and 1 fcs." in message_of(weights)
 
 
 def test_buffers_are_no_weights(baseline: Weights) -> None:
@@ -528,13 +525,10 @@ def test_other_anchors(change: str, baseline: Weights) -> None:
     else:
         anchors = {name: value.repeat(2, 1) for name, value in anchors.items()}
     message = message_of(baseline | anchors)
-    assert message.startswith(
-        "The anchors of a.pth differ from the detector's: expected [[[-23.0, -"
-    )
+    assert message.startswith("The anchors in a.pth ")
+    assert "expected [[[-23.0, -" in message
 
 
 def test_a_config_that_builds_nothing(baseline: Weights) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"detector can be built for the weights of a\.pth: .*past=-1"
-    ):
+    with pytest.raises(CheckpointError, match=r"detector for the weights in a\.pth: .*past=-1"):
         converted(baseline, window={"_target_": "vodet.structures.Window", "past": -1})

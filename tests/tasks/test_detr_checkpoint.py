@@ -20,7 +20,6 @@ from vodet.tasks.build import build_detector
 from vodet.tasks.checkpoint import CARD_KEY, model_card
 from vodet.tasks.init_from import init_from
 
-pytest.importorskip("transformers")
 omegaconf = pytest.importorskip("omegaconf")
 
 
@@ -86,7 +85,7 @@ def test_settings_of_a_checkpoint_are_trusted_no_more_than_its_config(tmp_path: 
             vodet.load(path)
     checkpoint[CARD_KEY]["settings"] = {"head": settings | {"config": {"model_type": "a/b"}}}
     torch.save(checkpoint, path)
-    with pytest.raises(CheckpointError, match=r"must not name files or addresses, found 'a/b'"):
+    with pytest.raises(CheckpointError, match=r"must not name files or addresses.*found 'a/b'"):
         vodet.load(path)
     checkpoint[CARD_KEY]["settings"] = 3
     torch.save(checkpoint, path)
@@ -103,7 +102,7 @@ def test_another_detector_of_the_library_is_another_architecture(tmp_path: Path)
     assert any("class_embed" in line for line in fewer.reshaped)
     other = built(model_config(saved(tmp_path / "b", "rf_detr")), "a", "b", "c")
     with pytest.raises(
-        CheckpointError, match=r"another architecture, as \d+ of \d+ weights of head\.model"
+        CheckpointError, match=r"another architecture: .* \d+ of the \d+ weights of head\.model"
     ):
         init_from(other, path)
 
@@ -119,5 +118,5 @@ def test_a_pretrained_detector_can_be_frozen_but_not_one_with_new_layers(tmp_pat
     config["head"] |= {"width": 16, "fusion": {"selsa": fusion}}
     run = omegaconf.OmegaConf.create({"init_from": None})
     assert begin(run, built(config, "a", "b", "c")) is None
-    with pytest.raises(ConfigError, match=r"head\.model from learning, .* are random"):
+    with pytest.raises(ConfigError, match=r"head\.model, .* are random"):
         begin(run, built(config, "a", "b"))

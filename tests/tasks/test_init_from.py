@@ -87,7 +87,7 @@ def test_another_architecture_is_an_error(tmp_path: Path) -> None:
     }
     torch.save(checkpoint, path)
     with pytest.raises(
-        CheckpointError, match=r"another architecture, as 0 of \d+ weights of backbone"
+        CheckpointError, match=r"another architecture: only 0 of the \d+ weights of backbone"
     ):
         init_from(tiny_two_stage({}, Window()), path)
 

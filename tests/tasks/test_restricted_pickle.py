@@ -158,8 +158,8 @@ def test_what_would_run_code_is_refused(
 
     assert not target.exists()
     assert re.match(
-        rf"The checkpoint {path} was not loaded, since it could run code: it holds "
-        r"((builtins|__builtin__)\.)?eval, expected only tensors .* If you trust it, save",
+        rf"The checkpoint {path} was not loaded .* contains "
+        r"((builtins|__builtin__)\.)?eval, expected only tensors .* save only the weights",
         message,
     )
     usual = (
@@ -190,13 +190,13 @@ def test_code_within_the_bytes_of_a_tensor(
 def test_names_that_are_refused(name: str, written: Callable[[bytes], Path]) -> None:
     module, _, function = name.rpartition(".")
     data = f"c{module}\n{function}\n(S'x'\ntR.".encode()
-    assert f"it holds {name}, expected only tensors" in message_of(written(data))
+    assert f"it contains {name}, expected only tensors" in message_of(written(data))
 
 
 def test_names_behind_allowed_names(written: Callable[[bytes], Path]) -> None:
     """Protocol 4 may ask for an attribute of an attribute."""
     data = b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93."
-    assert "it holds numpy.ndarray.__class__" in message_of(written(data))
+    assert "it contains numpy.ndarray.__class__" in message_of(written(data))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_names_behind_allowed_names(written: Callable[[bytes], Path]) -> None:
 def test_arrays_of_other_things_than_numbers(
     value: np.ndarray, way: str, written: Callable[[bytes], Path]
 ) -> None:
-    assert "are not read" in message_of(written(WAYS[way]({"model": {"a": value}})))
+    assert "numpy type" in message_of(written(WAYS[way]({"model": {"a": value}})))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_weights_without_anything_else(written: Callable[[bytes], Path]) -> None
 def test_files_without_weights(content: Any, found: str, written: Callable[[bytes], Path]) -> None:
     path = written(pickle.dumps(content))
     message = message_of(path, read_weights)
-    assert message.startswith(f"The checkpoint {path} was not written by detectron2: expected the ")
+    assert str(path) in message
     assert f"{found} {WHAT_READS_WHAT}" in message
 
 

@@ -181,12 +181,14 @@ def test_other_backbones(name: str) -> None:
 def test_faults_are_named(small: Weights) -> None:
     bias = "roi_heads.box_predictor.bbox_pred.bias"
     more = small | {"roi_heads.mask_head.mask_fcn1.weight": torch.zeros(2, 3)}
-    assert "mask_fcn1.weight: shape (2, 3), no place in the detector" in message_of(more)
-    less = {name: value for name, value in small.items() if "layer2.0.bn1.bias" not in name}
-    assert "layer2.0.bn1.bias: expected shape (128,), no weight for it" in message_of(less)
-    assert f"expected 16 rows of {bias} for 4 outputs, found 12" in message_of(
-        small | {bias: torch.zeros(12)}
+    assert "mask_fcn1.weight: the detector has no such weight, found shape (2, 3)" in message_of(
+        more
     )
+    less = {name: value for name, value in small.items() if "layer2.0.bn1.bias" not in name}
+    assert "layer2.0.bn1.bias: expected shape (128,), found no such weight" in message_of(less)
+    message = message_of(small | {bias: torch.zeros(12)})
+    for fact in ("a.pth", f"expected 16 rows in {bias}", "4 outputs", "found 12"):
+        assert fact in message
     cut = {name: value for name, value in small.items() if "layer4.1" not in name}
     message = message_of(cut)
     assert "its stages have (2, 2, 2, 1) blocks of 2 convolutions" in message
@@ -197,7 +199,7 @@ def test_a_mobilenet_is_refused_in_plain_words() -> None:
     with torch.device("meta"):
         net = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
     message = message_of(net.state_dict())
-    assert "a.pth holds a Faster R-CNN of torchvision with a MobileNet" in message
+    assert "a.pth contains a Faster R-CNN of torchvision with a MobileNet" in message
     assert "resnet18, resnet34, resnet50" in message
 
 

@@ -1,4 +1,4 @@
-"""Code shared by the Hydra commands: the location of conf/, running, and error reports."""
+"""Runs the Hydra commands: finds conf/, composes the config and reports errors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Command = Callable[[DictConfig], None]
 
 
 class _Failed(BaseException):
-    """Carries an error past Hydra, which would otherwise print all overrides above the message."""
+    """Wraps an error of a command, so that Hydra does not print all overrides above the message."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
 
 
 def config_dir() -> Path:
-    """Return the config folder of the installed package, or of the repository if not installed."""
+    """Return the folder conf/ of the installed package, or of the repository in a source tree."""
     package = Path(__file__).parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
@@ -39,13 +39,13 @@ def config_dir() -> Path:
 def run(
     config_name: str, command: Command, how_to_continue: Callable[[DictConfig], str] | None = None
 ) -> None:
-    """Compose ``config_name`` with the command line and call ``command`` with the result.
+    """Compose the config from a file of conf/ and the command line, and run the command with it.
 
     On an error that the user can fix, the process prints a message and exits with status 1. On a
     signal, it prints a message and exits with status 128 + the signal number.
 
     Args:
-        config_name: The name of a file in conf/.
+        config_name: Name of the command's file in conf/, without suffix, such as ``train``.
         command: The function to call with the config.
         how_to_continue: Returns the message to print after a signal has stopped the command.
     """
@@ -98,7 +98,8 @@ def _check_values(config_name: str, config: DictConfig) -> None:
     # An empty text would name the current folder.
     empty = {key for key in TEXTS if known.get(key) is not None and given.get(key) in (None, "")}
     if missing := sorted(OmegaConf.missing_keys(config) | empty):
-        msg = f"No value is given for {', '.join(missing)}. Set each: {missing[0]}=VALUE."
+        values = " ".join(f"{key}=VALUE" for key in missing)
+        msg = f"No value is given for {', '.join(missing)}. Add to the command: {values}"
         raise ConfigError(msg)
 
 
@@ -109,7 +110,7 @@ def _compose(config_name: str, overrides: list[str]) -> DictConfig:
 
 
 def _silence_lightning() -> None:
-    """Hide Lightning's advertisement and the notes on its internals."""
+    """Hide Lightning's advertisement, and warnings that do not concern users of vodet."""
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "pypi.org/project/lit" not in record.getMessage()
     )

@@ -19,12 +19,12 @@ def draw_annotations(index: VideoIndex, frame: int, picture: np.ndarray) -> np.n
     """Draw the annotated boxes of a frame, with class names and track ids.
 
     Args:
-        index: The data set.
-        frame: Row of the frame in the index.
+        index: The index of the data set.
+        frame: Position of the frame in ``index``.
         picture: Image of the frame, ``[H, W, 3]`` uint8 RGB.
 
     Returns:
-        ``[k * H, k * W, 3]`` uint8 RGB, where ``k`` is greater than 1 for small images.
+        ``[k * H, k * W, 3]`` uint8 RGB: small images are enlarged by a whole number ``k``.
     """
     factor = max(1, _READABLE // picture.shape[0])
     enlarged = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
@@ -41,21 +41,23 @@ def draw_annotations(index: VideoIndex, frame: int, picture: np.ndarray) -> np.n
 def contact_sheet(
     index: VideoIndex, read: ReadFrame, *, max_videos: int = 6, max_frames: int = 8
 ) -> np.ndarray:
-    """Draw the first frames of the first videos of a data set. All frames must have the same size.
+    """Draw evenly spaced frames of the first videos of a data set, all of the same size.
 
     Args:
-        index: The data set.
-        read: Returns the image of a frame, given its row in the index: ``[H, W, 3]`` uint8 RGB.
+        index: The index of the data set.
+        read: Returns the image of a frame, ``[H, W, 3]`` uint8 RGB, given its position in
+            ``index``.
         max_videos: Maximum number of rows.
-        max_frames: Maximum number of columns; the rest of a shorter video's row is black.
+        max_frames: Maximum number of columns. The row of a video with fewer frames ends in black.
 
     Returns:
-        ``[H, W, 3]`` uint8 RGB, in which each cell is an output of `draw_annotations`.
+        The contact sheet, uint8 RGB, a grid of the images that `draw_annotations` returns.
     """
-    rows = [
-        np.hstack([draw_annotations(index, frame, read(frame)) for frame in frames[:max_frames]])
-        for frames in map(index.frames_of, range(index.num_videos)[:max_videos])
-    ]
+    rows = []
+    for frames in map(index.frames_of, range(index.num_videos)[:max_videos]):
+        count = min(max_frames, len(frames))
+        chosen = [frames[number * len(frames) // count] for number in range(count)]
+        rows.append(np.hstack([draw_annotations(index, frame, read(frame)) for frame in chosen]))
     height, width = len(rows[0]), max(row.shape[1] for row in rows)
     sheet = np.zeros((len(rows), height, width, 3), dtype=np.uint8)
     for line, row in zip(sheet, rows, strict=True):

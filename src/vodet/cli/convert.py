@@ -68,7 +68,14 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class _Format:
-    """A format: its description, options, splits, and forms of masks."""
+    """A format that can be converted.
+
+    Args:
+        summary: One line of help.
+        options: The options of the command that this format supports.
+        splits: Names of the official splits.
+        masks: The forms of masks that can be read; the first is the default.
+    """
 
     summary: str
     options: tuple[str, ...]
@@ -117,7 +124,7 @@ FORMATS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add a parser for each format."""
+    """Add a subparser for each format to the parser of the command."""
     subparsers = parser.add_subparsers(
         title="formats", metavar="FORMAT", dest="format", required=True
     )
@@ -145,7 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert SRC to DST, a file or a folder for all splits, and print a summary.
+    """Convert SRC to DST and print a summary. If DST is a folder, write one file per split.
 
     Raises:
         ConfigError: If DST exists already, or the split does not exist.
@@ -184,7 +191,7 @@ def _convert(arguments: argparse.Namespace, target: Path) -> None:
 
 
 def add_target(parser: argparse.ArgumentParser, help_text: str = "the JSON file to write") -> None:
-    """Add the arguments for the output file."""
+    """Add the arguments DST and ``--overwrite`` to the parser of a command."""
     parser.add_argument("target", type=Path, metavar="DST", help=help_text)
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
 
@@ -232,7 +239,7 @@ def _readers() -> dict[str, Callable[..., Records]]:
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar for frames. Their total number may be unknown."""
+    """Return a progress bar for frames, on standard error. The total number may be unknown."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from vodet.screen import Screen
@@ -248,7 +255,7 @@ def progress_bar() -> Progress:
 
 
 def print_summary(summary: Summary, target: Path) -> None:
-    """Print what was written, clipped and skipped."""
+    """Print how many boxes, frames and videos were written, clipped or skipped."""
     from rich.table import Table
 
     from vodet.screen import Screen

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vodet.data.annotations.index import VideoIndex
     from vodet.data.frames.images import ExifUse
+    from vodet.data.generated.sets import SetConfig
 
 _SHOWN_FAULTS = 10
 _FILE_HELP = "ST-COCO annotations: COCO detection JSON with video and frame_number for each image"
@@ -61,12 +62,19 @@ examples:
   vodet-data generate data/generated
   vodet-data generate data/tiny --train-videos 4 --val-videos 2 --size 96
   vodet-data generate data/clean --degradation-rate 0 --overwrite
+  vodet-data generate data/long_range --set long_range
 """
+
+_SET_HELP = """\
+degraded: many frames are blurred and noisy, dark, or partly hidden; long_range: the class of an
+object shows only in the first frames of a video, so that the later ones need a memory (default:
+%(default)s)"""
 
 _GENERATE_OPTIONS = {
     "train_videos": "number of training videos",
     "val_videos": "number of validation videos",
     "frames_per_video": "number of frames per video",
+    "clear_frames": "number of frames at the start of each video in which the classes show",
     "size": "side of the square frames in pixels",
     "min_objects": "minimum number of objects per video",
     "max_objects": "maximum number of objects per video",
@@ -79,7 +87,15 @@ _GENERATE_OPTIONS = {
 
 @dataclass(frozen=True)
 class _Command:
-    """A subcommand: its name, help texts, arguments and function."""
+    """A subcommand of ``vodet-data``.
+
+    Args:
+        name: Name of the subcommand.
+        summary: One line of help.
+        epilog: Help that is shown after the arguments.
+        add_arguments: Adds the arguments to the parser of the subcommand.
+        run: Runs the subcommand with the parsed arguments.
+    """
 
     name: str
     summary: str
@@ -160,16 +176,23 @@ def _add_exif(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_generate_arguments(parser: argparse.ArgumentParser) -> None:
-    from vodet.data.generated.synthetic import SyntheticConfig
+    from vodet.data.generated.sets import SETS
 
     parser.add_argument("folder", type=Path, metavar="DST", help="the folder to write")
-    for setting in fields(SyntheticConfig):
+    parser.add_argument("--set", choices=SETS, default=next(iter(SETS)), help=_SET_HELP)
+    for name, explanation in _GENERATE_OPTIONS.items():
+        defaults = {
+            kind: setting.default
+            for kind, config in SETS.items()
+            for setting in fields(config)
+            if setting.name == name
+        }
+        listed = ", ".join(f"{kind} {default}" for kind, default in defaults.items())
         parser.add_argument(
-            f"--{setting.name.replace('_', '-')}",
-            type=type(setting.default),
-            default=setting.default,
+            f"--{name.replace('_', '-')}",
+            type=type(next(iter(defaults.values()))),
             metavar="N",
-            help=f"{_GENERATE_OPTIONS[setting.name]} (default: %(default)s)",
+            help=f"{explanation} (default: {listed})",
         )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace a generated data set if DST has one"
@@ -213,8 +236,9 @@ def _check_images(index: VideoIndex, arguments: argparse.Namespace) -> None:
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults[:_SHOWN_FAULTS])
         msg = (
-            f"{len(faults)} of {index.num_frames} images below {root} are missing or damaged; "
-            f"the first {min(len(faults), _SHOWN_FAULTS)}:\n{listed}"
+            f"{len(faults)} of {index.num_frames} images below {root} are missing or damaged. Set "
+            "the image root with --images, or replace these images. The first "
+            f"{min(len(faults), _SHOWN_FAULTS)}:\n{listed}"
         )
         raise FrameError(msg)
 
@@ -262,7 +286,7 @@ def _refuse_folder_of_images(
 
     images = (Path(image_path(root, index.file_name(frame))) for frame in frames)
     if os.path.realpath(folder) in {os.path.realpath(image.parent) for image in images}:
-        msg = f"--output: {folder} holds the images of the video. Choose another folder."
+        msg = f"--output: {folder} contains the images of the video. Choose another folder."
         raise ConfigError(msg)
 
 
@@ -271,7 +295,7 @@ def _find_video(index: VideoIndex, name: str) -> int:
     if name in names:
         return names.index(name)
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
-    msg = f"{index.source} has no video {name!r}; the nearest names are: {', '.join(nearest)}."
+    msg = f"{index.source} has no video {name!r}; the closest names are: {', '.join(nearest)}."
     raise DataError(msg)
 
 
@@ -279,19 +303,36 @@ def _generate(arguments: argparse.Namespace) -> None:
     from vodet.cli.contact_sheet import contact_sheet
     from vodet.data.annotations.st_coco import read_st_coco
     from vodet.data.annotations.statistics import statistics_table
-    from vodet.data.generated.synthetic import SyntheticConfig, generate
+    from vodet.data.generated.sets import generate
     from vodet.screen import Screen
 
-    names = [setting.name for setting in fields(SyntheticConfig)]
-    config = SyntheticConfig(**{name: getattr(arguments, name) for name in names})
     folder: Path = arguments.folder
-    generate(folder, config, overwrite=arguments.overwrite)
+    generate(folder, _set_config(arguments), overwrite=arguments.overwrite)
     index = read_st_coco(folder / "val.json")
     sheet = contact_sheet(index, lambda frame: _read(index, frame, str(folder)))
     _write_image(folder / "contact_sheet.png", sheet)
     screen = Screen()
     screen.print(statistics_table(index))
     screen.print(f"Look at {folder / 'contact_sheet.png'}", soft_wrap=True)
+
+
+def _set_config(arguments: argparse.Namespace) -> SetConfig:
+    from vodet.data.generated.sets import SETS
+
+    config = SETS[arguments.set]
+    given = {
+        name: getattr(arguments, name)
+        for name in _GENERATE_OPTIONS
+        if getattr(arguments, name) is not None
+    }
+    known = [setting.name for setting in fields(config)]
+    if unknown := [f"--{name.replace('_', '-')}" for name in given if name not in known]:
+        msg = (
+            f"The set {arguments.set} has no setting {', '.join(unknown)}: expected some of "
+            f"{', '.join(known)}."
+        )
+        raise ConfigError(msg)
+    return config(**given)
 
 
 def _image_root(arguments: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""Runs a command, which ends with cleaning up, at most one message, and a fitting exit status."""
+"""Runs a command so that it cleans up, prints at most one message and returns an exit status."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ _SECONDS_AFTER_STOP = 15  # how long a stopped process waits for the process tha
 
 
 class Stopped(BaseException):
-    """A signal asked the process to stop. Not an Exception, so that libraries do not catch it."""
+    """Raised when a signal asks the process to stop.
+
+    This is not an Exception, so that libraries do not catch it.
+    """
 
 
 class Stop:
-    """Records which signal asked this process to stop, if any."""
+    """A signal handler that raises `Stopped` and records the signal.
+
+    Attributes:
+        number: The signal that asked the process to stop; None if there was no signal.
+    """
 
     number: signal.Signals | None = None
 
@@ -33,7 +40,7 @@ class Stop:
         self._process = os.getpid()
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
-        """Handle a signal: the first one unwinds the stack, the second one ends the process."""
+        """Handle a signal: raise `Stopped` for the first; end the process for the second."""
         if os.getpid() != self._process:  # a forked worker has inherited the handler
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
@@ -45,9 +52,10 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Raise `Stopped` when a signal asks the process to stop.
+    """Within this context, SIGINT, SIGTERM and SIGHUP raise `Stopped`.
 
-    A signal that is ignored, as under nohup, stays ignored.
+    A signal that the process ignores, as under nohup, is still ignored. The context yields the
+    handler, which records the signal.
     """
     stop = Stop()
     before = {number: signal.getsignal(number) for number in _ASK_TO_STOP}
@@ -129,7 +137,7 @@ def say(title: str, message: str) -> None:
 
 
 def is_started_by_another() -> bool:
-    """Return whether another process of the run started this process, as Lightning does in DDP."""
+    """Return whether Lightning started this process from the first process of a DDP run."""
     environment = os.environ
     return environment.get("LOCAL_RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" not in environment
 
@@ -143,7 +151,11 @@ def _say_stopped(number: signal.Signals, how_to_continue: Callable[[], str]) -> 
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent ends, even while it waits for another process."""
+    """End this process when its parent ends, even while this process waits for others.
+
+    Args:
+        parent: Process id of the parent.
+    """
     while os.getppid() == parent:
         time.sleep(0.2)
     os._exit(1)

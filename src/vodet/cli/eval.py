@@ -30,10 +30,10 @@ from vodet.tasks.report import PredictionsFile, json_text
 
 
 def evaluate(config: DictConfig) -> None:
-    """Run the evaluation of a config, print a table and write ``eval.json``.
+    """Evaluate a checkpoint or saved predictions, print the metrics and write ``eval.json``.
 
     Raises:
-        ConfigError: If a protocol or linking does not exist.
+        ConfigError: If a protocol or a tubelet linking does not exist.
     """
     measures, stream = chosen(config, {})  # fail before reading any file
     if config.ckpt:
@@ -55,15 +55,24 @@ def evaluate(config: DictConfig) -> None:
 
 
 def output_folder(config: DictConfig) -> Path:
-    """Return the folder for the results: ``output``, or the folder of the input by default."""
+    """Return the folder for ``eval.json``.
+
+    This is ``output``, or by default the folder of the checkpoint or of the saved predictions.
+    """
     return Path(config.output or Path(config.ckpt or config.predictions).parent)
 
 
 def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, StreamFactory]:
-    """Return the metrics and the stream factory. Settings that are null are as in training.
+    """Return the metrics and the stream factory that the settings choose.
+
+    A setting that is null has the same value as in training.
+
+    Args:
+        config: The config of the evaluation.
+        trained: The config of the training, from the checkpoint; empty without a checkpoint.
 
     Raises:
-        ConfigError: If a protocol, a linking or a test-time augmentation does not exist.
+        ConfigError: If a protocol, a tubelet linking or a test-time augmentation does not exist.
     """
     evaluation = plain(OmegaConf.load(config_dir() / "evaluation" / "coco.yaml"))
     for values in (trained.get("evaluation"), plain(config.evaluation)):
@@ -74,16 +83,19 @@ def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, Strea
 def chosen_by_training(
     config: DictConfig, trained: dict[str, Any]
 ) -> tuple[Measures, StreamFactory]:
-    """Return what `chosen` returns for the config of a checkpoint, which may be malformed.
+    """Call `chosen` with the config of a checkpoint, which may be malformed.
 
     Raises:
-        CheckpointError: If the config of the checkpoint cannot be used.
+        CheckpointError: If the values in the config of the checkpoint cannot be used.
     """
     try:
         return chosen(config, trained)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        msg = f"The checkpoint {config.ckpt} has an unusable config.evaluation: {reason}"
+        msg = (
+            f"The checkpoint {config.ckpt} has unusable values in config.evaluation. Use a "
+            f"checkpoint written by vodet-train. ({reason})"
+        )
         raise CheckpointError(msg) from error
 
 
@@ -93,9 +105,10 @@ def plain(config: Any) -> Any:
 
 
 def overlaid(below: dict[str, Any], above: Any) -> Any:
-    """Return ``below``, updated with the values of ``above`` that are not null.
+    """Return the mapping ``below``, updated with the values of ``above`` that are not null.
 
-    Both are plain mappings, not OmegaConf, so that interpolations in a checkpoint are not resolved.
+    Keys that ``below`` does not have are ignored. Both are plain mappings and not OmegaConf, so
+    interpolations in the config of a checkpoint are not resolved.
     """
     if not isinstance(above, dict | None):
         return above  # not a mapping: its use raises an error
@@ -108,16 +121,22 @@ def overlaid(below: dict[str, Any], above: Any) -> Any:
 def result_tables(
     protocols: Sequence[str], linkings: Sequence[str], result: Mapping[str, float], screen: Screen
 ) -> list[Table]:
-    """Build the tables of the results.
+    """Return the tables that show the results.
 
-    COCO AP alone gets a full table. Several protocols share a table if it fits on the screen;
-    otherwise, each protocol gets its own table.
+    If COCO is the only protocol, its table shows all COCO metrics. Several protocols share one
+    table if it fits on the screen. Otherwise, each protocol has a table.
+
+    Args:
+        protocols: Names of the evaluated protocols, such as ``coco``.
+        linkings: Names of the evaluated tubelet linkings.
+        result: The metrics by name.
+        screen: The console, for its width.
     """
     if protocols == ["coco"]:
         return [coco_table(result, linkings)]
     together = protocols_table(protocols, result, linkings)
-    room = screen.options.update(width=10_000)
-    if screen.measure(together, options=room).maximum <= screen.width:
+    unlimited = screen.options.update(width=10_000)
+    if screen.measure(together, options=unlimited).maximum <= screen.width:
         return [together]
     return [protocols_table([name], result, linkings) for name in protocols]
 
@@ -125,15 +144,16 @@ def result_tables(
 def evaluate_predictions(
     config: DictConfig, measures: Measures, stream: StreamFactory
 ) -> dict[str, float]:
-    """Evaluate a COCO results file, without the model.
+    """Evaluate the detections in the COCO results file ``predictions``, without a detector.
 
     Raises:
-        ConfigError: If the file or the annotations are missing, or test-time augmentation is set.
+        ConfigError: If ``predictions`` or ``data.annotations`` is not set, or test-time
+            augmentation is set.
     """
     if stream is not StreamingDetector:
         msg = (
-            "evaluation.test_time_augmentation needs a detector: ckpt=FILE. Found only saved "
-            "predictions."
+            "evaluation.test_time_augmentation needs a detector, found only saved predictions. Set "
+            "ckpt=FILE, or do not set evaluation.test_time_augmentation."
         )
         raise ConfigError(msg)
     if not config.predictions or not config.data.annotations:
@@ -151,10 +171,16 @@ def evaluate_predictions(
 def evaluate_checkpoint(
     config: DictConfig, trained: dict[str, Any], measures: Measures, stream: StreamFactory
 ) -> dict[str, float] | None:
-    """Stream the videos through the detector of a checkpoint and return the metrics.
+    """Run the detector of a checkpoint on all videos, and return the metrics.
 
-    Only the first process returns metrics; the others return None. The predictions file contains
-    the detections before tubelet linking.
+    Only the first process returns metrics; the others return None. If ``predictions`` is set, the
+    detections before tubelet linking are written to this file.
+
+    Args:
+        config: The config of the evaluation.
+        trained: The config of the training, from the checkpoint.
+        measures: The metrics to compute.
+        stream: Builds the stream that runs the detector.
     """
     window = {
         f"window.{key}": config.window[key]
@@ -182,16 +208,21 @@ def evaluate_checkpoint(
 def source(data: DictConfig, trained: dict[str, Any]) -> Source:
     """Return the evaluation data: the configured data, or the validation data of the training.
 
+    Args:
+        data: The config group ``data`` of the evaluation.
+        trained: The config of the training, from the checkpoint.
+
     Raises:
-        ConfigError: If neither exists, or annotations are configured without images.
+        ConfigError: If no data are configured here or in the training, or if annotations are
+            configured without images.
     """
     known = trained_source(trained)
     annotations = data.annotations or known.get("annotations")
     images = data.images or (known.get("images") if not data.annotations else None)
     if data.annotations and not images:
         msg = (
-            f"Expected data.images=FOLDER in addition to data.annotations={annotations}: the image "
-            "root, which the annotations' file names start from."
+            f"Expected data.images=FOLDER in addition to data.annotations={annotations}: the "
+            "folder to which the file names in the annotations are relative."
         )
         raise ConfigError(msg)
     if not annotations or not images:
@@ -211,7 +242,7 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
 
 
 def trained_source(trained: dict[str, Any]) -> dict[str, str]:
-    """Return the paths of the validation data in the config of a checkpoint."""
+    """Return the string values of ``data.val`` in the config of a training, by key."""
     node: Any = trained
     for key in ("data", "val"):
         node = node.get(key) if isinstance(node, dict) else None

@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 
 
 def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
-    """Return the data set and method of each experiment without a file, by name.
+    """Return the data set and the method of each experiment without a file, by experiment name.
 
     Args:
         folders: Config folders. Each ``data/*.yaml`` is combined with each ``method/*.yaml``,
@@ -25,7 +25,7 @@ def experiments(*folders: Path) -> dict[str, tuple[str, str]]:
 
 
 def register_experiments(*folders: Path) -> None:
-    """Register the experiments without a file in Hydra, so that they work like files."""
+    """Register the experiments without a file in Hydra, so that ``experiment=NAME`` finds them."""
     store = ConfigStore.instance()
     for name, (data, method) in experiments(*folders).items():
         defaults = [{"override /method": method}, {"override /data": data}]
@@ -34,7 +34,7 @@ def register_experiments(*folders: Path) -> None:
 
 
 def own_config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Return the folder given by ``--config-dir``, if any."""
+    """Return a list with the folder that ``--config-dir`` names, or an empty list without it."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", type=Path)
     parser.add_argument("--cfg", "-c")  # without it, argparse would take -c for -cd

@@ -1,4 +1,4 @@
-"""Messages for errors that a user can fix."""
+"""Messages for errors of Hydra commands that a user can fix, such as unknown config keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def explain(error: Exception, arguments: Sequence[str], compose: Compose) -> str
     Args:
         error: The error that ended the command.
         arguments: The arguments of the command line.
-        compose: Composes the config of the command from some of these arguments.
+        compose: Composes the config of the command from a list of arguments.
     """
     if message := vodet_message(error):
         return message
@@ -56,19 +56,19 @@ def _composition_message(
 
 
 def _number_for_group(arguments: Sequence[str]) -> str | None:
-    """Return a message about the argument that sets a group to a number, such as ``window=7``."""
+    """Return a message about an argument like ``window=7``, which sets a group to a number."""
     number = next((text for text in arguments if re.fullmatch(r"[a-z_/]+=-?[\d.]+", text)), None)
     if number is None:
         return None
     group, _, value = number.partition("=")
     return (
-        f"{number}: {group} is a group: expected the name of a choice, found {value}. Set its "
-        f"values one by one, such as {group.replace('/', '.')}.KEY={value}."
+        f"{number}: expected the name of an option, since {group} is a config group; found "
+        f"{value}. To set a single value of the group, write {group.replace('/', '.')}.KEY={value}."
     )
 
 
 def _is_lost_process(error: BaseException) -> bool:
-    """Return whether a collective failed because another process has ended."""
+    """Return whether communication between processes failed because another process has ended."""
     return isinstance(error, RuntimeError) and bool(
         re.search("by peer|Broken pipe", str(error))  # gloo and NCCL
     )
@@ -95,7 +95,13 @@ def _refused_key(error: ConfigCompositionException) -> str | None:
 
 
 def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> DictConfig:
-    """Compose the config with the user's choices of groups, or without them if that fails."""
+    """Compose the config with the options that the user chose, or with defaults if that fails.
+
+    Args:
+        arguments: The arguments of the command line.
+        refused: The key that Hydra did not accept, which is left out.
+        compose: Composes the config of the command from a list of arguments.
+    """
     chosen = [argument for argument in arguments if re.match(r"\+*[\w/@]+=", argument)]
     try:
         return compose([choice for choice in chosen if choice.split("=")[0] != refused])
@@ -104,7 +110,11 @@ def _config_of(arguments: Sequence[str], refused: str, compose: Compose) -> Dict
 
 
 def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
-    """Suggest the most similar key in the same group, or a key of the same name in another one."""
+    """Return a message about a key that the config does not have, with a suggestion.
+
+    The suggestion is the most similar key in the same place, a key with the same name elsewhere in
+    the config, or the list of all keys in this place.
+    """
     what, separator = ("group", "/") if "/" in key else ("config key", ".")
     parts = key.split(separator)
     known = _keys_below(config, [])
@@ -129,7 +139,7 @@ def _unknown_key(key: str, config: DictConfig, compose: Compose) -> str:
 
 
 def _has_entries(config: DictConfig, place: str) -> bool:
-    """Return whether some values of a mapping configure objects, such as loggers."""
+    """Return whether a mapping of a config, such as ``logger``, has entries that build objects."""
     node = OmegaConf.select(config, place)
     if not isinstance(node, DictConfig) or "_target_" in node:
         return False
@@ -138,14 +148,18 @@ def _has_entries(config: DictConfig, place: str) -> bool:
 
 
 def _empty_place_hint(place: str, key: str, config: DictConfig) -> str:
-    """Return a hint for a place without keys, such as an empty mapping for the user to fill."""
+    """Return a hint about a place in the config that has no keys.
+
+    If the place is an empty mapping, the hint tells how to add the key. Otherwise, it says that the
+    place has no keys.
+    """
     node = OmegaConf.select(config, place)
     is_to_fill = isinstance(node, DictConfig) and not node
     return f" To add it to {place}, write +{key}=VALUE." if is_to_fill else f" {place} has no keys."
 
 
 def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:
-    """Return a message about a setting that replaces a mapping, such as ``data.resize=64``."""
+    """Return a message about a setting like ``data.resize=64``, which replaces a mapping."""
     settings = [argument for argument in arguments if re.match(r"[\w/@.]+=", argument)]
     try:
         config = compose(settings)
@@ -157,7 +171,7 @@ def _replaced_keys(arguments: Sequence[str], compose: Compose) -> str | None:
         now = OmegaConf.select(config, key)
         is_value = now is not None and not isinstance(now, DictConfig)
         if is_value and isinstance(OmegaConf.select(before, key), DictConfig):
-            return f"{key}={value} replaces a group of keys by one value." + (
+            return f"{key}={value} would replace a group of keys with a single value." + (
                 _did_you_mean(_as_choice(key, value, compose)) or _its_keys(key, before)
             )
     return None
@@ -168,12 +182,18 @@ def _is_choice(key: str, config: DictConfig) -> bool:
 
 
 def _as_choice(key: str, value: str, compose: Compose) -> list[str]:
-    """Return the setting that chooses an option of a group, as a list with one or no entry."""
+    """Return ``["a/b=value"]`` if the value is an option of the config group, otherwise ``[]``.
+
+    Args:
+        key: The name of the group with dots, ``a.b``.
+        value: The value.
+        compose: Composes the config of the command from a list of arguments.
+    """
     return _composed(f"{key.replace('.', '/')}={value}", compose) if "." in key else []
 
 
 def _composed(choice: str, compose: Compose) -> list[str]:
-    """Return a list with the choice, or an empty list if the config cannot be composed with it."""
+    """Return ``[choice]`` if the config can be composed with it, otherwise ``[]``."""
     try:
         compose([choice])
     except (HydraException, OmegaConfBaseException, ValueError):

@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: If DST exists already, or an option belongs to another format.
-        DataError: If RESULTS does not match ANNOTATIONS, or the format cannot express them.
+        DataError: If RESULTS does not match ANNOTATIONS, or the format cannot represent the data.
     """
     from vodet.data.annotations.st_coco import read_st_coco
     from vodet.metrics.results_file import read_predictions
@@ -96,7 +96,7 @@ def _check(arguments: argparse.Namespace) -> None:
     for option, format_name in (("val_list", "vid-devkit"), ("images_of", "coco")):
         if getattr(arguments, option) is not None and arguments.format != format_name:
             name = f"--{option.replace('_', '-')}"
-            msg = f"{name}: expected --format {format_name}, found --format {arguments.format}."
+            msg = f"{name} needs --format {format_name}, found --format {arguments.format}."
             raise ConfigError(msg)
     sources = (arguments.results, arguments.annotations, arguments.val_list, arguments.images_of)
     refuse_source(arguments.target, filter(None, sources))
@@ -147,7 +147,13 @@ def _write_coco(
 def _original_ids(
     original: Path, index: VideoIndex, predictions: DetectionTable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the original file's image id of each detection and category id of each class."""
+    """Return the image id of each detection and the category id of each class in a COCO file.
+
+    Args:
+        original: The COCO file from which the data set was converted.
+        index: The index of the data set.
+        predictions: The detections.
+    """
     import numpy as np
 
     from vodet.data.formats.coco import read_coco_ids
@@ -164,8 +170,9 @@ def _original_ids(
     ):
         if missing := [name for name in names if name not in known]:
             msg = (
-                f"--images-of: expected all {what} of {index.source} in {original}; it lacks "
-                f"{len(missing)}, first {missing[0]!r}."
+                f"--images-of: expected all {what} of {index.source} in {original}, but "
+                f"{len(missing)} are missing there, such as {missing[0]!r}. Give the file that was "
+                "converted to ANNOTATIONS."
             )
             raise DataError(msg)
     image_ids = np.array([images[name] for name in files], np.int64)[places]

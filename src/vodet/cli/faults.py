@@ -1,4 +1,4 @@
-"""One-line messages for errors that can occur in every command."""
+"""Messages for errors that can occur in every command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HINTS = {
 
 
 def vodet_message(error: BaseException) -> str | None:
-    """Return the message of the vodet error that caused an error, or None if there is none."""
+    """Return the message of the first `VodetError` among an error and its causes, or None."""
     for cause in causes(error):
         if isinstance(cause, VodetError):
             # An error of a data loader worker has its traceback before its message.
@@ -27,7 +27,7 @@ def vodet_message(error: BaseException) -> str | None:
 
 
 def system_message(error: BaseException) -> str | None:
-    """Return a message for an error of a file, the disk or the memory, or None for any other."""
+    """Return a message if the cause of an error is an `OSError` or lack of memory, else None."""
     cause: BaseException | None = error
     while cause is not None:  # ignores __context__, which holds errors that have been handled
         if isinstance(cause, OSError):
@@ -54,7 +54,10 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def is_named(error: BaseException, *names: str) -> bool:
-    """Return whether a class of an error has one of the names, without importing the class."""
+    """Return whether the class of an error, or a base class, has one of the names.
+
+    Unlike with `isinstance`, the class need not be imported.
+    """
     return any(base.__name__ in names for base in type(error).__mro__)
 
 

@@ -16,11 +16,11 @@ _BLOCKS_OF_HYDRA = re.compile(r"^(defaults|hydra):.*\n(([ ]+.*)?\n)*", re.MULTIL
 
 
 def help_text(config_name: str, arguments: Sequence[str]) -> str:
-    """Return the help of a command.
+    """Return the help text of a command.
 
     Args:
-        config_name: The file of the command in conf/.
-        arguments: The command line, which may name a config folder of the user.
+        config_name: Name of the command's file in conf/, without suffix, such as ``train``.
+        arguments: The arguments of the command line, which may name a config folder of the user.
     """
     folders = [config_dir(), *own_config_dirs(arguments)]
     config = config_dir() / f"{config_name}.yaml"
@@ -37,7 +37,12 @@ def help_text(config_name: str, arguments: Sequence[str]) -> str:
 
 
 def _groups(folders: Sequence[Path], config: Any) -> dict[str, list[str]]:
-    """Return the options of each group of a command."""
+    """Return the options of each config group of a command.
+
+    Args:
+        folders: The config folders.
+        config: The content of the command's file in conf/.
+    """
     own = {str(key) for entry in config["defaults"] if isinstance(entry, dict) for key in entry}
     groups: dict[str, set[str]] = {}
     for folder in folders:

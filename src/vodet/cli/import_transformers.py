@@ -1,4 +1,4 @@
-"""``vodet-data import-weights transformers``, for detectors of the transformers library."""
+"""Runs ``vodet-data import-weights transformers``: converts detectors of that library."""
 
 from __future__ import annotations
 
@@ -25,27 +25,34 @@ _RESIZE = "vodet.data.frames.resize"
 def import_transformers(
     source: str, target: Path, class_names: list[str] | None, *, trusted: bool
 ) -> list[str]:
-    """Write a checkpoint of a detector of the transformers library, and return a summary.
+    """Convert a detector of the transformers library to a checkpoint of vodet.
 
     Args:
         source: Name of a model on the Hugging Face hub, or a folder.
         target: The checkpoint to write.
-        class_names: Names of the classes in the order of the weights; None for the model's own.
-        trusted: Also read weights that are a pickle.
+        class_names: Names of the classes in the order of the weights; None to take the names from
+            the config of the model.
+        trusted: Whether to also read weights that are a pickle.
+
+    Returns:
+        Lines of text that describe the model and its input.
 
     Raises:
         CheckpointError: If the model cannot be read, lacks weights, or does not name its classes.
-        ConfigError: If the model does not take frames of its own input size.
+        ConfigError: If the model does not accept frames of the size that its preprocessing defines.
     """
     names = class_names or names_of(read_config(source, {}).id2label, source)
     config = model_config(source, trusted=trusted)
     detector: VideoDetector = build_detector(config, names).eval()
     model: Any = detector.head.model
     if not model.is_pretrained:
-        msg = f"{source} does not have all weights of the detector, see above: found no use for it."
+        msg = (
+            f"{source} does not have all weights of a detector; the warning above lists the "
+            "missing weights. Choose a model that was trained for object detection."
+        )
         raise CheckpointError(msg)
     height, width = detector.resize.target_size((480, 640))
-    with torch.inference_mode():  # now rather than at its first use: does the model take this?
+    with torch.inference_mode():  # raises an error here if the model does not accept this size
         detector.encode(torch.zeros(1, 3, height, width, dtype=torch.uint8))
     plain: Any = OmegaConf.to_container(config)
     plain["head"] |= detector.head.settings
@@ -60,14 +67,19 @@ def import_transformers(
 
 
 def label_count(source: str) -> int:
-    """Return the number of classes of a model."""
+    """Return the number of classes of a model on the Hugging Face hub or in a folder."""
     return len(read_config(source, {}).id2label)
 
 
 def names_of(id2label: Mapping[int, str], source: str) -> list[str]:
-    """Return the names of classes in the order of their ids; a name that repeats gets its id.
+    """Return the names of classes in the order of their ids.
 
-    COCO's ids have gaps, which some models fill with classes called "N/A".
+    If several classes have the same name, their ids are appended. For example, some models have
+    classes called "N/A" for ids that COCO does not use.
+
+    Args:
+        id2label: The name of each class id, from the config of a model.
+        source: Name or folder of the model, for error messages.
 
     Raises:
         CheckpointError: If the ids are not 0 to K - 1.
@@ -75,8 +87,8 @@ def names_of(id2label: Mapping[int, str], source: str) -> list[str]:
     expected = range(len(id2label))
     if missing := sorted(set(expected) - set(id2label)):
         msg = (
-            f"The classes of {source} have no names: expected the ids 0 to {expected[-1]} in "
-            f"id2label of its config, of which {missing} are missing. Give --classes."
+            f"{source} does not name all of its classes: expected the ids 0 to {expected[-1]} in "
+            f"id2label of its config, but {missing} are missing. Give all names with --classes."
         )
         raise CheckpointError(msg)
     count = Counter(id2label.values())
@@ -85,7 +97,12 @@ def names_of(id2label: Mapping[int, str], source: str) -> list[str]:
 
 
 def model_config(source: str, *, trusted: bool) -> Any:
-    """Compose the config of the detector from ``conf/`` and the input size of the model."""
+    """Compose the config of the detector from ``conf/`` and the input size of the model.
+
+    Args:
+        source: Name of the model on the Hugging Face hub, or a folder.
+        trusted: Whether to also read weights that are a pickle.
+    """
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", list(CHOICES)).model
     OmegaConf.resolve(config)

@@ -34,7 +34,7 @@ examples:
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
 """
 
-# Frame sizes that the programs test on, a choice of conf/data/input.
+# The frame sizes on which the programs test, as options of conf/data/input.
 _INPUTS = {
     "torchvision": ["data/input=short_800"],
     "detectron2": ["data/input=short_800"],
@@ -107,11 +107,12 @@ def _run_transformers(arguments: argparse.Namespace) -> None:
 
 
 def class_names(text: str | None, *counts: int) -> list[str]:
-    """Return the names of the classes.
+    """Return the class names that ``--classes`` gives, or the default names.
 
     Args:
-        text: A file with one name per line, or names separated by commas; None for the default.
-        counts: The possible numbers of classes.
+        text: The value of ``--classes``: a file with one name per line, or names separated by
+            commas; None if it is not set.
+        counts: The possible numbers of classes; the first is the default.
 
     Raises:
         ConfigError: If the number of names is not one of ``counts``, or names are not distinct.
@@ -135,14 +136,14 @@ def class_names(text: str | None, *counts: int) -> list[str]:
 
 
 def _known_names(counts: Sequence[int]) -> list[str]:
-    """Return the names of the data set that has as many classes."""
+    """Return the class names of the data set with the default number of classes, ``counts[0]``."""
     from vodet.tasks.foreign_weights import known_class_names
 
     names = known_class_names(counts[0])
     if names is None:
         msg = (
-            f"The weights are for {counts[0]} classes, whose names are not in the file. Expected "
-            f"--classes with {counts[0]} names, in the order of the training."
+            f"The weights are for {counts[0]} classes, whose names are not in the file. Give "
+            f"--classes with {counts[0]} names, in the order in which they were trained."
         )
         raise ConfigError(msg)
     return list(names)
@@ -152,8 +153,11 @@ def model_config(architecture: Architecture, *choices: str) -> dict[str, Any]:
     """Compose the config of a detector from ``conf/`` and the architecture of the weights.
 
     Args:
-        architecture: The architecture.
-        choices: Further choices of ``conf/``.
+        architecture: The architecture of the network, as inferred from its weights.
+        choices: Further Hydra overrides, such as ``data/input=short_800``.
+
+    Returns:
+        The config as plain values.
     """
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf

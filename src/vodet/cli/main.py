@@ -1,7 +1,7 @@
 """The console scripts.
 
-A command imports its modules after it has parsed its command line, so that it prints help and
-errors in the command line quickly.
+Each command imports its modules only after it has parsed its arguments, so that help texts and
+errors in the arguments appear quickly.
 """
 
 from __future__ import annotations
@@ -77,7 +77,12 @@ def _run(
 
 
 def _resume(config: DictConfig, arguments: list[str]) -> str:
-    """Return how to resume a training that was stopped."""
+    """Return the message that tells the user how to resume a stopped training.
+
+    Args:
+        config: The config of the training.
+        arguments: The arguments of the command line.
+    """
     if not Path(config.run_dir, "last.ckpt").is_file():
         return (
             f"There is no checkpoint in {config.run_dir} yet: the first one is written at the end "

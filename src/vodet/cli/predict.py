@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 
 from vodet.augmented_stream import stream_factory
@@ -19,7 +18,7 @@ from vodet.tasks.checkpoint import load
 
 
 def predict(config: DictConfig) -> None:
-    """Run the detector of a config on each video of its source.
+    """Run the detector of ``ckpt`` on each video of ``source``, and write the results.
 
     Raises:
         ConfigError: If a setting is invalid.
@@ -30,7 +29,7 @@ def predict(config: DictConfig) -> None:
     stream = stream_factory(**config.test_time_augmentation)
     videos, folder = find_videos(config.source), Path(config.output)
     check_outputs(videos, folder)
-    detector = load(config.ckpt, trusted=config.trusted, map_location=find_device(config.device))
+    detector = load(config.ckpt, trusted=config.trusted, map_location=config.device)
     screen = Screen()
     faults = []  # one text per video, empty if it has no faults
     for video in videos:
@@ -65,20 +64,20 @@ def check_outputs(videos: Sequence[VideoFiles], folder: Path) -> None:
         for output in output_files(folder, video.name):
             if output.resolve() in sources:
                 msg = (
-                    f"output={folder} would replace {output}, which is in the source. Choose "
-                    "another folder, or a source without earlier output."
+                    f"output={folder} would replace {output}, which is one of the source videos. "
+                    "Choose another output folder, or a source without earlier output."
                 )
                 raise ConfigError(msg)
 
 
 def report(faults: Sequence[str]) -> None:
-    """Raise an error that lists the faults of all videos, if there are any.
+    """Raise an error if a video could not be read completely.
 
     Args:
-        faults: One text per video, empty if the video has no faults.
+        faults: For each video, a text about what could not be read, empty if there is nothing.
 
     Raises:
-        FrameError: If a video has faults.
+        FrameError: If one of the texts is not empty; the message lists all of them.
     """
     found = [text for text in faults if text]
     if len(faults) == 1 and found:
@@ -93,10 +92,10 @@ def report(faults: Sequence[str]) -> None:
 
 
 def check_numbers(config: DictConfig) -> None:
-    """Check the numbers in a config.
+    """Check ``score_threshold``, ``chunk_size`` and ``fps`` in a config.
 
     Raises:
-        ConfigError: If a value is not a number, or out of range.
+        ConfigError: If a value is not a number or is out of range.
     """
     for name in ("score_threshold", "chunk_size", "fps"):
         value = config[name]
@@ -109,23 +108,3 @@ def check_numbers(config: DictConfig) -> None:
     if not 0 < config.fps < math.inf:
         msg = f"fps must be a finite number above 0, found {config.fps}."
         raise ConfigError(msg)
-
-
-def find_device(name: str) -> torch.device:
-    """Return the device with a name; ``auto`` means a GPU if there is one, or else the CPU.
-
-    Raises:
-        ConfigError: If this machine does not have the device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        count = torch.cuda.device_count()
-        msg = (
-            f"device={name}: expected a device of this machine, which has {count} GPUs. "
-            f"device=cpu runs anywhere. ({error})"
-        )
-        raise ConfigError(msg) from error
-    return torch.device(name)

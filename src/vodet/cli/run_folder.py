@@ -1,4 +1,4 @@
-"""The folder of a training run, which one process uses at a time and no other run overwrites."""
+"""Protects the folder of a training run from a second process and from other runs."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def check_empty(folder: Path) -> None:
 
 
 def find_checkpoint(config: DictConfig) -> Path | None:
-    """Find the checkpoint named by ``resume``; the run continues in the folder of the checkpoint.
+    """Return the checkpoint that ``resume`` names, or None if ``resume`` is not set.
+
+    Also sets ``run_dir`` in the config to the folder of the checkpoint, where the run continues.
 
     Raises:
         ConfigError: If the checkpoint does not exist, or other settings contradict ``resume``.
@@ -83,15 +85,15 @@ def find_checkpoint(config: DictConfig) -> Path | None:
         return None
     if config.init_from is not None:
         msg = (
-            f"Expected resume or init_from, found both: resume={config.resume} continues a run "
-            f"with its own weights, init_from={config.init_from} starts one with other weights. "
+            f"Expected resume or init_from, found both: resume={config.resume} continues an old "
+            f"run, init_from={config.init_from} starts a new run from the weights of a checkpoint. "
             "Set only one of them."
         )
         raise ConfigError(msg)
     is_given = not OmegaConf.is_interpolation(config, "run_dir")
     checkpoint = _newest(config, is_given) if config.resume == "last" else Path(config.resume)
     if not checkpoint.is_file():
-        msg = f"resume={config.resume}: expected 'last' or a checkpoint, found no such file."
+        msg = f"resume={config.resume}: expected 'last' or a checkpoint file, found no such file."
         raise ConfigError(msg)
     if is_given and Path(config.run_dir).resolve() != checkpoint.parent.resolve():
         msg = (
@@ -134,13 +136,13 @@ def check_resumable(config: DictConfig, checkpoint: Path) -> dict[str, Any]:
         more = f"\n  and {len(lines) - 10} more" if len(lines) > 10 else ""
         msg = (
             f"resume={checkpoint} continues a run, so {', '.join(_FIXED)} must stay the same; "
-            f"found {len(fixed)} other values:{''.join(lines[:10])}{more}\nRepeat the settings of "
+            f"found {len(fixed)} changed values:{''.join(lines[:10])}{more}\nUse the settings of "
             f"the run, or start a new run with init_from={checkpoint}."
         )
         raise ConfigError(msg)
     for key in changed.keys() - set_by_user.keys():
         if key.partition(".")[0] == "scheduler":
-            message = "%s stays %s as in the run, not %s: a resumed run keeps its schedule."
+            message = "%s keeps its value %s, not %s: a resumed run keeps its schedule."
             _log.warning(message, key, before.get(key), now.get(key))
     return {key: value for key, value in set_by_user.items() if key not in _START_KEYS}
 
@@ -157,7 +159,12 @@ def _flat(config: Any, key: str = "") -> dict[str, Any]:
 
 
 def _follows(key: str, config: DictConfig) -> bool:
-    """Return whether a value depends on other settings, as ``scheduler.scheduler.T_max`` does."""
+    """Return whether a value of a config is computed from other settings.
+
+    Args:
+        key: Dotted key of the value, such as ``scheduler.scheduler.T_max``.
+        config: The config, with its interpolations.
+    """
     texts = _flat(OmegaConf.to_container(config, resolve=False))
     return any(
         isinstance(text, str) and "${" in text and f"{key}.".startswith(f"{name}.")
@@ -180,7 +187,7 @@ class RunRecord(Callback):
         self.has_begun = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write the file in the first process."""
+        """Write ``config.yaml`` or add to ``resumes.yaml``, in the first process."""
         self.has_begun = True
         if not trainer.is_global_zero or self._config.trainer.fast_dev_run:
             return

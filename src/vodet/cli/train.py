@@ -66,10 +66,15 @@ def train(config: DictConfig) -> None:
 
 @contextmanager
 def in_run_folder(folder: Path, *, is_new: bool, is_writing: bool) -> Iterator[None]:
-    """Lock the folder of a run in the process that writes to it.
+    """Within this context, the folder of a run is locked against other training processes.
+
+    Args:
+        folder: The folder of the run.
+        is_new: Whether the run is new; a new run must not overwrite another run.
+        is_writing: Whether this process writes to the folder; the other processes do not lock it.
 
     Raises:
-        ConfigError: If another process trains in the folder, or a new run would overwrite
+        ConfigError: If another process is training in the folder, or a new run would overwrite
             another run.
     """
     if not is_writing:
@@ -82,11 +87,11 @@ def in_run_folder(folder: Path, *, is_new: bool, is_writing: bool) -> Iterator[N
 
 
 def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
-    """Load the weights named by ``init_from``; return None if it is not set.
+    """Load the weights that ``init_from`` names and return a report; return None if it is not set.
 
     Raises:
         ConfigError: If frozen parts would have random weights.
-        CheckpointError: See `init_from`.
+        CheckpointError: If the weights cannot be read or do not fit; see `init_from`.
     """
     if config.init_from is not None:
         return init_from(detector, config.init_from)
@@ -101,7 +106,11 @@ def begin(config: DictConfig, detector: VideoDetector) -> InitReport | None:
 
 
 def _is_pretrained(detector: VideoDetector, part: str) -> bool:
-    """Return whether a part may have pretrained weights: a backbone, or one that says so."""
+    """Return whether a part of the detector may have pretrained weights.
+
+    This is the case for parts of the backbone, and if the part or a module that contains it has a
+    true attribute ``is_pretrained``.
+    """
     modules, names = dict(detector.named_modules()), part.split(".")
     inside = [".".join(names[: depth + 1]) for depth in range(len(names))]
     says_so = any(getattr(modules[name], "is_pretrained", False) for name in inside)
@@ -111,8 +120,11 @@ def _is_pretrained(detector: VideoDetector, part: str) -> bool:
 def set_precision(name: str) -> None:
     """Set the precision of float32 matrix products on GPUs.
 
+    Args:
+        name: ``highest``, ``high`` or ``medium``.
+
     Raises:
-        ConfigError: If the name is unknown. torch would only warn.
+        ConfigError: If the name is unknown; torch would only warn.
     """
     known = ("highest", "high", "medium")
     if name not in known:
@@ -122,7 +134,7 @@ def set_precision(name: str) -> None:
 
 
 def build(config: DictConfig) -> tuple[ClipDataModule, VideoDetectionTask]:
-    """Build the data module, and the task with a detector for its classes.
+    """Build the data module, and the task, whose detector has the classes of the data.
 
     Raises:
         ConfigError: If a protocol does not exist, or no protocol has the metric ``best_by``.
@@ -159,7 +171,7 @@ def measures_of(evaluation: Mapping[str, Any]) -> Measures:
     threshold = evaluation["stability"]["score_threshold"]
     is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
     if not is_number or math.isnan(threshold):
-        msg = f"Expected evaluation.stability.score_threshold to be a number, found {threshold}."
+        msg = f"evaluation.stability.score_threshold must be a number, found {threshold}."
         raise ConfigError(msg)
     names = evaluation["protocols"]
     protocols = names if isinstance(names, list | ListConfig) else [names]
@@ -168,10 +180,15 @@ def measures_of(evaluation: Mapping[str, Any]) -> Measures:
 
 
 def check_best_by(data: ClipDataModule, measures: Measures, best_by: str) -> None:
-    """Check before the training that the metric ``best_by`` will be computed.
+    """Check before the training that evaluations will compute the metric ``best_by``.
+
+    Args:
+        data: The data module.
+        measures: The metrics of an evaluation.
+        best_by: Name of the metric that selects the best checkpoint.
 
     Raises:
-        ConfigError: If the protocols do not have the metric, or lower values of it are better.
+        ConfigError: If no protocol has the metric, or lower values of the metric are better.
     """
     if data.val is None:
         return
@@ -188,7 +205,7 @@ def check_best_by(data: ClipDataModule, measures: Measures, best_by: str) -> Non
 
 
 def prepare(config: DictConfig) -> None:
-    """Create the data set as ``prepare_data`` configures, in one process at a time."""
+    """Call the function that ``prepare_data`` configures, in one process at a time."""
     if config.prepare_data is not None:
         root = Path(config.data_dir)
         root.mkdir(parents=True, exist_ok=True)

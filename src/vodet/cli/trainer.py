@@ -1,4 +1,4 @@
-"""Builds Lightning's trainer from the config, and turns its errors into errors of vodet."""
+"""Builds Lightning's trainer from the config, and turns errors in training into vodet errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
         accelerator, devices = config.trainer.accelerator, config.trainer.devices
         msg = (
             f"The trainer cannot be built: {reason} The config sets "
-            f"trainer.accelerator={accelerator} trainer.devices={devices}; this machine has "
+            f"trainer.accelerator={accelerator} and trainer.devices={devices}; this machine has "
             f"{torch.cuda.device_count()} GPUs. trainer=cpu runs anywhere."
         )
         raise ConfigError(msg) from error
@@ -58,7 +58,9 @@ def build_trainer(config: DictConfig, *callbacks: Callback) -> L.Trainer:
 
 
 def built(config: DictConfig, group: str) -> list[Any]:
-    """Build the entries of a config group that can have several, skipping entries that are null.
+    """Build all objects of a config group with several entries, such as ``callbacks``.
+
+    Entries that are null are left out.
 
     Raises:
         ConfigError: If an entry needs a package that is not installed.
@@ -75,21 +77,22 @@ def _built(key: str, entry: DictConfig) -> Any:
         if not isinstance(reason, ModuleNotFoundError):
             raise
         extra = key.rpartition(".")[2]
-        advice = f"pip install 'vodet[{extra}]'" if extra in _EXTRAS else f"Install it. {reason}"
+        known = f"run pip install 'vodet[{extra}]'."
+        advice = known if extra in _EXTRAS else f"install it. ({reason})"
         msg = f"{key} needs a package that is not installed: {advice}"
         raise ConfigError(msg) from error
 
 
 @contextmanager
 def explained(folder: Path) -> Iterator[None]:
-    """Turn errors during a training or an evaluation into errors of vodet.
+    """Within this context, raise vodet errors for errors that a user can fix.
 
     Args:
-        folder: The folder to which files are written.
+        folder: The folder in which the training or evaluation writes its files.
 
     Raises:
         OutputError: If a file cannot be written, for example on a full disk.
-        DataError: If the system has killed a worker of a data loader.
+        DataError: If the system has killed a worker process of a data loader.
     """
     try:
         yield

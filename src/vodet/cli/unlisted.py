@@ -12,7 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 
 def unlisted_key_message(key: str, config: DictConfig, arguments: Sequence[str]) -> str | None:
-    """Return how to add a key if the class that its settings configure has such a parameter.
+    """Return a message that tells how to add a key to the config, or None if it cannot be added.
+
+    A key can be added if the class that the config names at this place has such a parameter.
 
     Args:
         key: The key that the user set, such as ``trainer.val_check_interval``.
@@ -26,8 +28,8 @@ def unlisted_key_message(key: str, config: DictConfig, arguments: Sequence[str])
         return None
     setting = next((text for text in arguments if text.startswith(f"{key}=")), f"{key}=VALUE")
     return (
-        f"conf/ does not list {key}, but {settings['_target_']} has such a parameter. To add it, "
-        f"write {shlex.quote(f'+{setting}')}."
+        f"conf/ does not list {key}, but {settings['_target_']} accepts a parameter {name}. To set "
+        f"it, write {shlex.quote(f'+{setting}')}."
     )
 
 

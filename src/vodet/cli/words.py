@@ -1,7 +1,7 @@
 """Prepares the arguments of a command line for Hydra.
 
-Hydra parses values with its own grammar, in which ``=``, ``#`` and non-ASCII letters need quotes,
-and ``2024`` is a number. This module adds the quotes if a value has only one possible meaning.
+Hydra parses values with its own grammar: ``=``, ``#`` and non-ASCII letters need quotes, and
+``2024`` is a number. This module adds the quotes to values that have only one possible meaning.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ _STRUCTURE = "[]{}()'\","
 
 
 def for_hydra(arguments: Sequence[str]) -> list[str]:
-    """Return arguments that Hydra parses as the user meant, with settings before options.
+    """Return the arguments of a command line, with quotes where Hydra needs them.
+
+    Settings (``KEY=VALUE``) come before options (``--OPTION``) in the result.
 
     Raises:
         ConfigError: If an argument is neither a setting nor an option, or cannot be parsed.
@@ -114,7 +116,7 @@ def _mended(key: str, value: str) -> str:
     bad = [c for c in value if c not in _STRUCTURE and _parsed(f"x=a{c}a") is None]
     reason = f"{bad[0]!r} needs quotes" if bad else "its brackets or quotes do not match"
     msg = (
-        f"Cannot read {key}={value}: {reason}. To use it as a string, put it in quotes: "
+        f"Cannot read {key}={value}: {reason}. To use the value as a string, put it in quotes: "
         f"{shlex.quote(f'{key}={_text(value)}')}."
     )
     raise ConfigError(msg)

@@ -1,1 +1,1 @@
-"""Reading, sampling and batching annotated videos."""
+"""Reads annotated videos, draws clips from them, and builds batches."""

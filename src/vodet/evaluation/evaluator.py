@@ -1,4 +1,4 @@
-"""Evaluates a detector: streams whole videos, gathers the detections, computes the metrics once."""
+"""Evaluates a detector: streams whole videos, gathers the detections and computes the metrics."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ Processed = tuple[np.ndarray, DetectionTable]  # image ids of the processed fram
 class Evaluator:
     """Evaluates a detector on whole videos; the result does not depend on the number of processes.
 
-    Each process streams its own videos through the detector. All processes must call `compute`,
-    which gathers the detections on the first process, computes the metrics there once and returns
-    them on all processes. It is an error if a frame was not processed or processed twice.
+    Each process streams different videos through the detector. All processes must call `compute`,
+    which gathers the detections on the first process, computes the metrics there and returns them
+    on all processes. It raises an error if a frame was not processed or was processed twice.
 
     Args:
         detector: The detector. It is switched to evaluation mode while detecting and restored
@@ -45,7 +45,8 @@ class Evaluator:
             set has a ``ground_truth``, such as `VideoChunkDataset`. `WholeVideoSampler` gives each
             process its videos.
         measures: Metrics to compute from the detections; COCO AP by default.
-        stream: Builds the stream that detects, such as a `StreamingDetector`.
+        stream: Function that builds the stream to which videos are pushed, given the detector; by
+            default a `StreamingDetector`.
 
     Raises:
         ConfigError: If the loader has no ground truth, the ground truth has a class that the
@@ -91,18 +92,22 @@ class Evaluator:
         return self.compute()
 
     def start(self) -> None:
-        """Begin a new evaluation, on all processes."""
+        """Begin a new evaluation; all processes must call it.
+
+        It discards earlier detections and copies the detector's buffers, such as the running
+        statistics of batch norms, from the first process to all others.
+        """
         self.reset()
         # Running statistics differ after training: each process trained on different clips.
         copy_from_first(self.detector.buffers())
 
     def reset(self) -> None:
-        """Discard all detections."""
+        """Discard all detections that were collected."""
         self._processed.clear()
         self._found.clear()
 
     def update(self, chunk: VideoChunk) -> None:
-        """Process the next chunk.
+        """Detect the objects in the next chunk of a video and collect the detections.
 
         Raises:
             DataError: If the chunk does not continue where the last chunk of its video ended.
@@ -131,7 +136,7 @@ class Evaluator:
         return results
 
     def _keep(self, results: list[FrameDetections]) -> None:
-        """Store which frames were processed, and the detections of annotated frames."""
+        """Store which frames were processed, and keep the detections of annotated frames."""
         infos = [self._infos[result.frame_index] for result in results]
         self._processed.append(np.array([info.image_id for info in infos], np.int64))
         annotated = [
@@ -143,9 +148,9 @@ class Evaluator:
         self._found.append(DetectionTable.of_frames(image_ids, detections))
 
     def gather(self) -> Processed | None:
-        """Gather the image ids and detections of all processes.
+        """Gather the image ids of the processed frames, and the detections, from all processes.
 
-        The first process gets them; the other processes get None.
+        The first process returns them; the other processes return None.
 
         Raises:
             DataError: If a frame was processed twice; raised on all processes.
@@ -160,7 +165,7 @@ class Evaluator:
         return np.concatenate(image_ids), DetectionTable.cat(found).by_image()
 
     def compute(self, *, only_processed: bool = False) -> dict[str, float]:
-        """Compute the metrics of the detections of all processes; return them on all processes.
+        """Compute the metrics from the detections of all processes; return them on all processes.
 
         Args:
             only_processed: If frames were not processed, warn and evaluate only the processed
@@ -179,21 +184,26 @@ class Evaluator:
         if not is_processed.all():
             if not only_processed:
                 raise DataError(_not_processed(truth, np.flatnonzero(~is_processed)))
-            message = "Evaluated only %d of %d annotated frames, since the evaluation was limited."
+            message = "Evaluated only %d of %d annotated frames: the number of batches is limited."
             _log.warning(message, is_processed.sum(), len(is_processed))
             truth = truth.select(is_processed)
         unknown = predictions.image_ids[positions_in(truth.image_ids, predictions.image_ids) < 0]
         if unknown.size:
-            msg = f"Expected detections of annotated frames only, found image id {unknown[0]}."
+            msg = (
+                f"Expected detections of annotated frames only, found {unknown.size} detections of "
+                f"other frames, the first with image id {unknown[0]}. The loader and its "
+                "ground_truth must be from the same annotation file."
+            )
             raise DataError(msg)
         return self.measures(truth, predictions)
 
 
 def ground_truth_of(loader: Any) -> GroundTruth:
-    """Return the annotations of the data set of a loader.
+    """Return the ``ground_truth`` of a loader's data set.
 
     Raises:
-        ConfigError: If the data set has no ground truth, or the loader uses a `DistributedSampler`.
+        ConfigError: If the data set has no ``ground_truth``, or the loader has a
+            `DistributedSampler`.
     """
     check_sharding(loader)
     ground_truth = getattr(getattr(loader, "dataset", None), "ground_truth", None)
@@ -208,17 +218,17 @@ def ground_truth_of(loader: Any) -> GroundTruth:
 
 
 def check_sharding(loader: Any) -> None:
-    """Check that videos or clips are divided among the processes only once.
+    """Check that a loader does not divide its videos or clips among the processes a second time.
 
     Raises:
-        ConfigError: If the loader has a `DistributedSampler`, such as from Lightning's trainer.
+        ConfigError: If the loader has a `DistributedSampler`, as Lightning's trainer adds.
     """
     if isinstance(getattr(loader, "sampler", None), DistributedSampler):
         msg = (
             "Expected a loader that divides its data among the processes with a sampler of vodet, "
             "found a DistributedSampler, which splits videos and drops frames. Create the trainer "
-            "with L.Trainer(use_distributed_sampler=False, ...); in a loader of your own, use "
-            "WholeVideoSampler."
+            "with L.Trainer(use_distributed_sampler=False, ...). If you build the loader yourself, "
+            "use WholeVideoSampler."
         )
         raise ConfigError(msg)
 
@@ -251,8 +261,8 @@ def _check_processed_once(parts: list[Processed]) -> None:
     if twice.size:
         msg = (
             f"Expected each frame to be processed once, found {twice.size} frames processed more "
-            f"than once, the first with image id {twice[0]}. Each video belongs to one process: "
-            "use WholeVideoSampler."
+            f"than once, the first with image id {twice[0]}. Use WholeVideoSampler, which gives "
+            "each video to one process."
         )
         raise DataError(msg)
 

@@ -1,4 +1,4 @@
-"""The metrics that an evaluation computes from the detections of a data set."""
+"""Computes the metrics of an evaluation from the detections of a data set."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from vodet.structures import GroundTruth
 
 @dataclass(frozen=True)
 class Measures:
-    """The metrics of one or more evaluation protocols.
+    """Computes the metrics of one or more evaluation protocols.
 
     Args:
         protocols: One or more of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and
             ``stability``.
-        tubelet_linking: ``seq_nms``, ``rescore`` or ``rescore_online`` evaluates the detections
-            twice: unchanged, and after this linking, with names such as ``seq_nms/map``. ``none``
-            evaluates only the unchanged detections.
+        tubelet_linking: Method that links detections through a video: ``seq_nms``, ``rescore`` or
+            ``rescore_online``. The metrics are computed twice: from the unchanged detections and,
+            with names such as ``seq_nms/map``, from the linked detections. ``none`` computes only
+            the former.
         score_threshold: Minimum score of the detections used for ``stability``.
 
     Raises:
@@ -41,7 +42,7 @@ class Measures:
 
     @property
     def by_name(self) -> dict[str, Measure]:
-        """The protocols by name."""
+        """For the name of each protocol, the function that computes its metrics."""
         names = [self.protocols] if isinstance(self.protocols, str) else self.protocols
         return choose_protocols(names, self.score_threshold)
 
@@ -49,7 +50,8 @@ class Measures:
         """Compute the metrics of the detections of a data set.
 
         Raises:
-            DataError: If detections to be linked have negative scores, as an imported file may.
+            DataError: If ``tubelet_linking`` is not ``none`` and a detection has a negative score,
+                which is possible in an imported file.
         """
         result = measure_all(self.by_name, ground_truth, predictions)
         if self.tubelet_linking == "none":
@@ -60,7 +62,7 @@ class Measures:
         return result | {f"{self.tubelet_linking}/{name}": of_linked[name] for name in of_linked}
 
     def names(self, ground_truth: GroundTruth) -> list[str]:
-        """Return the names of the metrics for these data, without computing them."""
+        """Return the names of the metrics for a data set, without computing the metrics."""
         no_frames = ground_truth.select(np.zeros(len(ground_truth.image_ids), bool))
         return list(self(no_frames, DetectionTable.of_frames([], [])))
 
@@ -71,7 +73,7 @@ def _check_scores(predictions: DetectionTable, linking: str) -> None:
         msg = (
             f"tubelet_linking={linking} needs scores of at least 0, found {below.size} of "
             f"{len(predictions)} detections with negative scores, the first in image id "
-            f"{predictions.image_ids[below[0]]}."
+            f"{predictions.image_ids[below[0]]}. Set tubelet_linking=none, or use other scores."
         )
         raise DataError(msg)
 
@@ -79,17 +81,19 @@ def _check_scores(predictions: DetectionTable, linking: str) -> None:
 def link_tubelets(
     ground_truth: GroundTruth, predictions: DetectionTable, linking: str
 ) -> DetectionTable:
-    """Link the detections of whole videos.
+    """Link the detections of each video to tubelets, which changes their scores.
 
-    Frames are neighbours if no annotated frame of the video lies between them.
+    Detections are linked between neighbouring frames. Two frames are neighbours if no annotated
+    frame of the video lies between them.
 
     Args:
-        ground_truth: Annotations of the videos. Only videos and frame order are used.
+        ground_truth: Annotations of the videos. Only the order of the frames is used.
         predictions: Detections of annotated frames.
-        linking: A name in `LINKINGS`.
+        linking: Name of the method: a key of `LINKINGS`.
 
     Returns:
-        The remaining detections with new scores, sorted by image id, then best first.
+        The detections that the method keeps, with new scores, sorted by image id and, within an
+        image, by score, highest first.
     """
     order = np.lexsort((ground_truth.frame_numbers, ground_truth.videos))
     is_new = np.diff(ground_truth.videos[order], prepend=ground_truth.videos[order][:1]) != 0

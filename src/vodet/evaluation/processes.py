@@ -1,4 +1,4 @@
-"""Communication between the processes of an evaluation, always through the first process."""
+"""Communication between the processes of an evaluation, always to or from the first process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ Gathered = TypeVar("Gathered")
 
 
 def gather_to_first(part: T) -> list[T] | None:
-    """Return the parts of all processes, by rank, on the first process; None elsewhere."""
+    """Gather an object from each process on the first process; all processes must call it.
+
+    Returns:
+        On the first process, the objects of all processes in the order of their ranks; on the other
+        processes, None.
+    """
     rank, world_size = process_of()
     if world_size == 1:
         return [part]
@@ -24,10 +29,13 @@ def gather_to_first(part: T) -> list[T] | None:
 
 
 def on_first(function: Callable[[Gathered], T], gathered: Gathered | None) -> T:
-    """Apply a function to the gathered data on the first process.
+    """Call a function on the first process, and return its result on all processes.
 
-    Returns:
-        The result, on all processes. An exception of the function is raised on all processes.
+    All processes must call this. If the function raises an exception, all processes raise it.
+
+    Args:
+        function: The function.
+        gathered: Its argument, from `gather_to_first`: None on all but the first process.
     """
     outcome: list[T | Exception | None] = [None]
     if gathered is not None:
@@ -44,7 +52,7 @@ def on_first(function: Callable[[Gathered], T], gathered: Gathered | None) -> T:
 
 
 def copy_from_first(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors with their values on the first process."""
+    """Overwrite tensors of all processes with the values that they have on the first process."""
     if process_of()[1] > 1:
         for tensor in tensors:
             distributed.broadcast(tensor, src=0)

@@ -1,4 +1,4 @@
-"""Backbones from timm, which compute feature maps of uint8 frames."""
+"""Backbones from the timm library, which compute feature maps of uint8 frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vodet.pretrained import allowed_source
 
 
 class TimmBackbone(nn.Module):
-    """Computes the feature maps of a timm model for uint8 RGB frames, and normalises the frames.
+    """Normalises uint8 RGB frames and computes their feature maps with a timm model.
 
     HRNet returns the outputs of its branches (32 to 256 channels for ``hrnet_w32``), not the wider
     maps of its classifier. Frozen modules stay in evaluation mode and get no gradient; if no
@@ -30,13 +30,14 @@ class TimmBackbone(nn.Module):
 
     Args:
         name: Name of the model in timm, with or without the tag of the weights.
-        strides: Strides of the levels to return; of several levels with the same stride, the last
-            is returned.
-        pretrained: Load timm's weights, from its cache or the hub.
-        checkpoint_path: Load the weights from this file instead; no code in the file is executed.
+        strides: Strides of the levels to return. If several levels of the model have the same
+            stride, the last of them is returned.
+        pretrained: Whether to load timm's pretrained weights, from its cache or the hub.
+        checkpoint_path: File from which to load the weights instead; no code in it is executed.
         frozen: Names of modules that are not trained, such as ``("conv1", "bn1", "layer1")``.
-        frozen_norm: Freeze all batch norms, as is usual with pretrained weights and small batches.
-        norm_eps: Added to the variance in batch norms; None means timm's value.
+        frozen_norm: Whether to freeze all batch norms, as is usual with pretrained weights and
+            small batches.
+        norm_eps: Constant that is added to the variance in batch norms; None means timm's value.
         mean: Mean of the three channels that is used for normalisation, in the network's channel
             order, on a scale of 0 to 255; None means timm's value for these weights.
         std: Standard deviation of the three channels, like ``mean``.
@@ -44,8 +45,8 @@ class TimmBackbone(nn.Module):
             detectron2.
         padding: Colour of the padding at the right and bottom: ``black``, or ``mean``, which is 0
             after normalisation, as in torchvision and detectron2.
-        stride_in_1x1: Move the stride of bottleneck blocks from the 3 x 3 to the first 1 x 1
-            convolution, as in the ResNets (not the ResNeXts) of Caffe and detectron2.
+        stride_in_1x1: Whether to move the stride of bottleneck blocks from the 3 x 3 to the first
+            1 x 1 convolution, as in the ResNets (not the ResNeXts) of Caffe and detectron2.
         img_size: ``(height, width)`` of the largest frames, for models built for a fixed size:
             smaller frames are padded. Most models take any size and do not need it. For ViTs, it is
             the size of the position embeddings, which are interpolated for other sizes.
@@ -53,10 +54,11 @@ class TimmBackbone(nn.Module):
 
     Attributes:
         spec: Channels and strides of the levels.
-        size_divisor: Sides of the frames must be multiples of this number. It is the coarsest
-            stride of the network, even if ``strides`` does not contain it; 1 if the backbone itself
-            pads the frames, to ``frame_size`` or with their mean.
-        frame_size: ``(height, width)`` to which frames are padded; None means any size.
+        size_divisor: The sides of the frames must be multiples of this number: the coarsest stride
+            of the network, even if ``strides`` does not contain it. It is 1 if the backbone pads
+            the frames itself, to ``frame_size`` or because ``padding`` is ``mean``.
+        frame_size: ``(height, width)`` to which the backbone pads frames; None if the model accepts
+            frames of any size.
 
     Raises:
         ConfigError: If timm has no such model, the model has no such level or module,
@@ -124,7 +126,7 @@ class TimmBackbone(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TimmBackbone:
-        """Set the training mode of all but the frozen modules."""
+        """Set the training mode; frozen modules stay in evaluation mode."""
         super().train(mode)
         freeze(find_modules(self.net, self.frozen, self.name))
         if self.frozen_norm:
@@ -132,16 +134,17 @@ class TimmBackbone(nn.Module):
         return self
 
     def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> FeatureMaps:
-        """Compute the feature maps of frames.
+        """Return the feature maps of frames, one per stride in ``spec.strides``.
 
         Raises:
-            ConfigError: If the model does not take frames of this size.
+            ConfigError: If the sides of the frames are not multiples of ``size_divisor``, or longer
+                than ``frame_size``.
         """
         height, width = frames.shape[-2:]
         if height % self.size_divisor or width % self.size_divisor:
             msg = (
-                f"{self.name} takes frames with sides that are multiples of {self.size_divisor}, "
-                f"found {height} x {width}."
+                f"{self.name} needs frames whose sides are multiples of {self.size_divisor}, found "
+                f"{height} x {width} (height x width). Pad or resize the frames."
             )
             raise ConfigError(msg)
         if self.padding == "black":
@@ -153,7 +156,7 @@ class TimmBackbone(nn.Module):
         return FeatureMaps(tuple(to_channels_first(self.net, levels)))
 
     def _padded(self, frames: Num[Tensor, "N 3 H W"]) -> Num[Tensor, "N 3 h w"]:
-        """Pad frames at the right and bottom to a size that the model takes."""
+        """Pad frames at the right and bottom with zeros to a size that the model accepts."""
         height, width = self.frame_size or (
             -(-side // self._divisor) * self._divisor for side in frames.shape[-2:]
         )
@@ -173,8 +176,8 @@ def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) 
     if not strides or not set(strides) <= set(index_of):
         possible = [stride for stride in index_of if stride in strides] or list(index_of)
         msg = (
-            f"The levels of {name} have strides {list(index_of)}, found strides={list(strides)}. "
-            f"Set model.backbone.strides to some of these levels, such as {possible}."
+            f"{name} has levels with strides {list(index_of)}, found strides={list(strides)}. Set "
+            f"model.backbone.strides to one or more of the model's strides, such as {possible}."
         )
         raise ConfigError(msg)
     return tuple(index_of[stride] for stride in strides)
@@ -183,11 +186,14 @@ def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) 
 def _build(
     name: str, pretrained: bool, checkpoint_path: str | Path | None, model_kwargs: dict[str, Any]
 ) -> Any:
-    """Build the model with its weights; any error at this point is due to the weights."""
+    """Build the model and load its weights.
+
+    `build_without_weights` has already built the model, so any error here is due to the weights.
+    """
     if checkpoint_path is not None:
         model_kwargs = model_kwargs | {"pretrained_cfg_overlay": {"file": str(checkpoint_path)}}
         pretrained = True
-    source = checkpoint_path or "the cache or the hub of timm"
+    source = checkpoint_path or "timm's cache or the Hugging Face hub"
     try:
         net = timm.create_model(name, pretrained=pretrained, features_only=True, **model_kwargs)
     except Exception as error:
@@ -196,7 +202,7 @@ def _build(
     if checkpoint_path is not None and (missing := _missing_weights(net, checkpoint_path)):
         msg = (
             f"Cannot load weights of {name} from {source}: {len(missing)} weights of the model are "
-            f"not in it, such as {min(missing)!r}. Is the file from another model?"
+            f"not in it, such as {min(missing)!r}. Choose a file with weights of this model."
         )
         raise CheckpointError(msg)
     return net
@@ -206,7 +212,10 @@ def _move_strides(net: nn.Module, name: str) -> None:
     """Move the strides of bottleneck blocks from the 3 x 3 to the first 1 x 1 convolution."""
     blocks: list[Any] = [block for block in net.modules() if hasattr(block, "conv3")]
     if not blocks:
-        msg = f"stride_in_1x1 needs a ResNet with bottleneck blocks; {name} has none."
+        msg = (
+            f"stride_in_1x1=true needs a ResNet with bottleneck blocks, but {name} has none: set "
+            "model.backbone.stride_in_1x1=false."
+        )
         raise ConfigError(msg)
     for block in blocks:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
@@ -217,7 +226,7 @@ def _norms(net: nn.Module) -> list[_BatchNorm]:
 
 
 def _missing_weights(net: nn.Module, checkpoint_path: str | Path) -> set[str]:
-    """Return the names of weights missing from the file, for models that timm does not check."""
+    """Return the names of weights that are not in the file; empty where timm checks them itself."""
     if type(net).__module__ == "timm.models._features":
         return set()
     return net.state_dict().keys() - load_state_dict(str(checkpoint_path)).keys()

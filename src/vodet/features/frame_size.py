@@ -1,4 +1,4 @@
-"""Finds the frame sizes that a timm model accepts, by trying a copy on the meta device."""
+"""Finds out which frame sizes a timm model accepts, by running a copy on the meta device."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ _ANY_SIZE: tuple[dict[str, bool], ...] = (
 def build_without_weights(name: str, model_kwargs: dict[str, Any]) -> Any:
     """Build a timm model as a backbone on the meta device, where weights take no memory.
 
+    Args:
+        name: Name of the model in timm.
+        model_kwargs: Arguments of the model.
+
     Raises:
         ConfigError: If timm has no such model, or cannot build it with these arguments.
     """
@@ -38,27 +42,27 @@ def build_without_weights(name: str, model_kwargs: dict[str, Any]) -> Any:
         with torch.device("meta"):
             return timm.create_model(name, features_only=True, **model_kwargs).eval()
     except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
-        msg = f"timm cannot build {name} as a backbone with arguments {model_kwargs}: {error}"
+        msg = f"timm cannot build {name} with model.backbone arguments {model_kwargs}: {error}"
         raise ConfigError(msg) from error
 
 
 def find_frame_size(
     name: str, model_kwargs: dict[str, Any], img_size: Size | None, divisor: int
 ) -> tuple[dict[str, Any], Size | None]:
-    """Find arguments with which a model takes frames of any size, or otherwise of ``img_size``.
+    """Find arguments with which a timm model accepts frames of any size, or else of ``img_size``.
 
     Args:
         name: Name of the model in timm.
         model_kwargs: Arguments of the model, without ``img_size``.
-        img_size: ``(height, width)`` of the largest frames, if known.
+        img_size: ``(height, width)`` of the largest frames; None if the user does not set it.
         divisor: The coarsest stride of the model.
 
     Returns:
-        The arguments, and the size that all frames must have; None means any size.
+        The arguments, and the ``(height, width)`` that all frames must have; None means any size.
 
     Raises:
-        ConfigError: If the model is built for a fixed size that is not ``img_size``, or takes any
-            size but has no ``img_size``.
+        ConfigError: If the model accepts only a fixed size other than ``img_size``; or if
+            ``img_size`` is set, but the model accepts frames of any size and has no such argument.
     """
     sized = model_kwargs if img_size is None else model_kwargs | {"img_size": img_size}
     for options in _ANY_SIZE:
@@ -67,7 +71,7 @@ def find_frame_size(
     if img_size is not None and _fault(name, sized, img_size) is None:
         return sized, img_size
     if _takes_other_sizes(name, model_kwargs, divisor):
-        msg = f"{name} takes frames of any size and has no img_size: leave img_size out."
+        msg = f"{name} accepts frames of any size: leave out model.backbone.img_size={img_size}."
         raise ConfigError(msg)
     if img_size is not None and _fault(name, model_kwargs, img_size) is None:
         return model_kwargs, img_size
@@ -75,13 +79,13 @@ def find_frame_size(
 
 
 def to_channels_first(net: Any, levels: list[Tensor]) -> list[Tensor]:
-    """Convert the maps of a timm model to ``[N, C, H, W]``."""
+    """Return the maps of a timm model as ``[N, C, H, W]``; some models return channels last."""
     is_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
     return [level.permute(0, 3, 1, 2) for level in levels] if is_last else list(levels)
 
 
 def _fault(name: str, model_kwargs: dict[str, Any], size: Size) -> str | None:
-    """Return why a model cannot encode frames of a size, or None if it can."""
+    """Return why a model cannot compute maps of frames of this size, or None if it can."""
     try:
         net = build_without_weights(name, model_kwargs)
         with torch.no_grad():
@@ -100,7 +104,7 @@ def _fault(name: str, model_kwargs: dict[str, Any], size: Size) -> str | None:
 
 
 def _takes_other_sizes(name: str, model_kwargs: dict[str, Any], divisor: int) -> bool:
-    """Whether the model takes frames of a size other than the one it is built for."""
+    """Return whether the model accepts frames of another size than the size it is built for."""
     height, width = model_kwargs.get("img_size") or _own_size(name)
     other = (height // divisor + 1) * divisor, (width // divisor + 3) * divisor
     return _fault(name, model_kwargs, other) is None
@@ -121,8 +125,11 @@ def _why_not(name: str, model_kwargs: dict[str, Any], img_size: Size | None, div
     elif (reason := _fault(name, model_kwargs, own)) is None:
         needed = f"[{height},{width}], the only possible size"
     else:
-        return f"{name} cannot be a backbone: for frames of {height} x {width}, {reason}."
+        return (
+            f"{name} cannot be a backbone: for frames of {height} x {width} (height x width), "
+            f"{reason}. Choose another model.backbone.name."
+        )
     return (
-        f"{name} is built for one frame size: expected model.backbone.img_size={needed}; found "
-        f"{found}. No frame may be larger (data.resize); smaller frames are padded."
+        f"{name} accepts only one frame size: expected model.backbone.img_size={needed}; found "
+        f"{found}. No frame may be larger than this size (data.resize); smaller frames are padded."
     )

@@ -1,4 +1,4 @@
-"""The backbone of detectors whose head detects on the frames themselves."""
+"""A stand-in for the backbone, for heads that detect on the pixels of the frames."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vodet.errors import ConfigError
 
 
 class NoBackbone(nn.Module):
-    """Computes nothing, for heads that are whole detectors and use no feature maps.
+    """Returns zeros instead of feature maps, for heads that are complete detectors.
 
-    A detector has at least one level, so there is one with a single channel of zeros.
+    There is one level with one channel, because a detector needs at least one level.
 
     Args:
-        size_divisor: Frames are padded with black at the right and bottom to multiples of this
-            number; 1 leaves their size to the head.
+        size_divisor: Frames are padded with black at the right and bottom until their sides are
+            multiples of this number; with 1, they are not padded.
     """
 
     def __init__(self, size_divisor: int = 1) -> None:
@@ -27,14 +27,14 @@ class NoBackbone(nn.Module):
         self.size_divisor = size_divisor
 
     def compile(self, *arguments: Any, **options: Any) -> None:
-        """Refuse.
+        """Raise an error, because there is nothing to compile.
 
         Raises:
-            ConfigError: Always, as there is nothing to compile.
+            ConfigError: Always.
         """
         msg = (
-            "compile_encoder=true compiles the backbone, and model/backbone=none has nothing to "
-            "compile: leave it out."
+            "compile_encoder=true compiles the backbone, but model/backbone=none has nothing to "
+            "compile: set compile_encoder=false."
         )
         raise ConfigError(msg)
 

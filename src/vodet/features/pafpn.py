@@ -19,19 +19,19 @@ from vodet.errors import ConfigError
 
 
 class PAFPN(nn.Module):
-    """Path aggregation network: semantics flow down to the fine levels, positions back up.
+    """Path aggregation network: merges coarse levels into fine ones, then fine into coarse ones.
 
-    A coarser level is enlarged (or a finer one is reduced by a convolution with stride),
-    concatenated with the next level, and merged by a cross-stage partial block.
+    On the way down, each level is enlarged and concatenated with the next finer level. On the way
+    up, each level is reduced by a convolution with stride and concatenated with the next coarser
+    level. A cross-stage partial block merges the two levels in each step.
 
     Args:
-        spec: The levels.
-        channels: Width of each level afterwards.
-        depth: Number of residual blocks in each cross-stage partial block: 1 in YOLOX-s, 3 in
-            YOLOX-l.
+        spec: Levels of the backbone's maps.
+        channels: Number of output channels of each level.
+        depth: Number of blocks in each cross-stage partial block: 1 in YOLOX-s, 3 in YOLOX-l.
 
     Raises:
-        ConfigError: If a stride is not a multiple of the one before.
+        ConfigError: If a stride is not a multiple of the stride of the next finer level.
     """
 
     def __init__(self, spec: FeatureSpec, channels: int = 256, depth: int = 1) -> None:
@@ -39,8 +39,8 @@ class PAFPN(nn.Module):
         steps = list(pairwise(spec.strides))
         if any(coarse % fine for fine, coarse in steps):
             msg = (
-                "PAFPN needs strides of which each is a multiple of the one before; found "
-                f"{spec.strides}. Set model.backbone.strides, for instance to [8, 16, 32]."
+                "PAFPN needs levels whose strides are each a multiple of the previous stride; "
+                f"found {spec.strides}. Set model.backbone.strides, for instance to [8, 16, 32]."
             )
             raise ConfigError(msg)
         self.spec = FeatureSpec((channels,) * len(spec.strides), spec.strides)
@@ -64,12 +64,15 @@ class PAFPN(nn.Module):
 
 
 class CSPBlock(nn.Module):
-    """Cross-stage partial block: residual blocks on one half of the channels, a 1 x 1 on the other.
+    """Cross-stage partial block, with 3 x 3 convolutions on only one half of the channels.
+
+    Two 1 x 1 convolutions reduce the map to ``channels / 2`` channels each. The first result passes
+    through blocks of a 1 x 1 and a 3 x 3 convolution; then both are concatenated and merged.
 
     Args:
-        in_channels: Channels of the map.
-        channels: Channels afterwards.
-        depth: Number of residual blocks.
+        in_channels: Channels of the input.
+        channels: Channels of the output.
+        depth: Number of blocks on the first half.
     """
 
     def __init__(self, in_channels: int, channels: int, depth: int) -> None:
@@ -84,6 +87,6 @@ class CSPBlock(nn.Module):
         self.out = conv_block(2 * half, channels, 1)
 
     def forward(self, x: Float[Tensor, "N C h w"]) -> Float[Tensor, "N D h w"]:
-        """Return the merged map."""
+        """Return a map with ``channels`` channels and the size of ``x``."""
         merged: Tensor = self.out(torch.cat((self.blocks(self.through(x)), self.beside(x)), dim=1))
         return merged

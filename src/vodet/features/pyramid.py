@@ -1,7 +1,8 @@
-"""Pyramids and necks: convert the levels of the backbone, one frame at a time.
+"""Pyramids and necks: modules that process the feature maps of each frame separately.
 
-The pyramids ``Identity``, ``Projection`` and ``FPN`` come before the temporal fusion. The necks
-``SumNeck`` and ``ReleasedNeck`` merge all levels into one map, for heads that work on one map.
+The pyramids ``Identity``, ``Projection`` and ``FPN`` come between the backbone and the temporal
+fusion. The necks ``SumNeck`` and ``ReleasedNeck`` are the first part of heads that work on a single
+map: they merge all levels into one map.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from vodet.errors import ConfigError
 
 
 class Identity(nn.Module):
-    """Keeps the levels of the backbone.
+    """A pyramid that returns the backbone's feature maps unchanged.
 
     Args:
-        spec: The levels.
+        spec: Levels of the backbone's maps.
     """
 
     def __init__(self, spec: FeatureSpec) -> None:
@@ -32,7 +33,7 @@ class Identity(nn.Module):
         self.spec = spec
 
     def forward(self, maps: FeatureMaps) -> FeatureMaps:
-        """Return the maps."""
+        """Return ``maps`` unchanged."""
         return maps
 
 
@@ -40,10 +41,10 @@ class Projection(nn.Module):
     """Gives all levels the same number of channels, with one 1 x 1 convolution per level.
 
     If the levels have many channels (ResNet-50: 256 to 2048), a fusion without a projection costs
-    as much as the backbone.
+    as much time as the backbone.
 
     Args:
-        spec: The levels.
+        spec: Levels of the backbone's maps.
         channels: Number of output channels of each level.
     """
 
@@ -63,10 +64,11 @@ class FPN(nn.Module):
     """Feature pyramid network: adds the semantics of the coarse levels to the fine levels.
 
     Source: T.-Y. Lin et al., "Feature Pyramid Networks for Object Detection" (arXiv 1612.03144), in
-    torchvision's implementation. One level is added: every second cell of the coarsest level.
+    torchvision's implementation. It adds a level with twice the coarsest stride, which consists of
+    every second cell of the coarsest level in each direction.
 
     Args:
-        spec: The levels.
+        spec: Levels of the backbone's maps.
         channels: Number of output channels of each level.
         norm: Whether a batch norm follows each convolution.
     """
@@ -91,11 +93,11 @@ class FPN(nn.Module):
 class SumNeck(nn.Module):
     """Merges all levels into one map at the finest stride: projects, upsamples, adds and smooths.
 
-    ``relu(bn(conv3x3(sum_l(upsample(conv1x1_l(x_l))))))``, with bilinear upsampling.
+    The map is ``relu(bn(conv3x3(sum_l(upsample(conv1x1_l(x_l))))))``, with bilinear upsampling.
 
     Args:
-        spec: The levels.
-        channels: Number of channels of the map.
+        spec: Levels of the input maps.
+        channels: Number of channels of the merged map.
     """
 
     def __init__(self, spec: FeatureSpec, channels: int = 256) -> None:
@@ -117,7 +119,7 @@ class SumNeck(nn.Module):
 
 
 class ReleasedNeck(nn.Module):
-    """Merges all levels into one map at the finest stride, with the parts of STF's released neck.
+    """Merges all levels into one map at the finest stride, with layers of STF's released neck.
 
     It starts with the map of the coarsest level. Each step applies a deformable convolution (to the
     channels of the next finer level), a transposed convolution that doubles the grid, and spatial
@@ -127,8 +129,8 @@ class ReleasedNeck(nn.Module):
     Adding the finer levels is our choice: the released code works only on maps of 32 x 32.
 
     Args:
-        spec: The levels; each stride is twice the previous stride.
-        channels: Number of channels of the map.
+        spec: Levels of the input maps; each stride is twice the previous stride.
+        channels: Number of channels of the merged map.
 
     Raises:
         ConfigError: If the strides do not double.
@@ -140,8 +142,8 @@ class ReleasedNeck(nn.Module):
         expected = tuple(finest * 2**level for level in range(len(spec.strides)))
         if spec.strides != expected:
             msg = (
-                f"ReleasedNeck doubles the grid from level to level: expected strides {expected}, "
-                f"found {spec.strides}. Choose backbone levels with these strides, or use SumNeck."
+                f"ReleasedNeck needs levels whose strides double: expected {expected}, found "
+                f"{spec.strides}. Set model.backbone.strides, or use SumNeck."
             )
             raise ConfigError(msg)
         self.spec = FeatureSpec((channels,), (finest,))
@@ -162,7 +164,7 @@ class ReleasedNeck(nn.Module):
 
 
 class _UpStep(nn.Module):
-    """Deformable convolution, transposed convolution that doubles the grid, spatial attention."""
+    """A step of `ReleasedNeck`: doubles the height and width of a map and changes its channels."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""ConvGRU: a recurrent memory of feature maps, with no lookahead and constant cost per frame.
+"""ConvGRU: a recurrent memory of feature maps, without lookahead, with constant cost per frame.
 
 Source: N. Ballas et al., "Delving Deeper into Convolutional Networks for Learning Video
 Representations" (arXiv 1511.06432), equations 8 to 11. It serves as the memory of a detector, as in
@@ -24,11 +24,11 @@ _INITIAL_UPDATE = -2.0  # bias of the update gate: initially 88 % of the memory 
 
 
 class ConvGRUCell(nn.Module):
-    """The ConvGRU cell of one level.
+    """The ConvGRU cell of one level: updates the memory, then adds the memory to the map.
 
-    ``z, r = sigmoid(conv([x; h]))``, ``n = tanh(conv([x; r h]))``, ``h' = (1 - z) h + z n``; the
-    output is ``x + conv1x1(h')``. The last convolution is zero-initialised, so that the
-    detector starts as its single-frame baseline.
+    With map x and memory h: ``z, r = sigmoid(conv([x; h]))``, ``n = tanh(conv([x; r h]))``, and the
+    new memory is ``h' = (1 - z) h + z n``. The output is ``x + conv1x1(h')``. The last convolution
+    is zero-initialised, so training starts with a detector that ignores the memory.
 
     Args:
         channels: Channels of the map.
@@ -48,7 +48,7 @@ class ConvGRUCell(nn.Module):
     def forward(
         self, x: Float[Tensor, "B C h w"], hidden: Float[Tensor, "B D h w"]
     ) -> tuple[Float[Tensor, "B C h w"], Float[Tensor, "B D h w"]]:
-        """Return the map with the memory added, and the new memory, float32."""
+        """Return the map with the new memory added, and the new memory, which is float32."""
         update, reset = self.gates(torch.cat((x, hidden), dim=1)).sigmoid().chunk(2, dim=1)
         new = self.candidate(torch.cat((x, reset * hidden), dim=1)).tanh()
         hidden = torch.lerp(hidden, new.float(), update.float())
@@ -56,11 +56,11 @@ class ConvGRUCell(nn.Module):
 
 
 class ConvGRU(MapFusion):
-    """A recurrent memory of the maps of all frames so far, with one cell per level.
+    """Adds a recurrent memory of all earlier frames to the maps, with a ConvGRU cell per level.
 
-    It uses only the reference frame, so choose ``window=single``. The state of ``B`` videos
-    is ``hidden_STRIDE`` ``[B, D, h, w]`` for each level that has a cell. Train it with
-    ``data.history.policy=previous``, ``data.history.windows=7`` and ``data.losses_on=all``.
+    It uses only the reference frame of a window, so choose ``window=single``. The state of ``B``
+    videos is a tensor ``hidden_STRIDE`` ``[B, D, h, w]`` for each level that has a memory. Train it
+    with ``data.history.policy=previous``, ``data.history.windows=7`` and ``data.losses_on=all``.
 
     Args:
         spec: Levels of the maps.
@@ -81,7 +81,10 @@ class ConvGRU(MapFusion):
         self.spec = spec
         self.strides = tuple(spec.strides if strides is None else strides)
         if unknown := set(self.strides) - set(spec.strides):
-            msg = f"ConvGRU: expected strides out of {spec.strides}, found {sorted(unknown)}."
+            msg = (
+                f"ConvGRU: strides must be strides of the feature maps, {spec.strides}; found "
+                f"{sorted(unknown)}."
+            )
             raise ConfigError(msg)
         if hidden is not None and hidden < 1:
             msg = f"ConvGRU: hidden must be at least 1, found {hidden}."
@@ -93,7 +96,7 @@ class ConvGRU(MapFusion):
         )
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the initial memory: zeros."""
+        """Return a state whose memories are all zero."""
         state = {}
         for level, stride in zip(frames.maps.levels, self.spec.strides, strict=True):
             if stride in self.hidden:

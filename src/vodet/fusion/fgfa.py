@@ -1,4 +1,4 @@
-"""Flow-guided feature aggregation: maps of support frames, warped by optical flow.
+"""Flow-guided feature aggregation: averages maps of support frames, warped by optical flow.
 
 Source: X. Zhu et al., "Flow-Guided Feature Aggregation for Video Object Detection" (arXiv
 1703.10025). The flow network is torchvision's small RAFT: Z. Teed, J. Deng, "RAFT: Recurrent
@@ -25,34 +25,37 @@ from vodet.errors import CheckpointError
 from vodet.pretrained import allowed_source
 from vodet.stages import MapFusion
 
-_STRIDE, _SMALLEST = 8, 128  # RAFT's features have stride 8; its pictures, sides of 128 or more
+_STRIDE, _SMALLEST = 8, 128  # stride of RAFT's features; minimum side of its pictures in pixels
 _CORRELATION_LEVELS, _CORRELATION_RADIUS = 4, 3  # as in torchvision's raft_small
 
 
 class FGFA(MapFusion):
-    """Averages maps warped to the reference frame, weighted by their similarity to it.
+    """Warps the maps of support frames to the reference frame i, and averages all frames' maps.
 
-    ``w_j = softmax_j(cos(E(f_j), E(f_i)) / temperature)`` in each cell, where the embedding E of
-    a map is warped together with the map; the result is ``sum_j w_j f_j`` over all frames of the
-    window.
+    Maps that are more similar to the map of the reference frame get a larger weight. In each cell,
+    the result is ``sum_j w_j f_j`` over all frames j of the window, with
+    ``w_j = softmax_j(cos(E(f_j), E(f_i)) / temperature)``. The embedding E of a support frame's map
+    is warped together with the map.
 
-    The flow network sees the black padding of a frame, which may depend on the other clips of the
-    batch.
+    The flow network also sees the black padding of a frame, which may depend on the other clips of
+    the batch.
 
     The embeddings and RAFT's features of the downscaled picture are computed once per frame; the
-    flow of all pairs in a step is computed in one call.
+    optical flow of all pairs of frames in a step is computed in one call.
 
     Args:
         spec: Levels of the maps.
         embedding_width: Channels of the embeddings.
-        temperature: Divides the cosines, which lie in [-1, 1]; lower values are more selective.
-        picture_scale: Size of the downscaled pictures for the flow network, relative to the frames;
-            their sides are at least 128 pixels.
-        flow_updates: Iterations of RAFT.
-        pretrained: Load torchvision's weights of the flow network, from its cache or the hub. If
-            False, the network initially predicts zero flow and is trained with the detector.
-        checkpoint_path: Load the weights of ``raft_small`` from this file instead; no code in the
-            file is executed.
+        temperature: Number by which the cosines, from -1 to 1, are divided. A lower temperature
+            gives similar maps more weight.
+        picture_scale: Size of the pictures that the flow network gets, relative to the frames.
+            Their sides are at least 128 pixels.
+        flow_updates: Number of iterations of RAFT.
+        pretrained: Whether to load torchvision's weights of the flow network, from its cache or the
+            hub. If False, the network initially predicts zero flow and is trained with the
+            detector.
+        checkpoint_path: File from which to load the weights of ``raft_small`` instead; no code in
+            it is executed.
 
     Raises:
         CheckpointError: If the weights cannot be loaded.
@@ -79,10 +82,11 @@ class FGFA(MapFusion):
         )
 
     def encode(self, pixels: Tensor, sizes: Tensor, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Return embeddings of the maps, and RAFT's features of each downscaled picture.
+        """Return embeddings of each frame's maps, and RAFT's features of its downscaled picture.
 
-        ``embedding_LEVEL`` ``[F, D, h, w]``, ``flow_features`` and ``flow_context``
-        ``[F, C, h / 8, w / 8]`` for a downscaled picture of ``h x w``.
+        The embeddings ``embedding_LEVEL`` ``[F, D, h, w]`` have the height and width of the level's
+        map. RAFT's features, ``flow_features`` and ``flow_context``, have 1/8 of the height and
+        width of the downscaled picture.
         """
         pictures = self._pictures(pixels)
         encoded = {
@@ -99,7 +103,7 @@ class FGFA(MapFusion):
         return F.interpolate(pixels / 127.5 - 1, size=size, mode="bilinear", antialias=True)
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
-        """Aggregate the maps of all frames of the windows."""
+        """Return the fused maps of the reference frames, and the unchanged state."""
         support = [p for p in range(windows.index.shape[1]) if p != windows.reference]
         if not support:
             return windows.reference_maps, state
@@ -110,7 +114,11 @@ class FGFA(MapFusion):
         return FeatureMaps(tuple(fused)), state
 
     def _flow(self, windows: WindowBatch, support: list[int]) -> Float[Tensor, "P 2 h w"]:
-        """Return the flow from reference to support frames, relative to the picture size."""
+        """Return the optical flow from the reference frames to the support frames.
+
+        It is ``(x, y)`` as a share of the picture's width and height, for each window and each
+        support frame.
+        """
         features, context = windows.extra("flow_features"), windows.extra("flow_context")
         reference = [windows.reference] * len(support)
         first, second = features[:, reference].flatten(0, 1), features[:, support].flatten(0, 1)
@@ -137,7 +145,16 @@ class FGFA(MapFusion):
         support: Sequence[int],
         flows: Sequence[Float[Tensor, "B 2 _ _"]],
     ) -> Float[Tensor, "B C h w"]:
-        """Average the maps of a level, one frame at a time to limit memory use."""
+        """Return the weighted average of one level's maps over the frames of each window.
+
+        The frames are processed one after the other to limit memory use.
+
+        Args:
+            windows: The windows.
+            number: Number of the level.
+            support: Positions of the support frames in the windows.
+            flows: Optical flow from the reference frames to the frames at each of these positions.
+        """
         level = windows.frames.maps.levels[number]
         embedding = windows.frames.extras[f"embedding_{number}"]
         rows = windows.index[:, windows.reference]
@@ -154,7 +171,7 @@ class FGFA(MapFusion):
     def _weight(
         self, key: Float[Tensor, "B D h w"], own: Float[Tensor, "B D h w"]
     ) -> Float[Tensor, "B 1 h w"]:
-        """Return ``exp((cosine - 1) / temperature)``, which is at most 1."""
+        """Return the weight of each cell before normalisation: ``exp((cos - 1) / temperature)``."""
         cosine = F.cosine_similarity(key.float(), own.float(), dim=1, eps=1e-6)
         return ((cosine - 1) / self.temperature).exp().unsqueeze(1)
 
@@ -162,12 +179,14 @@ class FGFA(MapFusion):
 def warp(
     maps: Float[Tensor, "P C h w"], flow: Float[Tensor, "P 2 _ _"]
 ) -> Float[Tensor, "P C h w"]:
-    """Sample maps bilinearly at ``p + flow(p)``; border cells are repeated outside.
+    """Warp maps of support frames to the reference frames: sample them at ``p + flow(p)``.
+
+    Sampling is bilinear. Outside a map, it takes the value of the nearest border cell.
 
     Args:
         maps: Maps of support frames.
-        flow: ``(x, y)`` from the reference frames to the support frames, relative to width and
-            height, on a grid of any size.
+        flow: Optical flow ``(x, y)`` from the reference frames to the support frames, as a share of
+            width and height, on a grid of any size.
     """
     height, width = maps.shape[-2:]
     flow = F.interpolate(flow.float(), size=(height, width), mode="bilinear", align_corners=False)
@@ -180,7 +199,7 @@ def warp(
 
 
 def _cells(maps: Float[Tensor, "P C h w"]) -> Float[Tensor, "P 2 h w"]:
-    """Return the position ``(x, y)`` of each cell of maps, in cells."""
+    """Return ``(column, row)`` of each cell of maps, counted from 0."""
     height, width = maps.shape[-2:]
     y, x = torch.meshgrid(
         torch.arange(height, device=maps.device, dtype=torch.float32),
@@ -214,8 +233,8 @@ def _flow_network(pretrained: bool, checkpoint_path: str | Path | None) -> Any:
             weights = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
         flow.load_state_dict(weights)
     except Exception as error:  # any fault of the file or the connection
-        source = checkpoint_path or "the cache or the hub of torchvision"
-        reason = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
-        msg = f"Cannot load weights of raft_small from {source}: {reason}"
+        source = checkpoint_path or "torchvision's cache or its download server"
+        reason = str(error).partition("\n")[0]
+        msg = f"Cannot load weights of raft_small from {source}: {type(error).__name__}: {reason}"
         raise CheckpointError(msg) from error
     return flow

@@ -14,53 +14,63 @@ from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou
 
-from vodet.boxes import box_areas, clip_boxes
 from vodet.encodings import Candidates, CandidateSpec, EncodedFrames, State
-from vodet.errors import ConfigError, DataError
+from vodet.errors import ConfigError
+from vodet.fusion.propagation import (
+    PROPAGATED_FROM,
+    assigned_by_attention,
+    assigned_by_links,
+    follow_tracks,
+    propagated,
+)
 from vodet.fusion.relation import RelationAttention, geometry_embedding, relative_geometry
 from vodet.stages import CandidateFusion, ReferenceTargets
-from vodet.structures import Target
 
 PROPAGATIONS = ("none", "replace", "center")
-MATCHING_IOU = 0.3  # minimum IoU to match a remembered candidate to an annotated object
-PROPAGATED_FROM = 150  # number of best current candidates to which remembered ones are assigned
+ASSIGNMENTS = ("attention", "linking")
 _BOXES_AT_ONCE = 32
 
 
 class LongTermAttention(CandidateFusion):
-    """Layers that each consist of a fully connected layer and attention to key frames' candidates.
+    """Candidates attend to the candidates of remembered key frames, in one or more layers.
 
-    ``x = relu(fc_i(x)); x = x + attention_i(x, keys)`` for each layer i. The keys have passed
-    through ``fc_0`` only and are the same in all layers. In evaluation, the keys are the candidates
-    in the state and the frame's own best candidates; in training, they come from the history of the
-    clip.
+    Layer i is ``x = relu(fc_i(x)); x = x + attention_i(x, keys)``. The keys have passed through
+    ``fc_0`` only and are the same in all layers. In evaluation, the keys are the candidates of the
+    key frames in the state and the best candidates of the current frame. In training, the keys are
+    candidates from the history windows of the clip.
 
-    State of ``B`` videos, with ``K`` key frames of ``M`` candidates: ``features`` ``[B, K, M, D]``
-    before attention; ``projected`` ``[B, K, M, P]``, the cached keys and values of all layers;
-    ``boxes`` ``[B, K, M, 4]``; ``is_valid`` ``[B, K, M]``; ``processed`` ``[B]``, the number of
-    frames so far; and ``is_recalled`` ``[B]``, whether the key frames come from the history of a
-    training clip. If so, the clip's own candidates are not keys.
+    The state of ``B`` videos, with ``K`` key frames of ``M`` candidates, consists of ``features``
+    ``[B, K, M, D]`` before attention; ``projected`` ``[B, K, M, P]``, the keys and values of all
+    layers; ``boxes`` ``[B, K, M, 4]``; ``is_valid`` ``[B, K, M]``; ``processed`` ``[B]``, the
+    number of frames that were processed; and ``is_recalled`` ``[B]``, whether the key frames come
+    from the history of a training clip. If they do, the candidates of the current frame are not
+    keys.
 
     Args:
         spec: Shape of a candidate's features.
         width: Number of output features.
-        group_width: Features per attention head: 64 gives 16 heads for a width of 1024.
+        group_width: Number of features per attention head: 64 gives 16 heads for a width of 1024.
         layers: Number of layers.
-        advanced_share: Share of best candidates of each key frame used in the advanced stage (as in
-            Relation Distillation Networks): they attend to all keys, then the current candidates
-            attend to them. 0 disables the advanced stage; the paper's code uses 0.2.
+        advanced_share: Share of the best keys of each key frame that take part in an advanced stage
+            after the layers, as in Relation Distillation Networks: these keys attend to all keys,
+            then the current candidates attend to these keys. With 0, there is no advanced stage;
+            the paper's code uses 0.2.
         geometry: Whether the attention uses the relative geometry of the boxes.
-        keys_per_frame: Number of best candidates kept per key frame.
+        keys_per_frame: Number of candidates that are stored of each key frame: the best.
         num_key_frames: Maximum number of key frames in the state; a new one replaces the oldest.
-        key_frame_interval: A frame is remembered every ``key_frame_interval`` frames.
+        key_frame_interval: Every ``key_frame_interval``-th frame of a video is a key frame.
         propagate: How remembered boxes follow their objects: ``none`` keeps the boxes, ``replace``
             replaces each box by the current box that it is assigned to, ``center`` moves each box
             to the centre of the assigned box.
+        assignment: What a remembered box is assigned to from frame to frame, in evaluation, if it
+            is propagated: with ``attention``, one-to-one to what attends to it (see
+            `assigned_by_attention`); with ``linking``, to the linked candidate that it overlapped
+            most in the previous frame (see `assigned_by_links`).
+        value_std: Standard deviation of the initial weights of the attention's values. With 0, the
+            layers start without attention, as plain fully connected layers.
 
     Raises:
         ConfigError: If an option is unknown or a number is out of range.
@@ -82,11 +92,17 @@ class LongTermAttention(CandidateFusion):
         num_key_frames: int = 5,
         key_frame_interval: int = 10,
         propagate: str = "none",
+        assignment: str = "attention",
+        value_std: float = 0.01,
     ) -> None:
         super().__init__()
-        _require(
-            "propagate", propagate, propagate in PROPAGATIONS, f"one of {', '.join(PROPAGATIONS)}"
+        choices = (
+            ("propagate", propagate, PROPAGATIONS),
+            ("assignment", assignment, ASSIGNMENTS),
         )
+        for name, choice, options in choices:
+            _require(name, choice, choice in options, f"one of {', '.join(options)}")
+        _require("value_std", value_std, value_std >= 0, "at least 0")
         is_right = group_width > 0 and group_width % 8 == 0
         _require("group_width", group_width, is_right, "a multiple of 8")
         is_right = width > 0 and width % group_width == 0
@@ -107,11 +123,12 @@ class LongTermAttention(CandidateFusion):
         self.num_key_frames = num_key_frames
         self.key_frame_interval = key_frame_interval
         self.propagate = propagate
+        self.assignment = assignment
         advanced = int(advanced_share > 0)
         widths = [spec.width, *[width] * (layers + advanced)]
         self.fcs = nn.ModuleList(nn.Linear(fan_in, fan_out) for fan_in, fan_out in pairwise(widths))
         self.attentions = nn.ModuleList(
-            RelationAttention(width, width // group_width, geometry=geometry)
+            RelationAttention(width, width // group_width, geometry=geometry, value_std=value_std)
             for _ in range(layers + 2 * advanced)
         )
         for name, weight in self.fcs.named_parameters():
@@ -121,7 +138,7 @@ class LongTermAttention(CandidateFusion):
                 nn.init.kaiming_uniform_(weight, a=1)
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return a state without key frames."""
+        """Return the initial state, without key frames."""
         shape, device = (videos, self.num_key_frames, self.keys_per_frame), frames.sizes.device
         return {
             "features": torch.zeros(*shape, self.spec.width, device=device),
@@ -133,7 +150,7 @@ class LongTermAttention(CandidateFusion):
         }
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Attend from the candidates of the reference frames to the key frames.
+        """Return the reference frames' candidates after attention to the keys, and the new state.
 
         Raises:
             ConfigError: If the state comes from a detector with another ``width``.
@@ -141,8 +158,8 @@ class LongTermAttention(CandidateFusion):
         if state["features"].shape[3] != self.spec.width:
             msg = (
                 f"The memory comes from another detector: expected {self.spec.width} features per "
-                f"candidate, found {state['features'].shape[3]}. A new video starts with "
-                "VideoDetector.begin."
+                f"candidate (the width of LongTermAttention), found {state['features'].shape[3]}. "
+                "Start each video with the memory from VideoDetector.begin of the same detector."
             )
             raise ConfigError(msg)
         current = candidates.current
@@ -151,10 +168,31 @@ class LongTermAttention(CandidateFusion):
         own["is_valid"] = own["is_valid"] & ~state["is_recalled"].unsqueeze(1)
         x, weights = self._attend(x, current.boxes[:, 0], _Keys.of(state, own))
         if self.propagate != "none" and not self.training:
-            boxes = propagated(state, weights, current, to_center=self.propagate == "center")
+            assigned = self._assigned(state, weights, current)
+            boxes = propagated(state, assigned, current, to_center=self.propagate == "center")
             stays = state["is_recalled"][:, None, None, None]
             state = {**state, "boxes": torch.where(stays, state["boxes"], boxes)}
         return candidates.fused(x[..., None, None]), self._push(state, own)
+
+    def _assigned(
+        self, state: State, weights: Float[Tensor, "B n KM"], current: Candidates
+    ) -> Int[Tensor, "B K M"]:
+        """Return the current candidate that each remembered one is assigned to; -1 for none.
+
+        Raises:
+            ConfigError: If candidates have no links to the previous frame but should be assigned by
+                them.
+        """
+        if self.assignment == "attention":
+            return assigned_by_attention(state, weights, current)
+        if current.previous_boxes is None:
+            msg = (
+                "LongTermAttention: assignment=linking needs candidates that are linked to the "
+                "previous frame. Use model/head/fusion=sltnet and a window with past >= 1, or "
+                "assignment=attention, or propagate=none."
+            )
+            raise ConfigError(msg)
+        return assigned_by_links(state, current.previous_boxes, current.is_valid[:, 0])
 
     def recall(
         self,
@@ -165,16 +203,17 @@ class LongTermAttention(CandidateFusion):
     ) -> State:
         """Return the state with one key frame for each window of the history.
 
-        With ``propagate``, remembered boxes follow the objects they match: see `follow_tracks`.
+        Unless ``propagate`` is ``none``, the boxes of the key frames are moved to where their
+        objects are in the clip's reference frame: see `follow_tracks`.
 
         Raises:
-            ConfigError: If there is no history.
-            DataError: If boxes should follow objects but no object has a track id.
+            ConfigError: If the clips have no history windows.
+            DataError: If boxes have to be moved, but no object has a track id.
         """
         if not history:
             msg = (
-                "Long-term attention needs history windows in the training clips, found none: "
-                "set data.history.windows=2."
+                "Long-term attention needs training clips with history windows, found none: set "
+                "data.history.windows=2."
             )
             raise ConfigError(msg)
         frames = []
@@ -192,7 +231,12 @@ class LongTermAttention(CandidateFusion):
         return F.relu(self.fcs[0](current.features[0].flatten(2)))
 
     def _key_frame(self, x: Float[Tensor, "B N D"], current: Candidates) -> dict[str, Tensor]:
-        """Return the best candidates of each reference frame in the format of the state."""
+        """Return the best candidates of each reference frame as a key frame of the state.
+
+        Args:
+            x: Features of the candidates after the first fully connected layer.
+            current: The candidates of the reference frames.
+        """
         count = self.keys_per_frame
         missing = max(count - x.shape[1], 0)
         best = F.pad(x[:, :count], (0, 0, 0, missing))
@@ -205,7 +249,12 @@ class LongTermAttention(CandidateFusion):
         }
 
     def _push(self, state: State, own: State) -> State:
-        """Store the current frame if it is a key frame, replacing the oldest key frame."""
+        """Return the state after the current frame; if it is a key frame, it replaces the oldest.
+
+        Args:
+            state: The state before the current frame.
+            own: The current frame, from `_key_frame`.
+        """
         processed = state["processed"]
         frames = state["is_valid"].shape[1]
         place = processed // self.key_frame_interval % frames
@@ -221,7 +270,12 @@ class LongTermAttention(CandidateFusion):
     def _attend(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> tuple[Float[Tensor, "B N D"], Float[Tensor, "B n KM"]]:
-        """Return the attended candidates, and the last layer's weights of the best ones."""
+        """Apply all layers to the candidates of the reference frames.
+
+        Returns:
+            The features of the candidates, and attention weights of the best candidates in the last
+            layer, from which remembered boxes are propagated.
+        """
         biases = self._biases(boxes, keys, range(self.layers))
         weights = x.new_zeros(len(x), 0, keys.features.shape[1])
         projected = keys.projected.to(x.dtype).chunk(self.layers, dim=2)
@@ -229,8 +283,9 @@ class LongTermAttention(CandidateFusion):
             if layer > 0:
                 x = F.relu(self.fcs[layer](x))
             attention = self._attention(layer)
+            needs_weights = self.propagate != "none" and self.assignment == "attention"
             is_last = layer == self.layers - 1
-            count = PROPAGATED_FROM if is_last and self.propagate != "none" else 0
+            count = PROPAGATED_FROM if is_last and needs_weights else 0
             gathered, weights = attention(x, projected[layer], bias, count)
             x = x + keys.is_there * gathered
         if self.advanced_share > 0:
@@ -240,7 +295,11 @@ class LongTermAttention(CandidateFusion):
     def _attend_to_advanced(
         self, x: Float[Tensor, "B N D"], boxes: Float[Tensor, "B N 4"], keys: _Keys
     ) -> Float[Tensor, "B N D"]:
-        """Attend to the best keys, refined by ``a = relu(fc(a + attention(a, keys)))``."""
+        """Return the candidates' features after the advanced stage: see ``advanced_share``.
+
+        The best keys a are refined by ``a = relu(fc(a + attention(a, keys)))``; then the candidates
+        attend to the refined keys.
+        """
         advanced = keys.best(self.advanced_share)
         (bias,) = self._biases(advanced.boxes, keys, [-2])
         attention, last_attention = self._attention(-2), self._attention(-1)
@@ -255,9 +314,14 @@ class LongTermAttention(CandidateFusion):
     def _biases(
         self, boxes: Float[Tensor, "B n 4"], keys: _Keys, numbers: Sequence[int]
     ) -> list[Float[Tensor, "B _ _ M"]]:
-        """Return the logit biases of the attention modules with the given numbers.
+        """Return the biases of the logits for some attention modules: see `RelationAttention.bias`.
 
-        Embeddings are computed for a few boxes at a time, so that they fit into the CPU cache.
+        The geometry of a few boxes is embedded at a time, so that it fits into the CPU cache.
+
+        Args:
+            boxes: Boxes of the queries.
+            keys: The keys.
+            numbers: Numbers of the attention modules.
         """
         attentions = [self._attention(number) for number in numbers]
         layer = attentions[0].geometry
@@ -275,13 +339,13 @@ class LongTermAttention(CandidateFusion):
 
 @dataclass(frozen=True)
 class _Keys:
-    """Candidates of key frames, used as attention keys.
+    """The ``M`` candidates of each of ``K`` key frames, used as keys of the attention.
 
     Args:
-        features: ``[B, K * M, D]``.
-        boxes: ``[B, K * M, 4]``.
+        features: Features of the candidates, ``[B, K * M, D]``.
+        boxes: Boxes of the candidates, ``[B, K * M, 4]``.
         projected: Keys and values of all layers, ``[B, K * M, P]``.
-        is_valid: Which rows hold a key, ``[B, K, M]``.
+        is_valid: Which candidates exist; the others are padding, ``[B, K, M]``.
     """
 
     features: Float[Tensor, "B KM D"]
@@ -291,7 +355,7 @@ class _Keys:
 
     @staticmethod
     def of(state: State, own: State | None = None) -> _Keys:
-        """Return the keys of a state, followed by the keys of the current frame."""
+        """Return the keys of a state, followed by the keys of the current frame if it is given."""
         names = ("features", "boxes", "projected", "is_valid")
         frames = [state[name] for name in names]
         if own is not None:
@@ -301,18 +365,24 @@ class _Keys:
 
     @property
     def is_key(self) -> Bool[Tensor, "B KM"]:
-        """Which keys to attend to; the first one if none is valid, so that no softmax is empty."""
+        """Which keys to attend to: the valid keys, or the first key if a video has no valid key.
+
+        The exception keeps the softmax from being empty.
+        """
         is_valid = self.is_valid.flatten(1)
         is_first = torch.arange(is_valid.shape[1], device=is_valid.device) == 0
         return is_valid | (is_first & ~is_valid.any(dim=1, keepdim=True))
 
     @property
     def is_there(self) -> Float[Tensor, "B 1 1"]:
-        """1 for videos with at least one valid key, otherwise 0."""
+        """1 for each video with at least one valid key, 0 for the others."""
         return self.is_valid.flatten(1).any(dim=1).to(self.features.dtype).view(-1, 1, 1)
 
     def best(self, share: float) -> _Keys:
-        """Return the first ``share`` of the valid keys of each key frame, rounded up."""
+        """Return the best keys of each key frame: ``share`` of its valid keys, rounded up.
+
+        The result has no ``projected`` keys and values.
+        """
         items, frames, length = self.is_valid.shape
         order = self.is_valid.int().argsort(dim=2, descending=True, stable=True)
         order = order[:, :, : math.ceil(share * length)]
@@ -323,109 +393,6 @@ class _Keys:
         item = torch.arange(items, device=order.device).unsqueeze(1)
         features, boxes = self.features[item, rows], self.boxes[item, rows]
         return _Keys(features, boxes, self.projected[item, rows, :0], is_valid)
-
-
-@torch.no_grad()
-def propagated(
-    state: State, weights: Float[Tensor, "B n KM"], current: Candidates, *, to_center: bool
-) -> Float[Tensor, "B K M 4"]:
-    """Return remembered boxes, moved along with their objects to the current frames.
-
-    The candidates of each key frame are assigned one-to-one to current candidates such that the sum
-    of ``softmax(objectness) * exp(weight)`` is maximal. The assignment is solved on the CPU.
-
-    Args:
-        state: Key frames of ``B`` videos.
-        weights: Attention weights of the best current candidates for all keys; the keys in the
-            state come first, key frame by key frame.
-        current: The current candidates, best first.
-        to_center: Move each box to the centre of the current box it is assigned to; otherwise the
-            current box replaces it.
-
-    Returns:
-        Boxes in input pixels; boxes without an assignment are unchanged.
-    """
-    boxes, is_valid = state["boxes"], state["is_valid"]
-    count, (_, frames, length) = weights.shape[1], is_valid.shape
-    is_current = current.is_valid[:, 0, :count]
-    logits = current.scores[:, 0, :count].masked_fill(~is_current, -math.inf)
-    objectness = logits.softmax(dim=1).nan_to_num()
-    remembered = weights[:, :, : frames * length].view(len(boxes), count, frames, length)
-    value = (objectness[:, :, None, None] * remembered.exp()).transpose(1, 2)
-    on_cpu = (value.float().cpu(), is_valid.cpu(), is_current.sum(dim=1).cpu())
-    assigned = _assigned(*on_cpu).to(boxes.device)
-    chosen = assigned.clamp(min=0).flatten(1).unsqueeze(2).expand(-1, -1, 4)
-    target = current.boxes[:, 0].gather(1, chosen).view_as(boxes) if count else boxes
-    if to_center:
-        shift = (target[..., :2] + target[..., 2:] - boxes[..., :2] - boxes[..., 2:]) / 2
-        target = boxes + torch.cat((shift, shift), dim=-1)
-    return torch.where((assigned >= 0).unsqueeze(3), target, boxes)
-
-
-def _assigned(
-    value: Float[Tensor, "B K n M"], is_valid: Bool[Tensor, "B K M"], counts: Int[Tensor, " B"]
-) -> Int[Tensor, "B K M"]:
-    """Return the current candidate assigned to each remembered candidate; -1 for none."""
-    assigned = torch.full(is_valid.shape, -1)
-    for item, frames in enumerate(is_valid):
-        for number, valid in enumerate(frames):
-            (keys,) = valid.nonzero(as_tuple=True)
-            own = value[item, number, : counts[item], keys].numpy()
-            rows, columns = linear_sum_assignment(own, maximize=True)
-            assigned[item, number, keys[columns]] = torch.as_tensor(rows)
-    return assigned
-
-
-def follow_tracks(
-    frame: State,
-    then: ReferenceTargets,
-    now: ReferenceTargets,
-    sizes: Int[Tensor, "B 2"],
-) -> dict[str, Tensor]:
-    """Move remembered boxes along the annotated tracks of their objects.
-
-    A box whose IoU with an object is at least 0.3 moves like the upper left corner of the object's
-    box. It is then clipped to the picture; if it is empty after clipping, it becomes invalid.
-
-    Args:
-        frame: ``boxes`` ``[B, M, 4]`` and ``is_valid`` ``[B, M]`` of one key frame of each clip.
-        then: Objects of the key frames; None for frames without annotations.
-        now: Objects of the current frames; None for frames without annotations.
-        sizes: ``(height, width)`` of the pictures.
-
-    Returns:
-        ``boxes`` and ``is_valid`` of the same shapes.
-
-    Raises:
-        DataError: If there are objects but none has a track id.
-    """
-    known = [target for target in (*then, *now) if target is not None]
-    ids = torch.cat([target["track_ids"] for target in known]) if known else torch.zeros(0)
-    if len(ids) and (ids < 0).all():
-        msg = (
-            f"propagate needs the track ids of objects: none of the {len(ids)} annotations in this "
-            "batch has an id_track. Add track ids, or set propagate=none."
-        )
-        raise DataError(msg)
-    boxes = frame["boxes"].clone()
-    for item, (before, after) in enumerate(zip(then, now, strict=True)):
-        if before is not None and after is not None:
-            boxes[item] = clip_boxes(boxes[item] + _shift(boxes[item], before, after), sizes[item])
-    return {"boxes": boxes, "is_valid": frame["is_valid"] & (box_areas(boxes) > 0)}
-
-
-def _shift(boxes: Float[Tensor, "M 4"], then: Target, now: Target) -> Float[Tensor, "M 4"]:
-    known = ((then["track_ids"] >= 0) & ~then["iscrowd"]).nonzero()[:, 0]
-    is_same = then["track_ids"][known].unsqueeze(1) == now["track_ids"]
-    is_same &= ~now["iscrowd"]
-    if not is_same.numel():
-        return torch.zeros_like(boxes)
-    row_now = is_same.int().argmax(dim=1)
-    movement = now["boxes"][row_now, :2] - then["boxes"][known, :2]
-    movement = movement * is_same.any(dim=1, keepdim=True)
-    iou, matched = box_iou(boxes, then["boxes"][known]).max(dim=1)
-    shift = movement[matched] * (iou >= MATCHING_IOU).unsqueeze(1)
-    return torch.cat((shift, shift), dim=1)
 
 
 def _require(name: str, value: object, is_right: bool, expected: str) -> None:

@@ -18,5 +18,5 @@ class MeanFusion(nn.Module):
         super().__init__()
 
     def forward(self, window: FeatureMaps, reference: int) -> FeatureMaps:
-        """Average maps ``[B, T, C, h, w]`` to ``[B, C, h, w]``."""
+        """Return the mean ``[B, C, h, w]`` of maps ``[B, T, C, h, w]``, for each level."""
         return window.map(lambda level: level.mean(dim=1))

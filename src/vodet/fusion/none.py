@@ -23,7 +23,7 @@ class NoFusion(MapFusion):
         super().__init__()
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
-        """Return the maps of the reference frames."""
+        """Return the maps and the state unchanged."""
         return windows.reference_maps, state
 
     def fuse(

@@ -2,9 +2,9 @@
 
 Source: L. He et al., "End-to-End Video Object Detection with Spatial-Temporal Transformers" (arXiv
 2105.10920) and its successors (TransVOD, arXiv 2201.05047), as in the authors' code. Three choices
-are ours: the same number of keys from each frame, ranked by best class; candidates of the reference
-frame are always among the keys; and no second look at the reference frame's feature maps, which
-candidates do not have.
+are ours: every frame contributes the same number of keys, ranked by the score of the best class;
+candidates of the reference frame are always among the keys; and there is no second decoder on the
+reference frame's feature maps, which a candidate fusion does not have.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ from vodet.stages import CandidateFusion
 
 
 class QueryAttention(CandidateFusion):
-    """Transformer layers, each with fewer candidates per frame as keys than the one before.
+    """Transformer layers: the reference frame's candidates attend to candidates of all frames.
 
-    ``x = norm(x + self_attention(x)); x = norm(x + attention(x, keys)); x = norm(x + ffn(x))``
-    without positions. The keys are the candidates as the head makes them, the same in all layers,
-    so they are projected once per frame. Frames have no order.
+    A layer is ``x = norm(x + self_attention(x)); x = norm(x + attention(x, keys));
+    x = norm(x + ffn(x))``, without position embeddings. The keys of every layer are the candidates
+    that the head found, before any fusion, so they are projected once per frame. Later layers
+    usually have fewer keys per frame. The order of the frames has no effect.
 
     Args:
         spec: Shape of a candidate's features; a linear layer converts them if they are not
             ``width`` features.
         width: Number of output features.
         heads: Number of attention heads.
-        stages: Number of keys per frame in each layer; if a frame has fewer candidates, all.
+        stages: For each layer, the number of best candidates per frame that are keys.
         feedforward: Width of the feed-forward layers.
         dropout: Share of features dropped after each sublayer, in training.
 
@@ -74,7 +75,7 @@ class QueryAttention(CandidateFusion):
         return list(zip(self.stages, layers, strict=True))
 
     def encode_candidates(self, candidates: Candidates) -> dict[str, Tensor]:
-        """Return the projected keys of each layer, ``[F, n, 2 * width]``, and ``is_key``."""
+        """Return each layer's keys and values, ``[F, n, 2 * width]``, and ``is_key`` ``[F, n]``."""
         keys = self.embedding(candidates.features[0].flatten(2))
         projected = {
             f"keys_{number}": layer.attention.project(keys[:, :count])
@@ -83,7 +84,7 @@ class QueryAttention(CandidateFusion):
         return {**projected, "is_key": candidates.is_valid[:, 0]}
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Attend from the candidates of the reference frames to the keys of all frames."""
+        """Return the reference frames' candidates after all layers, and the unchanged state."""
         current, extras = candidates.current, candidates.extras
         x = self.embedding(current.features[0].flatten(2))
         for number, (count, layer) in enumerate(self._layers()):
@@ -94,7 +95,9 @@ class QueryAttention(CandidateFusion):
 
 
 class QueryLayer(nn.Module):
-    """Self-attention, attention to keys and feed-forward layers, each added and normalised.
+    """A transformer layer: self-attention, attention to keys, and a feed-forward network.
+
+    Each of the three has a residual connection, followed by layer norm.
 
     Args:
         width: Number of features.
@@ -123,7 +126,14 @@ class QueryLayer(nn.Module):
         keys: Float[Tensor, "B M D2"],
         is_key: Bool[Tensor, "B M"],
     ) -> Float[Tensor, "B N D"]:
-        """Return the features of the candidates after the layer."""
+        """Return the features of the candidates after the layer.
+
+        Args:
+            x: Features of the candidates of the reference frames.
+            is_valid: Which of these candidates the self-attention uses as keys.
+            keys: Concatenated keys and values of the candidates of all frames.
+            is_key: Which of these candidates are used as keys.
+        """
         own = self.self_attention.project(x)
         x = self.norms[0](x + self.dropout(self.self_attention(x, own, is_valid)))
         x = self.norms[1](x + self.dropout(self.attention(x, keys, is_key)))

@@ -1,4 +1,4 @@
-"""Relation attention: RoIs attend to other RoIs by similarity and relative geometry.
+"""Relation attention: attention between RoIs, by feature similarity and relative geometry.
 
 Sources: H. Hu et al., "Relation Networks for Object Detection" (arXiv 1711.11575), equations 2 to
 6; J. Deng et al., "Relation Distillation Networks for Video Object Detection" (arXiv 1908.09511);
@@ -22,10 +22,15 @@ _FLOOR = 1e-6  # added to geometric weights before taking the logarithm
 def relative_geometry(
     boxes: Float[Tensor, "*B N 4"], keys: Float[Tensor, "*B M 4"]
 ) -> Float[Tensor, "*B N M 4"]:
-    """Return the geometry of keys relative to boxes: log-distances of centres, log-ratios of sides.
+    """Return the geometry of each key's box relative to each box, as four numbers.
 
-    ``(log(|dx| / w + 1e-3), log(|dy| / h + 1e-3), log(w / w_key), log(h / h_key))`` where w
-    and h are the sides of the box, counted in whole pixels: ``x2 - x1 + 1``.
+    They are ``(log(|dx| / w + 1e-3), log(|dy| / h + 1e-3), log(w / w_key), log(h / h_key))``, where
+    dx and dy are the distances between the centres, and w and h are width and height of the box,
+    with ``w = x2 - x1 + 1``.
+
+    Args:
+        boxes: Boxes of the queries, xyxy in pixels.
+        keys: Boxes of the keys, xyxy in pixels.
     """
     sides, key_sides = boxes[..., 2:] - boxes[..., :2] + 1, keys[..., 2:] - keys[..., :2] + 1
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -38,9 +43,14 @@ def relative_geometry(
 def geometry_embedding(
     geometry: Float[Tensor, "*B N M 4"], width: int
 ) -> Float[Tensor, "*B N M width"]:
-    """Embed each number of `relative_geometry`, times 100, by sines and cosines.
+    """Return sines and cosines of 100 times each of the four numbers of `relative_geometry`.
 
-    Wavelengths are ``1000^(k / (width / 8))`` for k from 0 to ``width / 8 - 1``.
+    The numbers are divided by the wavelengths ``1000^(k / (width / 8))`` for k from 0 to
+    ``width / 8 - 1``.
+
+    Args:
+        geometry: The result of `relative_geometry`.
+        width: Length of the embedding, a multiple of 8.
     """
     steps = torch.arange(width // 8, device=geometry.device)
     wavelengths = _WAVELENGTH ** (steps * (8 / width))
@@ -51,17 +61,22 @@ def geometry_embedding(
 class RelationAttention(nn.Module):
     """Multi-head attention with an optional geometry term in the logits.
 
-    Logits are ``q . k / sqrt(d) + log(relu(w e) + 1e-6)``, where e is the embedded geometry of box
-    and key. In the paper, a linear map is applied to each group's weighted sum of keys. Here it is
-    applied to the keys first, which is equivalent and allows ``scaled_dot_product_attention``.
+    The logits are ``q . k / sqrt(d) + log(relu(w e) + 1e-6)``, where e is the embedded geometry of
+    a query's and a key's box. As in equation 2 of Relation Networks, the value layer is applied
+    to the features of each key before the weighted sum. Applying it after the sum gives the same
+    result, but ``scaled_dot_product_attention`` would have to sum wider values.
 
     Args:
         width: Number of features.
         groups: Number of attention heads.
-        geometry: Whether the logits have the geometry term.
+        geometry: Whether the geometry term is added to the logits.
+        value_std: Standard deviation of the initial weights of the values; with 0, the attention
+            starts by returning zeros.
     """
 
-    def __init__(self, width: int = 1024, groups: int = 16, *, geometry: bool = True) -> None:
+    def __init__(
+        self, width: int = 1024, groups: int = 16, *, geometry: bool = True, value_std: float = 0.01
+    ) -> None:
         super().__init__()
         self.groups = groups
         self.query = nn.Linear(width, width)
@@ -70,7 +85,7 @@ class RelationAttention(nn.Module):
         self.geometry = nn.Linear(width // groups, groups) if geometry else None
         for layer in (self.query, self.key):
             nn.init.kaiming_uniform_(layer.weight, a=1)
-        nn.init.normal_(self.value.weight, std=0.01)
+        nn.init.normal_(self.value.weight, std=value_std)
         if self.geometry is not None:
             nn.init.normal_(self.geometry.weight, std=0.01)
         for module in self.modules():
@@ -84,7 +99,12 @@ class RelationAttention(nn.Module):
     def bias(
         self, embedding: Float[Tensor, "B N M d"] | None, is_key: Bool[Tensor, "B M"]
     ) -> Float[Tensor, "B G N M"]:
-        """Return the bias of the logits: the geometry term; minus infinity for invalid keys."""
+        """Return what `forward` adds to the logits: the geometry term, or -inf for invalid keys.
+
+        Args:
+            embedding: Embedded geometry of each query and key; None for no geometry term.
+            is_key: Which keys are valid.
+        """
         allowed = torch.zeros_like(is_key, dtype=torch.float).masked_fill(~is_key, -math.inf)
         if self.geometry is None or embedding is None:
             return allowed[:, None, None, :]
@@ -92,7 +112,11 @@ class RelationAttention(nn.Module):
         return (weights + _FLOOR).log().permute(0, 3, 1, 2) + allowed[:, None, None, :]
 
     def project(self, keys: Float[Tensor, "*M D"]) -> Float[Tensor, "*M D2"]:
-        """Return concatenated keys and values, as expected by `forward`."""
+        """Return keys and values of candidates, concatenated, as `forward` needs them.
+
+        Args:
+            keys: Features of the candidates.
+        """
         return torch.cat((self.key(keys), self.value(keys)), dim=-1)
 
     def forward(
@@ -105,10 +129,10 @@ class RelationAttention(nn.Module):
         """Return the attended features of each query, and attention weights averaged over heads.
 
         Args:
-            x: Queries.
-            projected: Keys and values from `project`.
+            x: Features of the candidates that are queries.
+            projected: Keys and values, from `project`.
             bias: Bias of the logits, from the method `bias`.
-            weights_of: Number of queries whose attention weights are returned: the first ones.
+            weights_of: The attention weights of this many queries, the first ones, are returned.
         """
         query, key, value = map(self._split, (self.query(x), *projected.chunk(2, dim=2)))
         bias = bias.to(query.dtype)

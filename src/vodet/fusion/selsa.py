@@ -22,21 +22,23 @@ from vodet.stages import CandidateFusion
 
 
 class SELSA(CandidateFusion):
-    """Fully connected layers, each followed by attention to the candidates of all frames.
+    """The reference frame's candidates attend to the candidates of all frames, layer by layer.
 
-    ``x = relu(fc_i(x) + A_i(fc_i(x), fc_i(k)))`` and ``k = relu(fc_i(k))`` for each layer i, with
-    the queries x of the reference frame, the keys k of all frames and ``A(q, k) = W_o concat_h
-    softmax(q_h k_h^T / sqrt(d)) v_h``. The keys do not depend on the queries, so they are computed
-    once per frame. Without any keys, ``x = relu(fc_i(x))``.
+    Layer i is ``x = relu(fc_i(x) + A_i(fc_i(x), fc_i(k)))`` and ``k = relu(fc_i(k))``, where x are
+    the candidates of the reference frame, k the candidates of all frames (the keys) and ``A(q, k) =
+    W_o concat_h softmax(q_h k_h^T / sqrt(d)) v_h``. The keys do not depend on x, so they are
+    computed once per frame. If there are no keys, ``x = relu(fc_i(x))``.
 
-    Both classes and boxes are predicted from the result: use a head with ``refine=boxes``.
+    In SELSA, both classes and boxes are predicted from the result: use a head with
+    ``refine=boxes``.
 
     Args:
         spec: Shape of a candidate's features.
         width: Number of output features.
         heads: Number of attention heads.
         layers: Number of layers.
-        keys_per_frame: Number of best candidates per frame used as keys; the paper uses all 300.
+        keys_per_frame: Number of candidates of each frame that are keys: the best. The paper uses
+            all 300.
 
     Raises:
         ConfigError: If ``width`` is not a multiple of ``heads``, or a number is not positive.
@@ -72,7 +74,10 @@ class SELSA(CandidateFusion):
         )
 
     def encode_candidates(self, candidates: Candidates) -> dict[str, Tensor]:
-        """Return projected ``keys`` ``[F, M, 2 * layers * width]``, and ``is_key`` ``[F, M]``."""
+        """Return the keys and values of all layers, and which candidates are keys.
+
+        ``keys`` is ``[F, M, 2 * layers * width]``, and ``is_key`` is ``[F, M]``.
+        """
         k, projected = candidates.features[0].flatten(2), []
         for fc, attention in self._layers():
             k = fc(k)
@@ -81,7 +86,7 @@ class SELSA(CandidateFusion):
         return {"keys": torch.cat(projected, dim=2), "is_key": candidates.is_valid[:, 0]}
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Attend from the candidates of the reference frames to all keys."""
+        """Return the reference frames' candidates after attention, and the unchanged state."""
         keys = candidates.extras["keys"].flatten(1, 2).chunk(len(self.attentions), dim=2)
         is_key = candidates.extras["is_key"].flatten(1)
         x = candidates.current.features[0].flatten(2)
@@ -92,7 +97,7 @@ class SELSA(CandidateFusion):
 
 
 class SemanticAttention(nn.Module):
-    """Multi-head attention to projected keys, with an output layer.
+    """Multi-head attention, with keys and values that are computed once per frame.
 
     Args:
         width: Number of features.
@@ -108,7 +113,11 @@ class SemanticAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def project(self, k: Float[Tensor, "*M D"]) -> Float[Tensor, "*M D2"]:
-        """Return concatenated keys and values, as expected by `forward`."""
+        """Return keys and values of candidates, concatenated, as `forward` needs them.
+
+        Args:
+            k: Features of the candidates.
+        """
         return torch.cat((self.key(k), self.value(k)), dim=-1)
 
     def forward(
@@ -117,7 +126,13 @@ class SemanticAttention(nn.Module):
         projected: Float[Tensor, "B M D2"],
         is_key: Bool[Tensor, "B M"],
     ) -> Float[Tensor, "B N D"]:
-        """Return the attended features of each query; zeros for windows without keys."""
+        """Return the attended features of each query; zeros for windows without keys.
+
+        Args:
+            x: Features of the candidates that are queries.
+            projected: Keys and values, from `project`.
+            is_key: Which keys are valid.
+        """
         is_there = is_key.any(dim=1)
         allowed = (is_key | ~is_there.unsqueeze(1))[:, None, None]  # avoids a softmax over no keys
         query, key, value = (

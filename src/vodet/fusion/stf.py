@@ -1,4 +1,4 @@
-"""STF: fuses each level of the reference frame with the same level of the support frames.
+"""STF: fuses the reference frame's map of each level with the support frames' maps of the level.
 
 Source: N. Anwar, G.-A. Bilodeau, W. Bouachir, "STF: Spatio-Temporal Fusion Module for Improving
 Video Object Detection" (arXiv 2402.10752).
@@ -25,11 +25,12 @@ MERGES = ("concat", "add")
 
 
 class MultiFrameAttention(nn.Module):
-    """Adds the maps of support frames, weighted per channel by the context of both frames.
+    """Adds the weighted mean of the support frames' maps to the reference frame's map.
 
-    ``w_k = sigmoid(W2 relu(W1 (gap(x_t) + gap(x_k))))`` and ``X_o = x_t + mean_k(w_k * x_k)``.
-    gap is the spatial mean, ``W1`` reduces to a quarter of the channels and ``W2`` expands to all
-    channels.
+    With the reference frame's map x_t and the map x_k of support frame k, the output is
+    ``X_o = x_t + mean_k(w_k * x_k)``. The weights are per channel:
+    ``w_k = sigmoid(W2 relu(W1 (gap(x_t) + gap(x_k))))``, where gap is the spatial mean, ``W1``
+    reduces the channels to a quarter and ``W2`` restores their number.
 
     Args:
         channels: Channels of the maps.
@@ -44,17 +45,18 @@ class MultiFrameAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "B C H W"], support: Float[Tensor, "B K C H W"]
     ) -> Float[Tensor, "B C H W"]:
-        """Fuse a map with the maps of at least one support frame."""
+        """Return the reference frame's map x, fused with the maps of ``K >= 1`` support frames."""
         context = x.mean(dim=(-2, -1)).unsqueeze(1) + support.mean(dim=(-2, -1))  # [B, K, C]
         weights = torch.sigmoid(self.fc(F.relu(self.bottleneck(context))))
         return x + torch.mean(weights[..., None, None] * support, dim=1)
 
 
 class SingleFrameAttention(nn.Module):
-    """Channel attention, then spatial attention, within one frame.
+    """Applies channel attention, then spatial attention, to the map x of one frame.
 
-    ``y = x * sigmoid(conv1x1(gap(x) + gmp(x)))`` and ``X_s = y * sigmoid(conv5x5([mean_c(y);
-    max_c(y)]))``, where gap and gmp are the spatial mean and maximum.
+    ``y = x * sigmoid(conv1x1(gap(x) + gmp(x)))``, then the output is ``X_s = y *
+    sigmoid(conv5x5([mean_c(y); max_c(y)]))``. gap and gmp are the spatial mean and maximum; mean_c
+    and max_c are taken over channels.
 
     Args:
         channels: Channels of the maps.
@@ -66,7 +68,7 @@ class SingleFrameAttention(nn.Module):
         self.conv5x5 = nn.Conv2d(2, 1, kernel_size=5, padding=2, bias=False)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """Gate a map by channel, then by position."""
+        """Return the map, multiplied by the attention of each channel and of each position."""
         context = x.mean(dim=(-2, -1), keepdim=True) + x.amax(dim=(-2, -1), keepdim=True)
         x = x * torch.sigmoid(self.conv1x1(context))
         summary = torch.cat((x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)), dim=1)
@@ -76,9 +78,10 @@ class SingleFrameAttention(nn.Module):
 class DualFrameFusion(nn.Module):
     """Aligns and fuses the results of the two attention modules, ``X_o`` and ``X_s``.
 
-    ``concat`` (released code): ``relu(bn(dcn([X_o; X_s])))``. ``add`` (figure of the paper):
-    ``relu(bn(dcn(X_o))) + X_s``. dcn is a deformable convolution whose output has as many channels
-    as one map. If the grids differ, ``X_s`` is first average-pooled to the grid of ``X_o``.
+    The result is ``relu(bn(dcn([X_o; X_s])))`` for ``merge="concat"``, as in the released code, or
+    ``relu(bn(dcn(X_o))) + X_s`` for ``merge="add"``, as in the figure of the paper. dcn is a
+    deformable convolution whose output has as many channels as one map. If the grids differ,
+    ``X_s`` is first average-pooled to the grid of ``X_o``.
 
     Args:
         channels: Channels of each map.
@@ -99,7 +102,12 @@ class DualFrameFusion(nn.Module):
     def forward(
         self, multi: Float[Tensor, "B C H W"], single: Float[Tensor, "B C h w"]
     ) -> Float[Tensor, "B C H W"]:
-        """Fuse the outputs of multi-frame and single-frame attention."""
+        """Return the fused map.
+
+        Args:
+            multi: Output of `MultiFrameAttention`, ``X_o``.
+            single: Output of `SingleFrameAttention`, ``X_s``.
+        """
         height, width = multi.shape[-2:]
         if single.shape[-2:] != (height, width):
             single = F.adaptive_avg_pool2d(single, (height, width))
@@ -112,11 +120,11 @@ class DualFrameFusion(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """STF of one level: ``fusion(multi(x_t, x_k), single(x_t))``.
+    """STF of one level: fuses the results of multi-frame and single-frame attention.
 
     Args:
         channels: Channels of the level.
-        merge: See `DualFrameFusion`.
+        merge: ``concat`` or ``add``, see `DualFrameFusion`.
     """
 
     def __init__(self, channels: int, merge: str = "concat") -> None:
@@ -128,7 +136,14 @@ class LevelFusion(nn.Module):
     def forward(
         self, window: Float[Tensor, "B T C H W"], reference: int
     ) -> Float[Tensor, "B C H W"]:
-        """Fuse a window; without support frames, the reference frame is its own support."""
+        """Return the fused map of the reference frame.
+
+        In a window of a single frame, this frame also serves as the support frame.
+
+        Args:
+            window: Maps of all frames of the windows.
+            reference: Position of the reference frame in the windows.
+        """
         x = window[:, reference]
         support = torch.cat((window[:, :reference], window[:, reference + 1 :]), dim=1)
         if window.shape[1] == 1:
@@ -140,8 +155,8 @@ class LevelFusion(nn.Module):
 class STF(nn.Module):
     """Spatio-temporal fusion with separate weights for each level.
 
-    A video of one frame, or the first frame of a stream, is fused with itself. With several support
-    frames, the weighted maps are averaged.
+    The only frame of a video, or the first frame of a stream, is fused with itself. With several
+    support frames, their weighted maps are averaged.
 
     Args:
         spec: Levels of the maps, with their channels.

@@ -1,4 +1,4 @@
-"""Aggregates the features of an object over the frames of the window.
+"""Aggregates the features of linked candidates over the frames of the window.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021, as in the authors' code.
@@ -24,9 +24,10 @@ MODES = ("max", "adaptive", "none")
 class TubeletAggregation(CandidateFusion):
     """Aggregates the features of linked candidates over all frames of the window.
 
-    ``max`` takes the element-wise maximum over frames. ``adaptive`` takes, in each cell, the mean
-    over frames, weighted by the softmax of the cosine similarities to the reference frame. ``none``
-    keeps the features of the reference frame.
+    ``max`` takes the element-wise maximum over frames. ``adaptive`` takes a weighted mean over
+    frames, separately in each cell of the RoI's grid; the weights are the softmax of the cosine
+    similarities to the features of the reference frame. ``none`` keeps the features of the
+    reference frame.
 
     Args:
         spec: Shape of a candidate's features.
@@ -46,7 +47,7 @@ class TubeletAggregation(CandidateFusion):
         self.needs_links = self.joins_frames = mode != "none"
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Aggregate the features ``[B, N, C, s, s]`` of all frames."""
+        """Return the reference frames' candidates with aggregated features, and the state."""
         features = candidates.features
         fused = own = features[candidates.reference]
         if self.mode == "max":
@@ -59,7 +60,12 @@ class TubeletAggregation(CandidateFusion):
 def adaptive_mean(
     features: Sequence[Float[Tensor, "B N C s s"]], own: Float[Tensor, "B N C s s"]
 ) -> Float[Tensor, "B N C s s"]:
-    """Return the mean over frames, weighted in each cell by the similarity to ``own``."""
+    """Return the mean over frames, weighted in each cell by the similarity to ``own``.
+
+    Args:
+        features: Features of the same candidates in each frame.
+        own: Features of these candidates in the reference frame.
+    """
     similarities = [F.cosine_similarity(frame.float(), own.float(), dim=2) for frame in features]
     weights = torch.stack(similarities).softmax(dim=0).to(own.dtype)  # [T, B, N, s, s]
     pairs = zip(features, weights, strict=True)

@@ -1,10 +1,11 @@
-"""YOLOV and YOLOV++: the candidates of all frames attend to each other, weighted by their scores.
+"""YOLOV and YOLOV++: candidates attend to the candidates of all frames, weighted by scores.
 
 Sources: Y. Shi, N. Wang, X. Guo, "YOLOV: Making Still Image Object Detectors Great at Video Object
 Detection" (arXiv 2208.09686); Y. Shi, T. Zhang, X. Guo, "Practical Video Object Detection via
-Feature Selection and Aggregation" (arXiv 2407.19650). Four choices are ours: a fixed number of
-candidates per frame, a layer before the attention for candidates with a grid of features, that a
-candidate without a similar key is averaged with itself alone, and a memory without random draws.
+Feature Selection and Aggregation" (arXiv 2407.19650). Four choices are ours: the number of
+candidates per frame is fixed, candidates with a grid of features pass through a layer before the
+attention, a candidate without a similar key keeps its own features instead of an average, and the
+memory keeps frames at regular intervals instead of random frames.
 """
 
 from __future__ import annotations
@@ -25,39 +26,42 @@ _SCALE = 25.0  # of the cosine similarities
 
 
 class YOLOV(CandidateFusion):
-    """Attention by class and box features, then the average of the similar candidates.
+    """Attention to the candidates of all frames, then an average over similar candidates.
 
-    For the candidates n of all frames, with class features ``c``, box features ``r``, class score
-    ``s`` and objectness ``o``:
+    The attention is computed from class features ``c`` and box features ``r``, and weighted by the
+    class score ``s`` and the objectness ``o`` of the candidates n of all frames:
 
         A_c = softmax_n(25 cos(q_c, k_c) s_n);  A_r = softmax_n(25 cos(q_r, k_r) o_n)
         A = (A_c + A_r) / 2;  x = W_1 [A v_c ; v_c]
         B = softmax_n(mean over heads of A), only where mean over heads of cos(v_c, v_c) > 0.75
         y = W_2 [B x ; x]
 
-    With ``objectness``, as in YOLOV++, a second aggregation of the values ``v_r``, with weights of
-    its own and a similarity above 0.99, gives features for the objectness: the result has two
-    branches. Where candidates have a single feature vector, it is both ``c`` and ``r``; where they
-    have a single score, it is both ``s`` and ``o``.
+    With ``objectness``, as in YOLOV++, a second aggregation computes the features from which the
+    head predicts the objectness. It has separate layers, aggregates the values ``v_r`` of the box
+    features, and averages candidates with a similarity above 0.99. The result then has two
+    branches. If candidates have a single feature vector, it serves as both ``c`` and ``r``; if they
+    have a single score, it serves as both ``s`` and ``o``.
 
-    All that depends on single candidates is computed once per frame.
+    Keys and values are computed once per frame.
 
-    With ``num_key_frames``, the keys of past frames are remembered, one frame in every
-    ``key_frame_interval``; use it with ``window=single``, as frames of a wider window would be keys
-    twice. State of ``B`` videos, with ``K`` key frames of ``M`` candidates: ``projected``
-    ``[B, K, M, P]``, ``factors`` ``[B, K, M, 2]`` and ``is_key`` ``[B, K, M]``; ``processed``
-    ``[B]``, the number of frames so far; and ``is_recalled`` ``[B]``, whether the key frames come
-    from the history of a training clip, to which nothing is added.
+    If ``num_key_frames`` is positive, the keys of every ``key_frame_interval``-th frame are
+    remembered as a key frame. Use it with ``window=single``, because the frames of a wider window
+    would be keys twice. The state of ``B`` videos, with ``K`` key frames of ``M`` candidates,
+    consists of ``projected`` ``[B, K, M, P]``, ``factors`` ``[B, K, M, 2]`` (class score and
+    objectness) and ``is_key`` ``[B, K, M]``; ``processed`` ``[B]``, the number of frames that were
+    processed; and ``is_recalled`` ``[B]``, whether the key frames come from the history of a
+    training clip. If they do, no key frames are added.
 
     Args:
         spec: Shape of a candidate's features.
         width: Number of features of the queries, keys and values; the result has four times as
             many in each branch.
         heads: Number of attention heads.
-        objectness: Whether there is a second aggregation, as in YOLOV++.
-        keys_per_frame: Number of best candidates per frame used as keys.
-        num_key_frames: Maximum number of remembered frames; a new one replaces the oldest.
-        key_frame_interval: A frame is remembered every ``key_frame_interval`` frames.
+        objectness: Whether there is a second aggregation for the objectness, as in YOLOV++.
+        keys_per_frame: Number of candidates of each frame that are keys: the best.
+        num_key_frames: Maximum number of key frames in the state; a new one replaces the oldest. 0
+            means that nothing is remembered.
+        key_frame_interval: Every ``key_frame_interval``-th frame of a video is a key frame.
 
     Raises:
         ConfigError: If ``width`` is not a multiple of ``heads``, or a number is out of range.
@@ -80,8 +84,9 @@ class YOLOV(CandidateFusion):
         positive = min(width, heads, keys_per_frame, key_frame_interval)
         if positive < 1 or num_key_frames < 0 or width % heads:
             msg = (
-                "YOLOV: expected positive numbers, and a width that is a multiple of heads; found "
-                f"{width=}, {heads=}, {keys_per_frame=}, {num_key_frames=}, {key_frame_interval=}."
+                "YOLOV: expected positive numbers (num_key_frames may be 0), and a width that is a "
+                f"multiple of heads; found {width=}, {heads=}, {keys_per_frame=}, "
+                f"{num_key_frames=}, {key_frame_interval=}."
             )
             raise ConfigError(msg)
         self.candidate_spec = spec
@@ -105,12 +110,16 @@ class YOLOV(CandidateFusion):
         return [cast("Aggregation", module) for module in self.aggregations]
 
     def _project(self, features: Float[Tensor, "F N C _ _"]) -> Float[Tensor, "F N P"]:
-        """Return queries, keys and values of all aggregations, concatenated."""
+        """Return each candidate's queries, keys and values of all aggregations, concatenated."""
         c, r = (self.embed(branch) for branch in self.candidate_spec.split(features))
         return torch.cat([module.project(c, r) for module in self._aggregations()], dim=2)
 
     def encode_candidates(self, candidates: Candidates) -> dict[str, Tensor]:
-        """Return ``projected`` ``[F, M, P]``, ``factors`` ``[F, M, 2]``, ``is_key`` ``[F, M]``."""
+        """Return the tensors that candidates need to serve as keys, padded to ``M`` per frame.
+
+        They are ``projected`` ``[F, M, P]``, which contains keys and values, ``factors``
+        ``[F, M, 2]``, the class score and the objectness, and ``is_key`` ``[F, M]``.
+        """
         missing = self.keys_per_frame - candidates.boxes.shape[2]
         keys = {
             "projected": self._project(candidates.features[0]),
@@ -120,7 +129,7 @@ class YOLOV(CandidateFusion):
         return padded | {"is_key": F.pad(candidates.is_valid[:, 0], (0, missing))}
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the state without key frames; empty without a memory."""
+        """Return the initial state, without key frames; empty if ``num_key_frames`` is 0."""
         if not self.remembers:
             return {}
         shape, device = (videos, self.num_key_frames, self.keys_per_frame), frames.sizes.device
@@ -134,7 +143,7 @@ class YOLOV(CandidateFusion):
         }
 
     def forward(self, candidates: Candidates, state: State) -> tuple[Candidates, State]:
-        """Join the candidates of the reference frames with the keys of all frames."""
+        """Return the reference frames' candidates with fused features, and the new state."""
         names = ("projected", "factors", "is_key")
         remembered = {name: [state[name]] if self.remembers else [] for name in names}
         keys, factors, is_key = (
@@ -155,7 +164,7 @@ class YOLOV(CandidateFusion):
         return candidates.fused(features), after
 
     def _push(self, candidates: Candidates, state: State) -> State:
-        """Remember the reference frames that are key frames, in place of the oldest ones."""
+        """Return the state after the reference frames; a key frame replaces the oldest one."""
         own = self.encode_candidates(candidates.current.best(self.keys_per_frame))
         processed = state["processed"]
         frames = state["is_key"].shape[1]
@@ -192,14 +201,16 @@ class YOLOV(CandidateFusion):
 
 
 class Aggregation(nn.Module):
-    """One aggregation: attention, then the average of the similar.
+    """Fuses candidates with keys: attention, then an average over keys with similar values.
 
     Args:
-        in_features: Number of class features, and of box features.
+        in_features: Number of class features of a candidate, and number of its box features.
         width: Number of features of the queries, keys and values.
         heads: Number of attention heads.
-        threshold: Minimum mean cosine similarity of the values of similar candidates (exclusive).
-        of_boxes: Whether the values are those of the box features instead of the class features.
+        threshold: A key is similar to a candidate if the cosine similarity of their values,
+            averaged over heads, is above this number.
+        of_boxes: Whether the values are computed from the box features instead of the class
+            features.
     """
 
     def __init__(
@@ -217,7 +228,14 @@ class Aggregation(nn.Module):
     def project(
         self, c: Float[Tensor, "F N C"], r: Float[Tensor, "F N C"]
     ) -> Float[Tensor, "F N P"]:
-        """Return ``q_c, k_c, q_r, k_r, v`` of candidates, concatenated; q and k of unit length."""
+        """Return ``q_c, k_c, q_r, k_r, v`` of candidates, concatenated.
+
+        The queries q and the keys k have unit length in each head.
+
+        Args:
+            c: Class features of the candidates.
+            r: Box features of the candidates.
+        """
         projected = self.class_layer(c), self.box_layer(r)
         width = self.first.in_features // 2
         of_values = projected[self.of_boxes][..., 2 * width :]
@@ -226,7 +244,7 @@ class Aggregation(nn.Module):
 
     @staticmethod
     def _unit(x: Float[Tensor, "*n D"], groups: int) -> Float[Tensor, "*n D"]:
-        """Scale each group of features to unit length."""
+        """Divide features into ``groups`` equal parts and scale each part to unit length."""
         grouped = x.unflatten(-1, (groups, -1))  # type: ignore[no-untyped-call]  # torch gives it no types
         return F.normalize(grouped, dim=-1).flatten(-2)
 
@@ -237,13 +255,16 @@ class Aggregation(nn.Module):
         factors: Float[Tensor, "B M 2"],
         is_key: Bool[Tensor, "B M"],
     ) -> Float[Tensor, "B N D"]:
-        """Return features of candidates; keys too are aggregated before they are averaged.
+        """Return the fused features of the reference frames' candidates.
+
+        The attention is applied to candidates and keys. Then each candidate is fused with the
+        average of the keys that are similar to it.
 
         Args:
-            own: Projected candidates of the reference frames.
-            keys: Projected keys of all frames.
+            own: Result of `project` for the candidates of the reference frames.
+            keys: Result of `project` for the keys of all frames.
             factors: Class score and objectness of the keys.
-            is_key: Which rows hold a key.
+            is_key: Which keys are valid.
         """
         count = own.shape[1]
         rows = torch.cat((own, keys), dim=1)
@@ -268,7 +289,10 @@ class Aggregation(nn.Module):
         factors: Float[Tensor, "B M 2"],
         is_key: Bool[Tensor, "B M"],
     ) -> Float[Tensor, "B H R M"]:
-        """Return the mean of the class and the box attention, in float32; 0 without keys."""
+        """Return the weights of each row for each key: the mean of class and box attention.
+
+        They are float32, and 0 for windows without keys.
+        """
         is_there = is_key.any(dim=1, keepdim=True)
         allowed = (is_key | ~is_there)[:, None, None]  # avoids a softmax over no keys
         q_c, _, q_r, _, _ = map(self._split, rows.float().chunk(5, dim=2))
@@ -282,7 +306,7 @@ class Aggregation(nn.Module):
     def _similarity(
         self, values: Float[Tensor, "B N D"], keys: Float[Tensor, "B M D"]
     ) -> Float[Tensor, "B N M"]:
-        """Return the cosine similarity, averaged over the heads."""
+        """Return the cosine similarity of values with values of keys, averaged over the heads."""
         a, b = (self._unit(x.float(), self.heads) for x in (values, keys))
         return a @ b.transpose(1, 2) / self.heads
 

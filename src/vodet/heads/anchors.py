@@ -23,15 +23,17 @@ _LARGEST_LOG_SCALE = math.log(1000.0 / 16)
 
 @dataclass(frozen=True)
 class Anchors:
-    """The anchors of a cell: their shapes, centred at ``(stride * column, stride * row)``.
+    """The shapes of the anchors of a cell; all are centred at ``(stride * column, stride * row)``.
 
     Args:
         scale: Square root of the area of an anchor, in strides of its level.
-        ratios: Heights of the anchors divided by their widths.
-        sizes: Square roots of the areas in pixels, the same at every level; replaces ``scale``.
-        rounded: Round as torchvision does: the shapes to whole pixels, and the distance of
-            neighbouring cells to the height (width) of the frames divided by the number of rows
-            (columns), rounded down. It is less than the stride where cells reach beyond the frames.
+        ratios: Height divided by width of an anchor; one anchor per ratio and size.
+        sizes: Square roots of the areas in pixels, the same at every level; if given, ``scale`` is
+            not used.
+        rounded: Whether to round as torchvision does. The corners of the shapes are rounded to
+            whole pixels. The distance between neighbouring cells is then the height (width) of the
+            frames divided by the number of rows (columns), rounded down; it is less than the stride
+            if the cells reach beyond the frames.
     """
 
     scale: float = 8.0
@@ -45,11 +47,12 @@ class Anchors:
         return len(self.ratios) * len(self.sizes or [self.scale])
 
     def of(self, maps: FeatureMaps, strides: Sequence[int]) -> list[Float[Tensor, "A 4"]]:
-        """Return the anchors of each level in input pixels, row by row.
+        """Return the anchors of each level, xyxy in input pixels, row by row.
 
         Args:
-            maps: Maps of the levels, which define the grids and the device.
-            strides: Stride of each level, in pixels; the cells of the first level cover the frames.
+            maps: Feature maps. Only their shapes and device are used.
+            strides: Stride of each level, in pixels. The size of the frames is taken to be the
+                first stride times the size of the first level.
         """
         device = maps.levels[0].device
         frame = [strides[0] * cells for cells in maps.levels[0].shape[-2:]]
@@ -67,7 +70,7 @@ class Anchors:
         return anchors
 
     def _shapes(self, stride: int, device: torch.device) -> Float[Tensor, "A 4"]:
-        """Return the anchors of the first cell, each ratio in all sizes."""
+        """Return the anchors of the cell at ``(0, 0)``: for each ratio, one anchor per size."""
         root = torch.tensor(list(self.ratios), device=device).sqrt()
         unit = torch.stack((-1 / root, -root, 1 / root, root), dim=1) / 2  # [ratios, 4], of area 1
         sizes = torch.tensor(list(self.sizes or [self.scale * stride]), device=device)
@@ -78,12 +81,12 @@ class Anchors:
 def decode_boxes(
     deltas: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*m 4"], weights: Sequence[float]
 ) -> Float[Tensor, "*n 4"]:
-    """Apply ``deltas`` to ``anchors`` and return the boxes, in float32.
+    """Apply ``deltas`` to ``anchors`` and return the boxes, xyxy float32.
 
     Args:
         deltas: ``(dx, dy, dw, dh)``: shift of the centre relative to the sides of the anchor, and
             logarithm of the ratio of the sides, each multiplied by its weight.
-        anchors: Boxes that broadcast to the shape of ``deltas``, in pixels.
+        anchors: Boxes xyxy in pixels, with a shape that broadcasts to the shape of ``deltas``.
         weights: Weights of the four deltas.
     """
     dx, dy, dw, dh = (d / w for d, w in zip(deltas.float().unbind(-1), weights, strict=True))
@@ -104,7 +107,7 @@ def decode_boxes(
 def encode_boxes(
     boxes: Float[Tensor, "n 4"], anchors: Float[Tensor, "n 4"], weights: Sequence[float]
 ) -> Float[Tensor, "n 4"]:
-    """Return the weighted deltas from ``anchors`` to ``boxes``: the inverse of `decode_boxes`."""
+    """Return the weighted deltas that turn ``anchors`` into ``boxes``; see `decode_boxes`."""
     coder = BoxCoder(tuple(weights))
     deltas: Tensor = coder.encode_single(boxes.float(), anchors.float())
     return deltas

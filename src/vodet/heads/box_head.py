@@ -25,11 +25,11 @@ DELTA_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
 @dataclass(frozen=True)
 class RoILayers:
-    """The layers on the grid of features of a RoI.
+    """How many layers turn the grid of features of a RoI into a vector.
 
     Args:
         convs: Number of 3 x 3 convolutions, each with batch norm and ReLU.
-        linears: Number of fully connected layers after them, each with ReLU.
+        linears: Number of fully connected layers after the convolutions, each with ReLU.
     """
 
     convs: int = 0
@@ -43,9 +43,9 @@ class RoIEncoder(nn.Sequential):
     """Turns the grid of features of a RoI into a vector.
 
     Args:
-        spec: Shape of the features.
+        spec: Shape of the grid.
         width: Width of the fully connected layers.
-        layers: Numbers of layers.
+        layers: Number of convolutions and of fully connected layers.
     """
 
     def __init__(self, spec: CandidateSpec, width: int, layers: RoILayers = LAYERS) -> None:
@@ -61,7 +61,7 @@ class RoIEncoder(nn.Sequential):
         )
 
     def forward(self, features: Float[Tensor, "*n C s s"]) -> Float[Tensor, "*n D"]:
-        """Encode RoIs."""
+        """Return a feature vector for each RoI."""
         x = features.flatten(0, -4)
         for layer in self:
             x = layer(x)
@@ -71,7 +71,13 @@ class RoIEncoder(nn.Sequential):
 def encoder_of(
     spec: CandidateSpec, width: int, layers: RoILayers = LAYERS
 ) -> tuple[nn.Module, int]:
-    """Return layers for candidates, and their output width; feature vectors need no layers."""
+    """Return a module that turns a candidate's features into a vector, and the vector's length.
+
+    Args:
+        spec: Shape of a candidate's features. A single vector (``resolution`` 1) stays unchanged.
+        width: Width of the fully connected layers for a grid of features.
+        layers: Number of convolutions and of fully connected layers for a grid of features.
+    """
     if spec.resolution == 1:
         return nn.Flatten(-3), spec.width
     return RoIEncoder(spec, width, layers), width
@@ -85,7 +91,7 @@ class BoxHead(nn.Module):
             ``layers`` first.
         num_classes: Number of classes, without background.
         width: Width of the fully connected layers.
-        layers: Numbers of layers.
+        layers: Number of convolutions and of fully connected layers for a grid.
     """
 
     def __init__(
@@ -106,7 +112,7 @@ class BoxHead(nn.Module):
     def forward(
         self, features: Float[Tensor, "*n C s s"]
     ) -> tuple[Float[Tensor, "*n K1"], Float[Tensor, "*n K 4"]]:
-        """Return logits, with background last, and deltas, both float32."""
+        """Return class logits, with background last, and box deltas per class, both float32."""
         x = self.encoder(features)
         return self.classifier(x).float(), self.regressor(x).unflatten(-1, (-1, 4)).float()
 
@@ -118,16 +124,16 @@ class BoxHead(nn.Module):
         labels: Int[Tensor, " S"],
         objects: Float[Tensor, "S 4"],
     ) -> dict[str, Tensor]:
-        """Return ``class`` (mean cross-entropy) and ``box`` (L1).
+        """Return the losses ``class`` (mean cross-entropy) and ``box`` (L1 of the deltas).
 
-        ``box`` is the sum over the positive RoIs divided by the number of all sampled RoIs.
+        ``box`` is the sum over the positive RoIs, divided by the number of all sampled RoIs.
 
         Args:
             logits: Class logits of the sampled RoIs.
             deltas: Box deltas of the sampled RoIs, for each class.
-            proposals: Boxes of the RoIs.
-            labels: Classes of the RoIs; ``K`` for background.
-            objects: Boxes of the matched objects; ignored for background.
+            proposals: Boxes of the sampled RoIs.
+            labels: Target classes of the RoIs; ``K`` for background.
+            objects: Box of the object that each RoI is matched to; ignored for background.
         """
         positive = (labels < deltas.shape[1]).nonzero()[:, 0]
         wanted = encode_boxes(objects[positive], proposals[positive], DELTA_WEIGHTS)
@@ -139,14 +145,17 @@ class BoxHead(nn.Module):
 
 
 def class_loss(logits: Float[Tensor, "S K1"], labels: Int[Tensor, " S"]) -> Tensor:
-    """Return the mean cross-entropy; 0 if there are no RoIs."""
+    """Return the mean cross-entropy of the class logits of RoIs; 0 if there are no RoIs."""
     return F.cross_entropy(logits, labels, reduction="sum") / max(len(labels), 1)
 
 
 def joined_scores(
     spatial: Float[Tensor, "*n K1"], spatio_temporal: Float[Tensor, "*n K1"]
 ) -> Float[Tensor, "*n K1"]:
-    """Return ``p_s + p_st * (1 - p_s)`` for the softmax scores of two heads, not renormalised."""
+    """Return ``p_s + p_st * (1 - p_s)``, where p_s and p_st are the softmax of the two logits.
+
+    The result is not normalised again, so the scores of a candidate may add up to more than 1.
+    """
     p_s, p_st = spatial.softmax(dim=-1), spatio_temporal.softmax(dim=-1)
     return p_s + p_st * (1 - p_s)
 
@@ -154,7 +163,11 @@ def joined_scores(
 def class_boxes(
     deltas: Float[Tensor, "*n K 4"], proposals: Float[Tensor, "*n 4"]
 ) -> Float[Tensor, "*n K 4"]:
-    """Return the box of each class, in input pixels, not clipped."""
+    """Apply the deltas of each class to the proposals.
+
+    Returns:
+        A box per class for each proposal, in input pixels, not clipped to the picture.
+    """
     return decode_boxes(deltas, proposals.unsqueeze(-2), DELTA_WEIGHTS)
 
 
@@ -167,12 +180,14 @@ def detections_of(
     max_detections: int,
     min_size: float = 0.0,
 ) -> list[Detections]:
-    """Return the detections of each frame after suppression within each class, best first.
+    """Return the detections of each frame after non-maximum suppression, highest score first.
+
+    Only detections of the same class suppress each other.
 
     Args:
-        scores: Scores of each candidate, for each class.
-        boxes: Boxes of each candidate, for each class, in input pixels.
-        is_valid: Which rows hold a candidate.
+        scores: Score of each candidate for each class.
+        boxes: Box of each candidate for each class, in input pixels.
+        is_valid: Which candidates exist; the others are padding.
         score_threshold: Minimum score of a detection (exclusive).
         nms_iou: IoU threshold of non-maximum suppression.
         max_detections: Maximum number of detections per frame.

@@ -1,4 +1,4 @@
-"""Base class of heads whose candidates, cells or queries, depend on a single frame.
+"""Base class of heads that find candidates (cells or queries) in each frame separately.
 
 Source of the combined scores: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and
 long-term self-guided attention for video object detection", Image and Vision Computing, 2021.
@@ -39,13 +39,13 @@ _DELTA_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class CandidateTargets:
-    """What the spatio-temporal classifier should predict for candidates.
+    """Training targets of the predictions from fused features, for each candidate.
 
     Args:
         scores: Target score of each class, ``[B, N, K]``.
-        is_trained: Whether a candidate contributes to the loss of the scores, ``[B, N]``.
-        objects: Box of the object of each candidate, ``[B, N, 4]``.
-        has_object: Whether a candidate has an object, ``[B, N]``.
+        is_trained: Whether the candidate contributes to the loss of the scores, ``[B, N]``.
+        objects: Box of the object that the candidate is assigned to, ``[B, N, 4]``.
+        has_object: Whether the candidate is assigned to an object, ``[B, N]``.
     """
 
     scores: Tensor
@@ -55,26 +55,26 @@ class CandidateTargets:
 
 
 class CandidateHead(Head):
-    """Predicts candidates in each frame, then classifies them again from temporally fused features.
+    """Finds candidates in each frame, then classifies them again from temporally fused features.
 
-    The per-frame detector makes a fixed number of candidates when a frame is encoded. If there are
-    candidate fusions, a spatio-temporal classifier on the fused features gives each candidate
-    further scores; with ``refine="boxes"`` a regressor refines its box as well. Without a candidate
-    fusion, the head is the per-frame detector.
+    A per-frame detector finds a fixed number of candidates when a frame is encoded. If there are
+    candidate fusions, a spatio-temporal classifier predicts further scores of each candidate from
+    its fused features; with ``refine="boxes"``, a regressor also refines its box. Without a
+    candidate fusion, the head is only the per-frame detector.
 
-    Where the fused features have two branches, the scores are predicted from the first one, and the
-    refined boxes from the second one.
+    If the fused features have two branches, the scores are predicted from the first branch and the
+    refined boxes from the second branch.
 
     A subclass implements `detect`, `features`, `frame_losses`, `candidate_targets` and `decode`.
 
     Args:
-        spec: Shape of a candidate's features.
+        spec: Shape of a candidate's features before the fusions.
         num_classes: Number of classes.
         fusion: Candidate fusions by name, applied in order.
-        refine: ``scores``: the boxes are those of the per-frame detector; ``boxes``: they are
-            refined from the fused features.
-        scores: ``both`` combines the scores as ``p_s + p_st * (1 - p_s)``; ``spatio_temporal`` uses
-            the scores from fused features only.
+        refine: ``scores`` keeps the boxes of the per-frame detector; ``boxes`` refines them from
+            the fused features.
+        scores: ``both`` combines the per-frame scores p_s and the scores p_st from fused features
+            as ``p_s + p_st * (1 - p_s)``; ``spatio_temporal`` uses only p_st.
 
     Raises:
         ConfigError: If ``refine`` or ``scores`` is unknown, or a fusion needs linked candidates.
@@ -102,9 +102,10 @@ class CandidateHead(Head):
         self.fusion = FusionChain(spec, fusion or {})
         if self.fusion.needs_links:
             msg = (
-                f"A candidate fusion of {', '.join(fusion or {})} needs candidates that are linked "
-                f"through the window, which {type(self).__name__} does not make: use "
-                "model/head=two_stage, or another fusion."
+                f"The candidate fusions {', '.join(fusion or {})} need candidates that are linked "
+                f"through the window, but {type(self).__name__} finds "
+                "its candidates in each frame separately: use model/head=two_stage, or another "
+                "model/head/fusion."
             )
             raise ConfigError(msg)
         self.remembers = self.fusion.remembers
@@ -123,18 +124,19 @@ class CandidateHead(Head):
     def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return what the per-frame detector finds in ``F`` single frames.
+        """Find the candidates of ``F`` single frames.
 
         Args:
-            pixels: Frames ``[F, 3, H, W]`` uint8 RGB; None for fused maps.
-            sizes: ``(height, width)`` of the pictures, ``[F, 2]``.
+            pixels: Frames ``[F, 3, H, W]`` uint8 RGB; None if ``maps`` are fused.
+            sizes: ``(height, width)`` of each frame without its padding, ``[F, 2]``.
             maps: Maps ``[F, C, h, w]`` of each level.
 
         Returns:
-            Named tensors ``[F, ...]``: the candidates without their features, as ``boxes``
+            Named tensors ``[F, ...]``: the candidates without their features, which are ``boxes``
             ``[F, N, 4]``, ``scores`` and ``is_valid`` ``[F, N]`` and ``confidences``
-            ``[F, N, 2]``; ``class_scores`` ``[F, N, K]``, the detector's own scores from 0 to 1;
-            with the prefix ``raw``, what `features` needs; and what the losses need.
+            ``[F, N, 2]``; ``class_scores`` ``[F, N, K]``, the per-frame detector's scores from 0 to
+            1; the input of `features`, with the prefix ``raw.``; and in training the tensors that
+            `frame_losses` needs.
         """
         raise NotImplementedError
 
@@ -142,39 +144,48 @@ class CandidateHead(Head):
         """Return the features of the candidates, ``[F, N, C, 1, 1]``.
 
         Args:
-            raw: What `detect` returned with the prefix ``raw``.
+            raw: The tensors that `detect` returned with the prefix ``raw.``, without the prefix.
         """
         raise NotImplementedError
 
     def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
-        """Return the losses of the per-frame detector on annotated frames; none if it is frozen."""
+        """Return the per-frame detector's losses on annotated frames, or {} if it is frozen."""
         raise NotImplementedError
 
     def candidate_targets(
         self, candidates: Candidates, frames: Selection, targets: ReferenceTargets
     ) -> CandidateTargets:
-        """Assign the candidates of frames to their objects."""
+        """Assign candidates to annotated objects and return their training targets.
+
+        Args:
+            candidates: Candidates of the reference frames of ``B`` windows, after the fusions.
+            frames: The reference frames.
+            targets: Objects of the reference frames; None for frames without annotations.
+        """
         raise NotImplementedError
 
     def encode(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return the candidates of each frame, and what the fusions encode from them."""
+        """Return each frame's candidates, and the tensors that the fusions encode from them."""
         return self.complete(EncodedFrames(maps, sizes, self.detect(pixels, sizes, maps)))
 
     def complete(self, frames: EncodedFrames) -> Mapping[str, Tensor]:
-        """Add the features of the candidates, and what the fusions encode from them."""
+        """Add the candidates' features, and the tensors that the fusions encode from them."""
         tensors = {n: tensor for n, tensor in frames.extras.items() if not n.startswith("raw.")}
         tensors["features"] = self.features(of_stage("raw", frames.extras))
         fused = self.fusion.encode_candidates(decoded(tensors, frames.sizes))
         return tensors | prefixed("fusion", fused)
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the state of the candidate fusions."""
+        """Return the initial state of the candidate fusions."""
         return self.fusion.begin(videos, frames)
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
-        """Return ``scores`` ``[B, N, K]``, ``boxes`` ``[B, N, 4]``, ``is_valid`` ``[B, N]``."""
+        """Return ``scores``, ``boxes`` and ``is_valid`` of the candidates, and the new state.
+
+        The shapes are ``[B, N, K]``, ``[B, N, 4]`` and ``[B, N]``. Boxes are in input pixels.
+        """
         candidates = self._candidates(windows)
         fused, state = self.fusion(candidates, state)
         scores, boxes = windows.current.extra("class_scores"), fused.boxes[:, 0]
@@ -187,7 +198,7 @@ class CandidateHead(Head):
         return {"scores": scores, "boxes": boxes, "is_valid": fused.is_valid[:, 0]}, state
 
     def st_scores(self, fused: Candidates) -> Tensor:
-        """Return the scores from fused features, from 0 to 1, ``[B, N, K]``."""
+        """Return the class scores predicted from fused features, from 0 to 1, ``[B, N, K]``."""
         return self._st_logits(fused).sigmoid()
 
     def _st_logits(self, fused: Candidates) -> Tensor:
@@ -200,9 +211,10 @@ class CandidateHead(Head):
     ) -> tuple[dict[str, Tensor], State]:
         """Return the losses of the trainable parts, and the new state.
 
-        Beside the losses of the per-frame detector: ``st_class``, the binary cross-entropy of the
-        spatio-temporal scores summed over classes, and ``st_box``, the L1 loss of the refined
-        boxes; both are divided by the number of candidates that contribute.
+        They are the losses of the per-frame detector and, with a candidate fusion, ``st_class`` and
+        ``st_box``. ``st_class`` is the binary cross-entropy of the spatio-temporal scores, summed
+        over classes; ``st_box`` is the L1 loss of the refined boxes' deltas, if boxes are refined.
+        Both are divided by the number of candidates that contribute to them.
 
         Raises:
             ConfigError: If no part is trainable.
@@ -215,14 +227,19 @@ class CandidateHead(Head):
             losses |= self.st_losses(fused, wanted)
         if not any(loss.requires_grad for loss in losses.values()):
             msg = (
-                "Nothing that the losses of the head reach can learn: model.frozen lists all parts "
-                "of the detector. Remove one."
+                "The losses of the head have no trainable weights: model.frozen lists all parts of "
+                "the detector. Remove one of them from model.frozen."
             )
             raise ConfigError(msg)
         return losses, state
 
     def st_losses(self, fused: Candidates, wanted: CandidateTargets) -> dict[str, Tensor]:
-        """Return the losses of what is predicted from fused features."""
+        """Return the losses of the scores and boxes that are predicted from fused features.
+
+        Args:
+            fused: Candidates of the reference frames with fused features.
+            wanted: Training targets of these candidates.
+        """
         logits = self._st_logits(fused)
         terms = F.binary_cross_entropy_with_logits(logits, wanted.scores, reduction="none")
         is_trained = wanted.is_trained.unsqueeze(2)
@@ -238,7 +255,7 @@ class CandidateHead(Head):
     def recall(
         self, state: State, history: Sequence[WindowBatch], targets: Sequence[Targets], now: Targets
     ) -> State:
-        """Let the candidate fusions compute their state from the candidates of the history."""
+        """Return the state that the candidate fusions compute from the history windows."""
         if not self.remembers:
             return state
         past = [self._candidates(windows) for windows in history]
@@ -250,7 +267,7 @@ class CandidateHead(Head):
         return self.fusion.recall(state, past, of_references, [clip[place] for clip in now])
 
     def _candidates(self, windows: WindowBatch) -> Candidates:
-        """Return the candidates of the frames of the windows that the fusions use."""
+        """Return the candidates of the reference frames and, if needed, of the support frames."""
         return with_support(
             encoded_candidates(windows.current),
             windows,

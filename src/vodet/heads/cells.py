@@ -20,7 +20,7 @@ _LARGEST_LOG_SIZE = 8.0
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells of all levels, the finest level first, row by row.
+    """The ``A`` cells of the feature maps of all levels, finest level first, row by row.
 
     Args:
         corners: Column and row of each cell, ``[A, 2]``.
@@ -32,7 +32,12 @@ class Cells:
 
     @staticmethod
     def of(maps: FeatureMaps, strides: Sequence[int]) -> Cells:
-        """Return the cells of maps ``[F, C, h, w]``."""
+        """Return the cells of feature maps.
+
+        Args:
+            maps: Maps ``[F, C, h, w]`` of each level. Only their shapes and device are used.
+            strides: Stride of each level.
+        """
         corners, repeated = [], []
         for level, stride in zip(maps.levels, strides, strict=True):
             height, width = level.shape[-2:]
@@ -48,28 +53,38 @@ class Cells:
         return (self.corners + 0.5) * self.strides
 
     def boxes(self, raw: Float[Tensor, "F A 4"]) -> Float[Tensor, "F A 4"]:
-        """Return the boxes of raw outputs ``(x, y, w, h)``, in input pixels.
+        """Turn the raw outputs ``(x, y, w, h)`` of each cell into boxes xyxy in input pixels.
 
-        The centre is ``((x, y) + corner) * stride``; the size is ``exp((w, h)) * stride``.
+        The centre of a box is ``((x, y) + (column, row)) * stride``; its width and height are
+        ``exp((w, h)) * stride``.
         """
         centers = (raw[..., :2] + self.corners) * self.strides
         half = raw[..., 2:].clamp(max=_LARGEST_LOG_SIZE).exp() * self.strides / 2
         return torch.cat((centers - half, centers + half), dim=-1)
 
     def inside(self, sizes: Int[Tensor, "F 2"]) -> Bool[Tensor, "F A"]:
-        """Return which cells have their centre in the picture, not in the padding."""
+        """Return whether the centre of each cell is in the picture, not in the padding.
+
+        Args:
+            sizes: ``(height, width)`` of each frame without its padding.
+        """
         return (self.centers < sizes.flip(1).unsqueeze(1)).all(dim=2)
 
 
 def flat_cells(levels: Sequence[Float[Tensor, "F C _ _"]]) -> Float[Tensor, "F A C"]:
-    """Return what the levels hold for each cell, in the order of `Cells`."""
+    """Join maps of several levels into one tensor with a vector per cell, ordered as in `Cells`."""
     return torch.cat([level.flatten(2) for level in levels], dim=2).transpose(1, 2)
 
 
 def gather_cells(
     levels: Sequence[Float[Tensor, "F C _ _"]], rows: Int[Tensor, "F N"]
 ) -> Float[Tensor, "F N C"]:
-    """Return ``flat_cells(levels)`` at some cells, without a copy of the others."""
+    """Return the vectors of some cells: ``rows`` of ``flat_cells(levels)``, without joining all.
+
+    Args:
+        levels: Maps of each level, finest first.
+        rows: For each frame, the indices of the cells, ordered as in `Cells`.
+    """
     found, first = levels[0].new_zeros(len(rows), levels[0].shape[1], rows.shape[1]), 0
     for level in levels:
         flat = level.flatten(2)

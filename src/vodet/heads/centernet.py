@@ -23,7 +23,7 @@ INITIAL_SCORE = 0.1  # of every cell: RetinaNet's prior (arXiv 1708.02002) with 
 
 
 def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[Tensor, ""]:
-    """Gaussian focal loss, summed over the cells that are not ignored.
+    """Return the Gaussian focal loss, summed over all classes and cells that are not ignored.
 
     With score p and target t: ``-(1 - p)^2 log(p)`` where t is 1, and ``-(1 - t)^4 p^2 log(1 - p)``
     elsewhere. It is computed from logits, so loss and gradient are exact and finite for any score.
@@ -34,9 +34,10 @@ def focal_loss(logits: Float[Tensor, "B K h w"], truth: CenterTargets) -> Float[
 
 
 class Branch(nn.Module):
-    """3 x 3 convolution, ReLU, 1 x 1 convolution; the last runs in float32 even under autocast.
+    """A 3 x 3 convolution, ReLU and a 1 x 1 convolution, which predict one output of the head.
 
-    Half precision cannot separate the scores of neighbouring cells well enough to find peaks.
+    The 1 x 1 convolution runs in float32 even under autocast, because half precision cannot
+    separate the scores of neighbouring cells well enough to find peaks.
 
     Args:
         in_channels: Channels of the map.
@@ -50,7 +51,7 @@ class Branch(nn.Module):
         self.out = nn.Conv2d(channels, out_channels, kernel_size=1)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
-        """Return the outputs of each cell."""
+        """Return the output for each cell of the map, float32."""
         x = F.relu(self.conv(x))
         with torch.autocast(x.device.type, enabled=False):
             output: Tensor = self.out(x.to(self.out.weight.dtype))
@@ -58,20 +59,21 @@ class Branch(nn.Module):
 
 
 class CenterNetHead(Head):
-    """A neck that merges all levels, and three branches: class heatmap, size and offset.
+    """Merges all levels into one map, and predicts a class heatmap, sizes and offsets from it.
 
-    The outputs are float32, even under autocast, on the ``h x w`` grid of the neck's map:
-    ``heatmap`` logits ``[B, num_classes, h, w]``; ``size`` ``[B, 2, h, w]``, the width and height
-    of the object in cells; ``offset`` ``[B, 2, h, w]``, ``(x, y)`` of the centre in its cell.
+    The outputs are float32, even under autocast, on the ``h x w`` grid of the merged map:
+    ``heatmap`` ``[B, num_classes, h, w]`` holds logits; ``size`` ``[B, 2, h, w]`` is the width and
+    height of the object in cells; ``offset`` ``[B, 2, h, w]`` is the position ``(x, y)`` of the
+    object's centre relative to the upper left corner of its cell, in cells.
 
     Args:
         spec: Levels of the input maps.
         num_classes: Number of classes.
         neck: Builds the module that merges all levels into one map.
-        channels: Width of the branches.
+        channels: Number of channels between the two convolutions of each output's branch.
         max_detections: Maximum number of detections per frame, over all classes.
-        min_overlap: Minimum IoU between a box and the same box after its corners move by the radius
-            of its Gaussian.
+        min_overlap: Defines the radius of the Gaussians in the target heatmap: if the corners of an
+            object's box move by the radius, the IoU with the original box is at least this value.
         heatmap_weight: Weight of the loss of the heatmap.
         size_weight: Weight of the loss of the size.
         offset_weight: Weight of the loss of the offset.
@@ -111,18 +113,18 @@ class CenterNetHead(Head):
         nn.init.constant_(self.heatmap.out.get_parameter("bias"), -math.log(1 / INITIAL_SCORE - 1))
 
     def predict(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Return the three outputs for maps ``[B, C, h, w]``."""
+        """Return ``heatmap``, ``size`` and ``offset`` for maps ``[B, C, h, w]`` of each level."""
         (x,) = self.neck(maps).levels
         return {"heatmap": self.heatmap(x), "size": self.size(x), "offset": self.offset(x)}
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
-        """Predict the reference frames; the state is unchanged."""
+        """Return the outputs of `predict` for the reference frames, and the unchanged state."""
         return self.predict(windows.reference_maps), state
 
     def losses(
         self, windows: WindowBatch, targets: Targets, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """Return `criterion` of the outputs for the annotated reference frames."""
+        """Return `criterion` for the annotated reference frames, and the unchanged state."""
         wanted = [clip[windows.reference] for clip in targets]
         known = [target for target in wanted if target is not None]
         outputs = self.predict(windows.reference_maps)
@@ -159,7 +161,10 @@ class CenterNetHead(Head):
         return {name: self.weights[name] * loss for name, loss in losses.items()}
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the highest peaks of each frame as detections in input pixels, best first."""
+        """Return the highest peaks of each heatmap as detections, highest score first.
+
+        Boxes are in input pixels and may extend beyond the picture.
+        """
         scores = outputs["heatmap"].float().sigmoid()
         is_peak = scores == F.max_pool2d(scores, kernel_size=3, stride=1, padding=1)
         peaks = (scores * is_peak).flatten(1)

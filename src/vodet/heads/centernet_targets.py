@@ -18,17 +18,19 @@ from vodet.structures import Target
 
 @dataclass(frozen=True)
 class CenterTargets:
-    """Targets of a batch on the grid of the head, with lengths in cells.
+    """Training targets of ``B`` frames on the ``h x w`` grid of the head; lengths are in cells.
 
-    There are ``p`` cells that contain the centre of an object.
+    ``p`` is the number of cells in all frames that contain the centre of an object.
 
     Args:
-        heatmap: Target for each class, exactly 1 in cells with a centre, ``[B, K, h, w]``.
-        ignored: Cells that the loss of the heatmap ignores, ``[B, 1, h, w]``.
-        images: Position in the batch of the frame of each cell with a centre, ``[p]``.
-        cells: Index of the cell in the flattened grid ``h * w``, ``[p]``.
-        sizes: Width and height of the object, ``[p, 2]``.
-        offsets: ``(x, y)`` of the centre in the cell, ``[p, 2]``.
+        heatmap: Target of each class in each cell, ``[B, K, h, w]``; exactly 1 in the cells that
+            contain the centre of an object of the class.
+        ignored: Whether the loss of the heatmap ignores each cell, ``[B, 1, h, w]``.
+        images: For each of the ``p`` cells, the index of its frame in the batch, ``[p]``.
+        cells: Index of each of the ``p`` cells in the flattened grid ``h * w``, ``[p]``.
+        sizes: Width and height of the object in each of the ``p`` cells, ``[p, 2]``.
+        offsets: ``(x, y)`` of the object's centre relative to the upper left corner of its cell,
+            ``[p, 2]``.
     """
 
     heatmap: Float[Tensor, "B K h w"]
@@ -42,7 +44,7 @@ class CenterTargets:
 def center_targets(
     targets: Sequence[Target], shape: Sequence[int], stride: int, min_overlap: float
 ) -> CenterTargets:
-    """Assign objects to the cells of their centres.
+    """Return the training targets: each object belongs to the cell that contains its centre.
 
     If two objects share a cell, the size and offset of the later one are used. A centre on the
     right or bottom border belongs to the last cell. Crowds and ignore regions are not objects; the
@@ -52,7 +54,7 @@ def center_targets(
         targets: Objects of each frame, in input pixels.
         shape: Number of classes, rows and columns of the heatmap.
         stride: Input pixels per cell.
-        min_overlap: See `gaussian_radius`.
+        min_overlap: Minimum IoU that defines the radius of the Gaussians: see `gaussian_radius`.
     """
     classes, height, width = shape
     batch = len(targets)
@@ -87,7 +89,7 @@ def center_targets(
 
 
 def gaussian_radius(sizes: Float[Tensor, "n 2"], min_overlap: float) -> Int[Tensor, " n"]:
-    """Return how many whole cells the corners of a box may move while its IoU stays high enough.
+    """Return how many whole cells the corners of a box may move before its IoU is too low.
 
     The result is the minimum of three cases: both corners move outwards, both move inwards, or both
     move in the same direction. In each case, the radius is a root of a quadratic equation.
@@ -114,7 +116,16 @@ def _smaller_root(a: float, b: Tensor, c: Tensor) -> Tensor:
 def _gaussians(
     corners: Int[Tensor, "n 2"], radii: Int[Tensor, " n"], grid: tuple[int, int]
 ) -> Float[Tensor, "n h w"]:
-    """Return Gaussians with a sigma of 1/6 of the diameter, 0 beyond the radius in x or y."""
+    """Return a Gaussian on the grid for each object, with a peak of 1 in the object's cell.
+
+    Sigma is 1/6 of the diameter ``2 * radius + 1``. Cells that are further away than the radius in
+    x or y are 0.
+
+    Args:
+        corners: ``(column, row)`` of each object's cell.
+        radii: Radius of each Gaussian in cells.
+        grid: Number of rows and columns.
+    """
     height, width = grid
     variance = ((2 * radii + 1) / 6).square()
     profiles = []
@@ -140,7 +151,12 @@ def _cells_touched(
 
 
 def _is_last(index: Int[Tensor, " n"], size: int) -> Bool[Tensor, " n"]:
-    """Return whether each entry is the last with its value; all values are below ``size``."""
+    """Return for each entry of ``index`` whether no later entry has the same value.
+
+    Args:
+        index: Values from 0 to ``size - 1``.
+        size: Number of possible values.
+    """
     position = torch.arange(len(index), device=index.device)
     last = index.new_full((size,), -1).scatter_reduce_(0, index, position, "amax")
     return last[index] == position

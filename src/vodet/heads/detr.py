@@ -1,4 +1,4 @@
-"""The DETR head: a whole detector of the transformers library, with candidate fusions."""
+"""The DETR head: a complete detector of the transformers library, with candidate fusions."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ from vodet.heads.transformers_detector import TransformersDetector
 from vodet.stages import CandidateFusionFactories, ReferenceTargets
 from vodet.structures import Detections
 
-_CROWD_SHARE = 0.5  # a candidate covered by a crowd region to this share is not trained
+_CROWD_SHARE = 0.5  # a candidate is not trained if a crowd region covers this share of it
 
 
 class DetrHead(CandidateHead):
-    """A DETR-type detector of the ``transformers`` library that works on each frame by itself.
+    """A DETR-type detector of the ``transformers`` library, run on each frame, as a head.
 
-    RT-DETR, RT-DETRv2, D-FINE, DEIMv2, LW-DETR, RF-DETR, Deformable DETR and others with one
-    sigmoid per class. Its best queries by score are the candidates of a frame. It learns from its
-    own losses, with its own matching; candidate fusions learn from their scores (see
-    `CandidateHead`), and no gradient goes from them to the detector.
+    It can be any such model with one sigmoid per class: RT-DETR, RT-DETRv2, D-FINE, DEIMv2,
+    LW-DETR, RF-DETR, Deformable DETR and others. The queries with the highest scores are the
+    candidates of a frame.
+    The detector is trained with the loss and the matching that come with the model. Candidate
+    fusions are trained with the losses of `CandidateHead`, which send no gradient to the detector.
 
     Args:
         spec: Levels of the maps, which are not used.
         num_classes: Number of classes.
         pretrained: Name of a model on the Hugging Face hub, or a folder, with weights.
-        config: Values of the model's config; with a ``model_type`` and without ``pretrained``, the
-            weights are random.
-        num_candidates: Number of best queries per frame that are candidates.
-        width: Number of features of a candidate: if the detector's queries have another number, a
-            linear layer converts them for the candidate fusions.
+        config: Values of the model's config, by name. With ``pretrained``, they replace the model's
+            values. Without it, they must include a ``model_type``, and the weights are random.
+        num_candidates: Number of queries with the highest scores that become the candidates of a
+            frame.
+        width: Number of features of a candidate. If the detector's queries have another number of
+            features, a linear layer converts them for the candidate fusions.
         fusion: Candidate fusions by name, applied in order.
         refine: ``scores`` or ``boxes``, see `CandidateHead`.
         scores: ``both`` or ``spatio_temporal``, see `CandidateHead`.
-        mean: Mean of the three channels, on a scale of 0 to 255; None means that of ``pretrained``,
-            else ImageNet's.
-        std: Standard deviation of the three channels, like ``mean``.
-        trusted: Also load weights that are a pickle; otherwise only safetensors.
+        mean: Mean of each RGB channel, on a scale of 0 to 255, by which frames are normalised. None
+            means the value in the preprocessing config of ``pretrained``, or ImageNet's mean if
+            there is none.
+        std: Standard deviation of each RGB channel; scale and None as for ``mean``.
+        trusted: Whether weights in pickle files may be loaded, too; otherwise only safetensors
+            files are loaded.
         score_threshold: Minimum score of a detection (exclusive).
         max_detections: Maximum number of detections per frame.
 
     Raises:
-        ConfigError: If an option is unknown, or ``transformers`` is not installed.
+        ConfigError: If ``refine`` or ``scores`` is unknown, there is neither ``pretrained`` nor a
+            ``model_type``, a fusion needs linked candidates, or ``transformers`` is not installed.
         CheckpointError: If the model cannot be read, or is not a detector.
     """
 
@@ -90,7 +95,7 @@ class DetrHead(CandidateHead):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Arguments that rebuild the detector without the model that ``pretrained`` names."""
+        """Constructor arguments that rebuild the detector without reading ``pretrained``."""
         return self.model.settings
 
     @property
@@ -101,7 +106,7 @@ class DetrHead(CandidateHead):
     def encode(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return the candidates of each frame; in training also its pixels, for the losses."""
+        """Return the candidates of each frame; in training, also its pixels for the losses."""
         assert pixels is not None  # no map fusion comes before this head
         kept = {"pixels": pixels} if self._detector_learns else {}
         if kept and self.training and self.st_classifier is None:
@@ -111,10 +116,10 @@ class DetrHead(CandidateHead):
     def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return the best queries of each frame.
+        """Return the queries with the highest scores as candidates.
 
         Raises:
-            ConfigError: If the detector has fewer queries than candidates are wanted.
+            ConfigError: If the detector has fewer than ``num_candidates`` queries.
         """
         assert pixels is not None
         logits, boxes, features = self.model(pixels)
@@ -142,11 +147,14 @@ class DetrHead(CandidateHead):
         return features[..., None, None]
 
     def detect_settings(self) -> Mapping[str, Any]:
-        """Return the number of candidates, and what the detector's ``repr`` leaves out."""
+        """Return the number of candidates and the settings of the detector."""
         return {"num_candidates": self.num_candidates, "model": self.model.settings}
 
     def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
-        """Return ``detector``, the detector's own loss on the annotated frames."""
+        """Return ``detector``, the loss that the model itself computes on the annotated frames.
+
+        The result is {} if the detector is frozen.
+        """
         if not self._detector_learns:
             return {}
         rows = [row for row, target in enumerate(targets) if target is not None]
@@ -159,10 +167,10 @@ class DetrHead(CandidateHead):
     def candidate_targets(
         self, candidates: Candidates, frames: Selection, targets: ReferenceTargets
     ) -> CandidateTargets:
-        """Assign each object to one candidate, by the detector's own scores and boxes.
+        """Assign each object to one candidate, by the per-frame scores and boxes.
 
-        There is no suppression of duplicates, so all other candidates are negative, except in
-        crowd regions, where they do not contribute.
+        All other candidates are negative, because no non-maximum suppression removes duplicates;
+        only candidates in crowd regions do not contribute to the loss.
         """
         boxes, is_valid = candidates.boxes[:, 0], candidates.is_valid[:, 0]
         class_scores = frames.extra("class_scores")
@@ -182,7 +190,10 @@ class DetrHead(CandidateHead):
         return CandidateTargets(scores, is_trained, objects, matched >= 0)
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the best pairs of candidate and class of each frame, best first."""
+        """Return the detections of each frame, without non-maximum suppression, best first.
+
+        A detection is a pair of a candidate and a class, so a candidate may be several detections.
+        """
         count = outputs["scores"].shape[2]
         scores = outputs["scores"].flatten(1)
         scores, pairs = scores.topk(min(self.max_detections, scores.shape[1]), dim=1)

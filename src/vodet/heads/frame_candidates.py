@@ -1,4 +1,4 @@
-"""Candidates that were computed when each frame was encoded, and their windows."""
+"""Stores candidates in the extras of encoded frames, and reads them back for windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TENSORS = ("boxes", "scores", "is_valid", "features", "confidences")
 
 
 def encoded(candidates: Candidates) -> dict[str, Tensor]:
-    """Return the candidates of ``F`` single frames as named tensors ``[F, N, ...]``."""
+    """Return the candidates of ``F`` frames as tensors ``[F, N, ...]``, to be stored as extras."""
     return {
         "boxes": candidates.boxes[:, 0],
         "scores": candidates.scores[:, 0],
@@ -51,13 +51,17 @@ def with_support(
     fusion: FusionChain,
     of_support: Callable[[Selection, int], Candidates],
 ) -> Candidates:
-    """Add what the fusion encoded from each frame and, if needed, the support frames' candidates.
+    """Return the candidates of windows with everything that the head's fusions use.
+
+    Added are the tensors that the fusions encoded from each frame and, if a fusion uses them, the
+    candidates of the support frames.
 
     Args:
         candidates: Candidates of the reference frames, or of all frames if they are linked.
         windows: The windows, with the extras of the head.
-        fusion: The candidate fusion of the head.
-        of_support: Returns a given number of candidates of frames.
+        fusion: The candidate fusions of the head.
+        of_support: Function that returns the candidates of support frames, given the frames and the
+            number of candidates per frame.
     """
     places = windows.places
     extras = {

@@ -1,4 +1,4 @@
-"""Short-term anchor linking: follows the same anchors through all frames of a window.
+"""Short-term anchor linking: a proposal is the same anchor in all frames of a window.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021. With a window of one frame
@@ -20,11 +20,12 @@ from vodet.heads.suppression import suppress
 
 @dataclass(frozen=True)
 class ProposalLimits:
-    """Limits on proposals.
+    """Limits on the number, size and score of proposals.
 
     Args:
-        pre_nms_top_n: Maximum number of anchors per level before suppression.
-        post_nms_top_n: Maximum number of proposals of all levels after suppression.
+        pre_nms_top_n: Maximum number of anchors per level before non-maximum suppression.
+        post_nms_top_n: Maximum number of proposals per frame or window, over all levels, after
+            non-maximum suppression.
         nms_iou: IoU threshold of non-maximum suppression within a level.
         min_size: Minimum length of the sides of a proposal (exclusive), in pixels.
         score_threshold: Minimum objectness of a proposal in the reference frame, from 0 to 1.
@@ -39,12 +40,12 @@ class ProposalLimits:
 
 @dataclass(frozen=True)
 class Proposals:
-    """Proposals of ``B`` windows, linked through their ``T`` frames, best first.
+    """Proposals of ``B`` windows, each with a box in all ``T`` frames, highest score first.
 
     Args:
-        boxes: In input pixels, ``[B, T, N, 4]``.
-        scores: Objectness logits of the reference frames, ``[B, N]``.
-        is_valid: Which rows hold a proposal, ``[B, N]``.
+        boxes: xyxy in input pixels, ``[B, T, N, 4]``.
+        scores: Objectness logits in the reference frames, ``[B, N]``.
+        is_valid: Which of the ``N`` proposals exist; the others are padding, ``[B, N]``.
     """
 
     boxes: Float[Tensor, "B T N 4"]
@@ -52,7 +53,7 @@ class Proposals:
     is_valid: Bool[Tensor, "B N"]
 
     def resized(self, count: int) -> Proposals:
-        """Return the best ``count`` proposals, padded with invalid rows."""
+        """Return the best ``count`` proposals of each window, padded if there are fewer."""
         missing = max(count - self.scores.shape[1], 0)
         pad = torch.nn.functional.pad
         return Proposals(
@@ -65,7 +66,7 @@ class Proposals:
 def top_anchors(
     logits: Float[Tensor, "B A"], counts: Sequence[int], pre_nms_top_n: int
 ) -> tuple[Int[Tensor, "B P"], Int[Tensor, " P"]]:
-    """Choose the anchors with the highest logits in each level.
+    """Choose the anchors with the highest logits in each frame and level.
 
     Args:
         logits: Objectness logits of all anchors, level by level.
@@ -73,7 +74,8 @@ def top_anchors(
         pre_nms_top_n: Number of anchors to choose per level.
 
     Returns:
-        The indices of the chosen anchors of each frame, and the level of each column.
+        The indices of the ``P`` chosen anchors of each frame, and the level of each of these ``P``
+        columns, which is the same in all frames.
     """
     starts = [sum(counts[:level]) for level in range(len(counts))]
     best = [
@@ -92,22 +94,23 @@ def link_anchors(
     reference: int,
     limits: ProposalLimits,
 ) -> tuple[Proposals, Int[Tensor, "B N"]]:
-    """Follow the best anchors of the reference frames through their windows.
+    """Turn the best anchors of the reference frames into proposals with a box in every frame.
 
-    A proposal is dropped if its objectness is too small, if its logit or any of its coordinates is
-    not finite, or if one of its boxes is empty after clipping to the picture. Suppression uses only
-    the boxes of the reference frame, separately for each level.
+    An anchor is dropped if its objectness is below the threshold, if its logit or any coordinate is
+    not finite, or if one of its boxes, clipped to the picture, has a side that is not longer than
+    ``min_size``. Non-maximum suppression compares only boxes of the reference frame and of the same
+    level.
 
     Args:
-        boxes: Decoded boxes of the chosen anchors in every frame, in input pixels.
-        logits: Objectness logits of the anchors in the reference frame.
-        levels: The level of each anchor.
-        sizes: ``(height, width)`` of the pictures.
-        reference: Position of the reference frame.
+        boxes: Decoded boxes of the chosen anchors in every frame, xyxy in input pixels.
+        logits: Objectness logits of the chosen anchors in the reference frame.
+        levels: The level of each chosen anchor.
+        sizes: ``(height, width)`` of each reference frame without its padding.
+        reference: Position of the reference frame in the windows.
         limits: Limits on the proposals.
 
     Returns:
-        The proposals, and the column of each proposal in ``logits``.
+        The proposals, and for each proposal the index of its anchor among the ``P`` chosen anchors.
     """
     is_good = boxes.isfinite().all(dim=3).all(dim=1) & logits.isfinite()
     is_good &= logits.sigmoid() >= limits.score_threshold

@@ -29,7 +29,8 @@ class Assigner:
         bg_iou_thresh: A box is background if its IoU with every object is lower. Boxes between the
             two thresholds are ignored.
         batch_size_per_image: Maximum number of boxes sampled per frame.
-        positive_fraction: Maximum share of positive boxes among the samples.
+        positive_fraction: Maximum number of positive samples, as a share of
+            ``batch_size_per_image``.
         allow_low_quality_matches: Whether the boxes with an object's highest IoU are matched to it
             even if this IoU is below ``fg_iou_thresh``.
         ignored_share: A background box is ignored if a single crowd region covers at least this
@@ -44,7 +45,7 @@ class Assigner:
     ignored_share: float = 0.5
 
     def assign(self, boxes: Float[Tensor, "n 4"], target: Target) -> Int[Tensor, " n"]:
-        """Return the row in ``target`` of each box's object, or BACKGROUND or IGNORED."""
+        """Return for each box the row of its object in ``target``, or BACKGROUND or IGNORED."""
         matched = torch.full_like(boxes[:, 0], BACKGROUND, dtype=torch.int64)
         objects = (~target["iscrowd"]).nonzero()[:, 0]
         iou = box_iou(target["boxes"][objects], boxes)
@@ -60,7 +61,14 @@ class Assigner:
         return matched.masked_fill(in_crowd & (matched == BACKGROUND), IGNORED)
 
     def draw(self, matched: Int[Tensor, " n"]) -> tuple[Bool[Tensor, " n"], Bool[Tensor, " n"]]:
-        """Sample boxes for training; return masks of the positives and of the background."""
+        """Sample boxes for training.
+
+        Args:
+            matched: The result of `assign`.
+
+        Returns:
+            A mask of the sampled positive boxes, and a mask of the sampled background boxes.
+        """
         labels = torch.where(matched >= 0, 1, torch.where(matched == BACKGROUND, 0, -1))
         sampler = BalancedPositiveNegativeSampler(self.batch_size_per_image, self.positive_fraction)
         (positive,), (negative,) = sampler([labels])
@@ -70,7 +78,7 @@ class Assigner:
 def covered_shares(
     boxes: Float[Tensor, "n 4"], regions: Float[Tensor, "m 4"]
 ) -> Float[Tensor, " n"]:
-    """Return the largest share of each box covered by a single region; 0 without regions."""
+    """Return the largest share of each box's area that one region covers; 0 without regions."""
     if not len(regions):
         return torch.zeros_like(boxes[:, 0])
     low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])

@@ -2,8 +2,9 @@
 
 Sources: Z. Ge et al., "YOLOX" (arXiv 2107.08430), for the detector; Y. Shi, N. Wang, X. Guo,
 "YOLOV" (arXiv 2208.09686) and Y. Shi, T. Zhang, X. Guo, "Practical Video Object Detection via
-Feature Selection and Aggregation" (arXiv 2407.19650), for the candidates. Two choices are ours: the
-number of candidates is fixed, and neither crowds nor padding count as background.
+Feature Selection and Aggregation" (arXiv 2407.19650), for the candidates. Three choices are ours:
+the number of candidates is fixed, cells in crowd regions do not count as background, and cells in
+the padding are never candidates.
 """
 
 from __future__ import annotations
@@ -46,36 +47,39 @@ class OneStageHead(CandidateHead):
     """Predicts a box, an objectness and class scores for each cell of each level.
 
     The score of a class is the objectness times the probability of the class. Without a candidate
-    fusion, the ``pre_nms_top_n`` best cells are the detections before suppression.
+    fusion, non-maximum suppression turns the ``pre_nms_top_n`` cells with the highest scores into
+    detections.
 
-    With a candidate fusion, the ``num_candidates`` best cells of each frame are its candidates. A
-    candidate's features are those of a further class branch and of the box branch. The fused
-    features give new class probabilities; if they have two branches, as in YOLOV++, they also give
-    a new objectness.
+    With a candidate fusion, the ``num_candidates`` best cells of each frame are its candidates. The
+    features of a candidate come from an additional class branch and from the box branch. New class
+    probabilities are predicted from the fused features; if these have two branches, as in YOLOV++,
+    a new objectness is predicted, too.
 
     Args:
         spec: Levels of the maps, usually of strides 8, 16 and 32.
         num_classes: Number of classes.
         fusion: Candidate fusions by name, applied in order.
-        refine: ``scores`` or ``boxes``: whether boxes too are refined from the fused features.
-        scores: ``spatio_temporal`` uses the scores from fused features; ``both`` combines them with
-            the scores of the frame as ``p_s + p_st * (1 - p_s)``.
+        refine: ``scores`` keeps the per-frame boxes; ``boxes`` refines them from the fused
+            features.
+        scores: ``spatio_temporal`` uses only the scores p_st from fused features; ``both`` combines
+            them with the per-frame scores p_s as ``p_s + p_st * (1 - p_s)``.
         width: Channels of each branch.
-        num_candidates: Maximum number of candidates per frame.
-        pre_nms_top_n: Number of cells before the first suppression: with a candidate fusion, the
-            cells with the highest objectness; without one, the cells with the highest scores.
-        candidate_nms_iou: IoU threshold of the suppression within a class that selects the
-            candidates; None selects the cells with the highest scores.
-        center_radius: Distance from an object's centre, in strides, up to which cells are assigned
-            to it.
+        num_candidates: Number of candidates per frame, with a candidate fusion.
+        pre_nms_top_n: Maximum number of cells before the first non-maximum suppression. With a
+            candidate fusion, it takes the cells with the highest objectness; without, the cells
+            with the highest scores.
+        candidate_nms_iou: IoU threshold of the non-maximum suppression within a class that selects
+            the candidates. None skips it and selects the cells with the highest scores.
+        center_radius: Maximum distance, in strides, between an object's centre and a cell for the
+            centre prior of SimOTA: see `assign_cells`.
         iou_weight: Weight of the IoU loss.
         score_threshold: Minimum score of a detection (exclusive).
         nms_iou: IoU threshold of non-maximum suppression within a class.
         max_detections: Maximum number of detections per frame.
 
     Raises:
-        ConfigError: If a number is not positive, ``refine`` or ``scores`` is unknown, or a fusion
-            needs linked candidates.
+        ConfigError: If ``width``, ``num_candidates``, ``pre_nms_top_n`` or ``max_detections`` is
+            less than 1, ``refine`` or ``scores`` is unknown, or a fusion needs linked candidates.
     """
 
     base_parts = ("base",)
@@ -100,8 +104,8 @@ class OneStageHead(CandidateHead):
     ) -> None:
         if min(width, num_candidates, pre_nms_top_n, max_detections) < 1:
             msg = (
-                f"OneStageHead: expected positive numbers; found {width=}, {num_candidates=}, "
-                f"{pre_nms_top_n=}, {max_detections=}."
+                "OneStageHead: width, num_candidates, pre_nms_top_n and max_detections must be at "
+                f"least 1; found {width=}, {num_candidates=}, {pre_nms_top_n=}, {max_detections=}."
             )
             raise ConfigError(msg)
         candidate_spec = CandidateSpec(2 * width, branches=2)
@@ -126,11 +130,11 @@ class OneStageHead(CandidateHead):
     def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return the best cells of each frame.
+        """Return the best cells of each frame as candidates.
 
-        In training, the further tensors are ``rows`` ``[F, N]``, the candidates' cells, and the
-        outputs for all cells: ``cell_boxes`` ``[F, A, 4]``, ``objectness`` ``[F, A]`` and
-        ``class_logits`` ``[F, A, K]``.
+        In training, further tensors are ``rows`` ``[F, N]``, the index of each candidate's cell,
+        and the outputs for all ``A`` cells: ``cell_boxes`` ``[F, A, 4]``, ``objectness`` logits
+        ``[F, A]`` and ``class_logits`` ``[F, A, K]``.
         """
         levels = [head(level) for head, level in zip(self.base, maps.levels, strict=True)]
         cells = Cells.of(maps, self.strides)
@@ -156,7 +160,7 @@ class OneStageHead(CandidateHead):
         return tensors | prefixed("raw", self._raw(levels, rows))
 
     def _raw(self, levels: list[LevelOutputs], rows: Int[Tensor, "F N"]) -> dict[str, Tensor]:
-        """Return what `features` needs: with `class_features`, the maps before these layers."""
+        """Return the input of `features`; with `class_features`, the input maps of its layers."""
         raw = {"box": gather_cells([level.box_features for level in levels], rows)}
         if not self.class_features:
             return raw | {"class": gather_cells([level.class_features for level in levels], rows)}
@@ -190,7 +194,7 @@ class OneStageHead(CandidateHead):
         class_logits: Float[Tensor, "F A K"],
         is_inside: Bool[Tensor, "F A"],
     ) -> tuple[Int[Tensor, "F N"], Bool[Tensor, "F N"]]:
-        """Return the cells of the candidates, best first, and which of them are valid."""
+        """Return the index of each candidate's cell, best first, and whether it is valid."""
         logits, labels = class_logits.max(dim=2)
         scores = F.logsigmoid(objectness) + F.logsigmoid(logits)
         count = self.num_candidates if len(self.fusion.members) else self.pre_nms_top_n
@@ -210,7 +214,10 @@ class OneStageHead(CandidateHead):
         return top.gather(1, rows), is_valid
 
     def frame_losses(self, frames: Selection, targets: ReferenceTargets) -> dict[str, Tensor]:
-        """Return ``class``, ``objectness`` and ``iou``, divided by the number of positive cells."""
+        """Return the result of `cell_losses`, with ``iou`` multiplied by its weight.
+
+        The result is {} if the detector is frozen.
+        """
         outputs = {name: frames.extra(name) for name in _CELL_OUTPUTS}
         if not any(output.requires_grad for output in outputs.values()):
             return {}
@@ -218,7 +225,10 @@ class OneStageHead(CandidateHead):
         return losses | {"iou": self.iou_weight * losses["iou"]}
 
     def _assign(self, frames: Selection, targets: ReferenceTargets) -> Int[Tensor, "B A"]:
-        """Return the object of each cell; frames without annotations are ignored."""
+        """Return for each cell the row of its object in the target, or BACKGROUND or IGNORED.
+
+        In frames without annotations, all cells are IGNORED.
+        """
         cells = Cells.of(frames.frames.maps, self.strides)
         boxes, objectness, class_logits = (frames.extra(name).detach() for name in _CELL_OUTPUTS)
         matched = torch.full_like(objectness, IGNORED, dtype=torch.int64)
@@ -231,17 +241,21 @@ class OneStageHead(CandidateHead):
     def candidate_targets(
         self, candidates: Candidates, frames: Selection, targets: ReferenceTargets
     ) -> CellTargets:
-        """Assign candidates to the objects of their cells.
+        """Assign each candidate to the object that SimOTA assigns to its cell.
 
-        If the objectness is not refined, other candidates are assigned to the object that they
-        overlap most, as in YOLOV.
+        If no new objectness is predicted, a candidate whose cell has no object is assigned to the
+        object that it overlaps most, if their IoU is at least 0.6, as in YOLOV.
         """
         matched = self._assign(frames, targets).gather(1, frames.extra("rows"))
         is_by_overlap = self.st_objectness is None
         return candidate_targets(candidates, matched, targets, self.num_classes, is_by_overlap)
 
     def st_scores(self, fused: Candidates) -> Tensor:
-        """Return objectness times class probabilities from the fused features."""
+        """Return objectness times class probability, ``[B, N, K]``.
+
+        The class probability is predicted from fused features. The objectness is, too, if they have
+        two branches; otherwise it is the per-frame objectness.
+        """
         objectness = fused.factors[:, 0, :, 1:]
         if self.st_objectness is not None:
             objectness = self._st_objectness(fused).sigmoid().unsqueeze(2)
@@ -253,7 +267,11 @@ class OneStageHead(CandidateHead):
         return logits.squeeze(2).float()
 
     def st_losses(self, fused: Candidates, wanted: CandidateTargets) -> dict[str, Tensor]:
-        """Return the losses of the fused features, with ``st_objectness`` if it is refined."""
+        """Return the losses of all predictions from fused features.
+
+        They are the losses of `CandidateHead` and, if a new objectness is predicted,
+        ``st_objectness``: binary cross-entropy divided by the number of candidates with an object.
+        """
         losses = super().st_losses(fused, wanted)
         if self.st_objectness is not None:
             assert isinstance(wanted, CellTargets)
@@ -264,7 +282,7 @@ class OneStageHead(CandidateHead):
         return losses
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections of each frame after suppression, in input pixels, best first."""
+        """Return the detections after non-maximum suppression, in input pixels, best first."""
         scores = outputs["scores"].float()
         boxes = outputs["boxes"].unsqueeze(2).expand(*scores.shape, 4)
         return detections_of(
@@ -278,14 +296,15 @@ class OneStageHead(CandidateHead):
 
 
 class LevelOutputs(NamedTuple):
-    """Outputs for one level, each ``[F, C, h, w]``.
+    """Outputs of `LevelHead` for one level, each ``[F, C, h, w]``.
 
     Args:
-        stem: What both branches start from.
+        stem: Features from which both branches start.
         class_features: Features of the class branch.
         box_features: Features of the box branch.
         class_logits: ``K`` channels, float32.
-        boxes: Raw ``(x, y, w, h)`` and the objectness logit, float32.
+        boxes: 5 channels: raw ``(x, y, w, h)``, which `Cells.boxes` decodes, and the objectness
+            logit, float32.
     """
 
     stem: Tensor
@@ -298,8 +317,8 @@ class LevelOutputs(NamedTuple):
 class LevelHead(nn.Module):
     """The decoupled head of one level: a stem, a class branch and a box branch.
 
-    The last layers are float32 even under autocast: scores of neighbouring cells and coordinates
-    need more digits than half precision has.
+    The last layers run in float32 even under autocast, because half precision is too coarse for
+    coordinates and for differences between the scores of neighbouring cells.
 
     Args:
         in_channels: Channels of the level.
@@ -318,7 +337,7 @@ class LevelHead(nn.Module):
         nn.init.constant_(self.box_out.get_parameter("bias")[4:], _PRIOR_LOGIT)
 
     def forward(self, x: Float[Tensor, "F C h w"]) -> LevelOutputs:
-        """Return the outputs for each cell."""
+        """Return the outputs for each cell of the level."""
         stem = self.stem(x)
         class_features, box_features = self.class_branch(stem), self.box_branch(stem)
         with torch.autocast(x.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""What a one-stage head should predict for cells and candidates, and the losses of the cells.
+"""Training targets of the cells and candidates of a one-stage head, and the losses of the cells.
 
 Sources: Z. Ge et al., "YOLOX" (arXiv 2107.08430); Y. Shi, N. Wang, X. Guo, "YOLOV" (arXiv
 2208.09686), for the targets of candidates.
@@ -22,15 +22,16 @@ from vodet.heads.matching import IGNORED
 from vodet.stages import ReferenceTargets
 from vodet.structures import Target
 
-MIN_OVERLAP = 0.6  # of a candidate with an object whose cells do not include its own
+MIN_OVERLAP = 0.6  # minimum IoU of a candidate with an object that its cell is not assigned to
 
 
 @dataclass(frozen=True)
 class CellTargets(CandidateTargets):
-    """Targets of candidates that are cells.
+    """Training targets of candidates that are cells.
 
     Args:
-        is_judged: Whether a candidate is an object or background for sure, ``[B, N]``.
+        is_judged: Whether the candidate is known to be an object or background, ``[B, N]``. It is
+            False for padding, in crowd regions and in frames without annotations.
     """
 
     is_judged: Tensor
@@ -39,7 +40,15 @@ class CellTargets(CandidateTargets):
 def objects_of(
     matched: Int[Tensor, "B n"], targets: ReferenceTargets
 ) -> tuple[Float[Tensor, "B n 4"], Int[Tensor, "B n"]]:
-    """Return the box and the label of each row's object, 0 without an object."""
+    """Return the box and the label of the object that each cell or candidate is matched to.
+
+    Box and label are 0 if there is no object.
+
+    Args:
+        matched: For each cell or candidate, the row of its object in the target of its frame;
+            negative if it has no object.
+        targets: Objects of the frames.
+    """
     boxes, labels = matched.new_zeros(*matched.shape, 4, dtype=torch.float32), matched * 0
     for item, target in enumerate(targets):
         if target is not None:
@@ -52,17 +61,20 @@ def objects_of(
 def cell_losses(
     outputs: Mapping[str, Tensor], matched: Int[Tensor, "B A"], targets: ReferenceTargets
 ) -> dict[str, Tensor]:
-    """Return ``class``, ``objectness`` and ``iou``, divided by the number of positive cells.
+    """Return the losses ``class``, ``objectness`` and ``iou`` of all cells of ``B`` frames.
 
-    ``objectness`` is the binary cross-entropy of all cells that are not ignored; ``class`` is the
-    binary cross-entropy of the positive cells, whose target is their IoU; ``iou`` is
-    ``1 - IoU^2`` of the positive cells.
+    A positive cell is a cell that is assigned to an object. ``objectness`` is the binary
+    cross-entropy of all cells that are not ignored. ``class`` is the binary cross-entropy of the
+    positive cells; the target is the IoU of the cell's box with the object for the object's class
+    and 0 for other classes.
+    ``iou`` is ``1 - IoU^2`` of the positive cells. Each loss is a sum divided by the number of
+    positive cells.
 
     Args:
         outputs: ``class_logits`` ``[B, A, K]``, ``objectness`` ``[B, A]`` (logits), and
             ``cell_boxes`` ``[B, A, 4]``.
-        matched: Object of each cell, or BACKGROUND or IGNORED.
-        targets: Objects of the frames.
+        matched: For each cell, the row of its object in the target, or BACKGROUND or IGNORED.
+        targets: Objects of the frames; None for frames without annotations.
     """
     is_positive = matched >= 0
     boxes, labels = (values[is_positive] for values in objects_of(matched, targets))
@@ -85,11 +97,12 @@ def candidate_targets(
     num_classes: int,
     is_by_overlap: bool,
 ) -> CellTargets:
-    """Return the targets of candidates.
+    """Return the training targets of candidates.
 
     Args:
         candidates: The candidates of ``B`` frames.
-        matched: Object of each candidate's cell, or BACKGROUND or IGNORED.
+        matched: For each candidate, the row in the target of the object that its cell is assigned
+            to, or BACKGROUND or IGNORED.
         targets: Objects of the frames; None for frames without annotations.
         num_classes: Number of classes.
         is_by_overlap: Whether a candidate without an object is assigned to the object that it
@@ -115,7 +128,7 @@ def candidate_targets(
 def _by_overlap(
     matched: Int[Tensor, " N"], boxes: Float[Tensor, "N 4"], target: Target | None
 ) -> Int[Tensor, " N"]:
-    """Assign rows without an object to the object that they overlap most."""
+    """Assign candidates without an object to the object of highest IoU, if it is at least 0.6."""
     if target is None or target["iscrowd"].all():
         return matched
     objects = (~target["iscrowd"]).nonzero()[:, 0]
@@ -125,7 +138,7 @@ def _by_overlap(
 
 
 def paired_iou(boxes: Float[Tensor, "*n 4"], others: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
-    """Return the IoU of each box and its partner."""
+    """Return the IoU of each box with the box in the same place of ``others``."""
     low = torch.maximum(boxes[..., :2], others[..., :2])
     high = torch.minimum(boxes[..., 2:], others[..., 2:])
     shared = box_areas(torch.cat((low, high), dim=-1))

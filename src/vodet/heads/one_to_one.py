@@ -1,7 +1,7 @@
 """One-to-one matching of candidates to objects, for heads without non-maximum suppression.
 
 Source: N. Carion et al., "End-to-End Object Detection with Transformers" (arXiv 2005.12872); the
-cost of the classes is that of X. Zhu et al., "Deformable DETR" (arXiv 2010.04159).
+classification cost is from X. Zhu et al., "Deformable DETR" (arXiv 2010.04159).
 """
 
 from __future__ import annotations
@@ -33,17 +33,18 @@ def match_one_to_one(
 ) -> Int[Tensor, "B N"]:
     """Assign each object of a frame to one candidate, such that the sum of the costs is minimal.
 
-    The assignment is solved on the CPU, for which all frames are transferred at once.
+    The assignment is solved on the CPU; the costs of all frames are copied there in one transfer.
 
     Args:
-        scores: Scores of the classes, 0 to 1.
-        boxes: Boxes of the candidates, in pixels.
-        is_valid: Which rows hold a candidate.
-        sizes: ``(height, width)`` of the pictures.
+        scores: Score of each candidate for each class, from 0 to 1.
+        boxes: Boxes of the candidates, xyxy in pixels.
+        is_valid: Which candidates may be matched.
+        sizes: ``(height, width)`` of each frame without its padding.
         targets: Objects of the frames; None for frames without annotations.
 
     Returns:
-        The row in the target of each candidate's object, or UNMATCHED. Crowds are no objects.
+        For each candidate, the row of its object in the target, or UNMATCHED. Crowd regions are
+        never matched.
     """
     costs = [
         _costs(scores[frame], boxes[frame], is_valid[frame], sizes[frame], target)
@@ -66,7 +67,7 @@ def _costs(
     size: Int[Tensor, " 2"],
     target: Target,
 ) -> Float[Tensor, "N n"]:
-    """Return the cost of each candidate for each object of a frame, crowds left out."""
+    """Return the cost of matching each candidate to each object of a frame that is not a crowd."""
     is_object = ~target["iscrowd"]
     objects, p = target["boxes"][is_object], scores[:, target["labels"][is_object]].float()
     found = _ALPHA * (1 - p) ** _GAMMA * -(p + 1e-8).log()
@@ -80,7 +81,7 @@ def _costs(
 
 
 def _transferred(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Move matrices to the CPU in one transfer."""
+    """Copy tensors to the CPU in one transfer."""
     if not tensors:
         return []
     flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
@@ -91,7 +92,14 @@ def _transferred(tensors: Sequence[Tensor]) -> list[Tensor]:
 def _of_objects(
     matched: Int[Tensor, "B N"], is_valid: Bool[Tensor, "B N"], targets: ReferenceTargets
 ) -> Int[Tensor, "B N"]:
-    """Convert numbers of objects to rows of targets, which may contain crowds."""
+    """Convert indices of objects to rows of the targets, which may also contain crowds.
+
+    Args:
+        matched: For each candidate, the index of its object among the objects that are not crowds,
+            or UNMATCHED.
+        is_valid: Which candidates may be matched; the others become UNMATCHED.
+        targets: Objects of the frames; None for frames without annotations.
+    """
     rows = matched.masked_fill(~is_valid, UNMATCHED)
     for frame, target in zip(rows, targets, strict=True):
         if target is not None and target["iscrowd"].any():

@@ -1,4 +1,4 @@
-"""Selects proposals and annotated objects for training and for the memory."""
+"""Selects proposals and annotated objects as RoIs for training and for a long-term memory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vodet.structures import Target
 
 @dataclass(frozen=True)
 class Tubelets:
-    """Proposals and annotated objects of one window, best first; their number varies.
+    """``K`` proposals or annotated objects of a window, each with a box in all ``T`` frames.
 
     Args:
-        boxes: In input pixels, ``[T, K, 4]``.
-        scores: Objectness logits of the reference frame, ``[K]``.
+        boxes: xyxy in input pixels, ``[T, K, 4]``.
+        scores: Objectness logits in the reference frame, ``[K]``.
     """
 
     boxes: Float[Tensor, "T K 4"]
@@ -30,7 +30,7 @@ class Tubelets:
 
     @staticmethod
     def of(proposals: Proposals) -> list[Tubelets]:
-        """Return the valid proposals of each window."""
+        """Return the valid proposals of each window, one `Tubelets` per window."""
         items = zip(proposals.boxes, proposals.scores, proposals.is_valid, strict=True)
         return [Tubelets(boxes[:, valid], scores[valid]) for boxes, scores, valid in items]
 
@@ -41,7 +41,11 @@ class Tubelets:
         return Tubelets(self.boxes[:, rows], self.scores[rows])
 
     def followed_by(self, boxes: Float[Tensor, "T G 4"]) -> Tubelets:
-        """Append tubelets of annotated objects, with infinite objectness."""
+        """Return these tubelets followed by annotated objects, whose scores are infinite.
+
+        Args:
+            boxes: Boxes of the annotated objects in each frame.
+        """
         certain = self.scores.new_full((boxes.shape[1],), torch.inf)
         return Tubelets(torch.cat((self.boxes, boxes), 1), torch.cat((self.scores, certain)))
 
@@ -51,9 +55,10 @@ class Sample:
     """RoIs of one window sampled for training.
 
     Args:
-        tubelets: Boxes and scores of the RoIs.
-        labels: Classes of the RoIs, ``[S]``; ``num_classes`` for background.
-        objects: Boxes of the matched objects in the reference frame, ``[S, 4]``; 0 for background.
+        tubelets: Boxes and scores of the ``S`` RoIs.
+        labels: Target classes of the RoIs, ``[S]``; ``num_classes`` for background.
+        objects: Box in the reference frame of the object that each RoI is matched to, ``[S, 4]``;
+            0 for background.
     """
 
     tubelets: Tubelets
@@ -68,13 +73,15 @@ def draw_sample(
     num_classes: int,
     assigner: Assigner,
 ) -> Sample:
-    """Sample RoIs from proposals and annotated tubelets, matched in the reference frame.
+    """Sample RoIs for training from the proposals and annotated objects of a window.
+
+    RoIs are matched to the objects of the reference frame.
 
     Args:
-        tubelets: Proposals of a window.
+        tubelets: Proposals of the window.
         targets: Objects of each frame; None for frames without annotations. If the reference frame
             is not annotated, the sample is empty.
-        reference: Position of the reference frame.
+        reference: Position of the reference frame in the window.
         num_classes: Number of classes.
         assigner: Matches RoIs to objects and samples RoIs.
     """
@@ -97,7 +104,14 @@ def draw_sample(
 def key_proposals(
     tubelets: Tubelets, targets: Sequence[Target | None], reference: int, count: int
 ) -> Tubelets:
-    """Return the best ``count`` proposals, the last ones replaced by annotated tubelets."""
+    """Return the best proposals and all annotated objects of a window, together up to ``count``.
+
+    Args:
+        tubelets: Proposals of a window, highest score first.
+        targets: Objects of each frame; None for frames without annotations.
+        reference: Position of the reference frame in the window.
+        count: Maximum number of proposals and annotated objects.
+    """
     annotated = complete_tubelets(targets, reference)
     annotated = annotated[:, :count].to(tubelets.boxes)
     return tubelets[: count - annotated.shape[1]].followed_by(annotated)
@@ -106,16 +120,16 @@ def key_proposals(
 def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float[Tensor, "T G 4"]:
     """Return the objects that are annotated in every frame of a window.
 
-    In a window of one frame, these are all its objects, with or without track ids. In a window of
-    several frames, objects without a track id are left out, since they cannot be identified across
-    frames.
+    In a window of several frames, objects without a track id are left out, because they cannot be
+    identified across frames. In a window of one frame, all objects are returned. Crowds are left
+    out.
 
     Args:
         targets: Objects of each frame; None for frames without annotations.
         reference: Position of the reference frame.
 
     Returns:
-        The boxes of the objects in each frame.
+        The boxes of these ``G`` objects in each of the ``T`` frames.
     """
     known = [target for target in targets if target is not None]
     if len(known) < len(targets):
@@ -137,9 +151,10 @@ def complete_tubelets(targets: Sequence[Target | None], reference: int) -> Float
 
 
 def padded(tubelets: Sequence[Tubelets]) -> Proposals:
-    """Pad to the same number of tubelets (at least 1) per window.
+    """Stack the tubelets of several windows, padded to the same number per window.
 
-    So no stage receives an empty tensor and, in DDP, every weight gets a gradient in every step.
+    The number is at least 1, so that no stage gets an empty tensor and, in DDP, every weight gets a
+    gradient in every step.
     """
     most = max(1, *(len(item) for item in tubelets))
     boxes = [F.pad(item.boxes, (0, 0, 0, most - len(item))) for item in tubelets]

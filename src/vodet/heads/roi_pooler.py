@@ -25,13 +25,13 @@ from vodet.roi_align import roi_align
 _CANONICAL_SIZE, _CANONICAL_LEVEL = 224, 4
 
 
-# Of maps, boxes in pixels, the frame of each box, cells per pixel, and bins along each side.
+# Arguments: maps, boxes in pixels, index of each box's frame, 1 / stride, bins along each side.
 RoIAlign = Callable[[Tensor, Tensor, Tensor, float, int], Tensor]
 
 
 @dataclass(frozen=True)
 class AdaptiveRoIAlign:
-    """RoIAlign with about one sample per cell that the RoI covers; see `vodet.roi_align`."""
+    """RoIAlign with about one sample per cell of the map in each RoI; see `vodet.roi_align`."""
 
     def __call__(
         self, maps: Tensor, boxes: Tensor, frames: Tensor, scale: float, size: int
@@ -42,9 +42,9 @@ class AdaptiveRoIAlign:
 
 @dataclass(frozen=True)
 class SampledRoIAlign:
-    """RoIAlign with a fixed number of samples, not aligned to half pixels.
+    """RoIAlign with a fixed number of samples per bin and without the half-pixel correction.
 
-    Detectors of torchvision are trained with it. On a CPU it is slower than `AdaptiveRoIAlign`.
+    torchvision's detectors are trained with it. On a CPU it is slower than `AdaptiveRoIAlign`.
 
     Args:
         samples: Number of samples along each side of a bin.
@@ -65,13 +65,13 @@ ROI_ALIGN = AdaptiveRoIAlign()
 
 
 class RoIPooler:
-    """RoIAlign from one level per RoI.
+    """Pools each RoI with RoIAlign from the pyramid level that fits its size.
 
     Args:
-        strides: Strides of the pyramid levels.
+        strides: Strides of the pyramid levels, finest first.
         resolution: Number of bins along each side of a RoI.
-        coarsest: Largest stride to pool from.
-        align: Pools RoIs from the maps of one level.
+        coarsest: Levels with a larger stride are not used.
+        align: Function that pools RoIs from the maps of one level.
 
     Raises:
         ConfigError: If the strides do not double from level to level.
@@ -87,12 +87,15 @@ class RoIPooler:
         self.align = align
         self.strides = [stride for stride in strides if stride <= coarsest]
         if any(coarse != 2 * fine for fine, coarse in pairwise(self.strides)):
-            msg = f"RoI pooling needs levels whose strides double, found {self.strides}."
+            msg = (
+                "RoI pooling needs levels whose strides double from level to level, found "
+                f"{self.strides}. Set model.backbone.strides, for instance to [4, 8, 16, 32]."
+            )
             raise ConfigError(msg)
         self.resolution = resolution
 
     def level_of(self, boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " n"]:
-        """Return the index of each box's level among the levels.
+        """Return the index of the pyramid level from which each box is pooled.
 
         The stride of the level is ``2^floor(4 + log2(sqrt(area) / 224))``, clamped to the existing
         strides.
@@ -109,8 +112,8 @@ class RoIPooler:
 
         Args:
             maps: Maps of the frames.
-            boxes: In input pixels.
-            frames: Index of the frame of each box.
+            boxes: Boxes of the RoIs, xyxy in input pixels.
+            frames: For each box, the index in ``maps`` of its frame.
         """
         level_of_box = self.level_of(boxes)
         shape = (len(boxes), self.resolution, self.resolution, maps.levels[0].shape[1])
@@ -138,9 +141,9 @@ class RoIPooler:
         """Pool the same number of boxes from each frame.
 
         Args:
-            maps: Maps of the frames.
-            boxes: In input pixels.
-            rows: Index in ``maps`` of the frame of each row of ``boxes``.
+            maps: Maps of at least these frames.
+            boxes: ``N`` boxes of each of ``F`` frames, xyxy in input pixels.
+            rows: Index in ``maps`` of each of the ``F`` frames.
         """
         count = boxes.shape[1]
         features = self(maps, boxes.flatten(0, 1), rows.repeat_interleave(count))

@@ -25,13 +25,16 @@ ANCHORS = Anchors()
 
 
 class RPN(nn.Module):
-    """3 x 3 convolution, ReLU and two 1 x 1 convolutions, with weights shared across levels.
+    """Region proposal network: predicts objectness and box deltas of every anchor.
+
+    It consists of 3 x 3 convolutions with ReLU and two 1 x 1 convolutions, with weights shared
+    across levels.
 
     Args:
         spec: Levels of the maps, all with the same number of channels.
         anchors: The anchors of every cell.
-        batch_size_per_image: Maximum number of anchors per frame sampled for the losses, at most
-            half of them positive.
+        batch_size_per_image: Maximum number of anchors per frame that are sampled for the losses;
+            at most half of this number are positive.
         convs: Number of 3 x 3 convolutions, each with ReLU.
 
     Raises:
@@ -64,14 +67,15 @@ class RPN(nn.Module):
         self.net = RPNHead(spec.channels[0], anchors.per_cell, conv_depth=convs)
 
     def anchors(self, maps: FeatureMaps) -> list[Float[Tensor, "A 4"]]:
-        """Return the anchors of each level for maps of the given shapes."""
+        """Return the anchors at every cell of each level's map, xyxy in input pixels."""
         return self.shapes.of(maps, self.strides)
 
     def forward(self, maps: FeatureMaps) -> dict[str, Tensor]:
-        """Return ``anchor_logits`` ``[F, A]``, ``anchor_deltas``, ``anchor_boxes`` ``[F, A, 4]``.
+        """Return the predictions for all ``A`` anchors of each frame, in the order of `anchors`.
 
-        All outputs are float32. Boxes are decoded, in input pixels, and not clipped. The anchors
-        have the same order as in `anchors`, level by level.
+        ``anchor_logits`` ``[F, A]`` are objectness logits, ``anchor_deltas`` ``[F, A, 4]`` the box
+        deltas, and ``anchor_boxes`` ``[F, A, 4]`` the boxes decoded from them, in input pixels and
+        not clipped. All are float32.
         """
         logits, deltas = self.net(list(maps.levels))
         flat_logits = torch.cat([level.permute(0, 2, 3, 1).flatten(1) for level in logits], dim=1)
@@ -93,12 +97,12 @@ class RPN(nn.Module):
     def proposals(
         self, places: Sequence[Selection], reference: int, limits: ProposalLimits
     ) -> Proposals:
-        """Return proposals; each proposal is the same anchor in all frames of its window.
+        """Return the proposals of windows; a proposal is the same anchor in all frames.
 
         Args:
-            places: The frames at each position of the windows, with the output of `forward` as
-                extras.
-            reference: Position of the reference frame.
+            places: For each position of a window, the frames of all windows at this position, with
+                the output of `forward` as extras.
+            reference: Position of the reference frame in the windows.
             limits: Limits on the proposals.
         """
         own = places[reference]
@@ -123,9 +127,10 @@ class RPN(nn.Module):
     def window_losses(
         self, windows: WindowBatch, targets: Sequence[Sequence[Target | None]]
     ) -> dict[str, Tensor]:
-        """Return `losses` of the annotated frames of the windows, each frame once.
+        """Return the result of `losses` for all annotated frames of the windows.
 
-        If a frame is the reference frame of a window, its maps after the map fusion are used.
+        A frame that several windows contain counts once. If it is the reference frame of one of
+        them, the predictions from its fused maps are used.
         """
         index, places = windows.index.tolist(), windows.places
         others = [place for place in range(len(places)) if place != windows.reference]
@@ -152,10 +157,16 @@ class RPN(nn.Module):
         anchors: Float[Tensor, "A 4"],
         targets: Sequence[Target],
     ) -> dict[str, Tensor]:
-        """Return ``rpn_class`` (binary cross-entropy) and ``rpn_box`` (L1).
+        """Sample anchors and return ``rpn_class`` (binary cross-entropy) and ``rpn_box`` (L1).
 
-        Both are sums divided by ``batch_size_per_image * frames``, even if fewer anchors were
-        sampled.
+        Both are sums over the samples of all frames, divided by ``batch_size_per_image`` times the
+        number of frames, even if fewer anchors were sampled.
+
+        Args:
+            logits: Objectness logits of all anchors of each frame.
+            deltas: Box deltas of all anchors of each frame.
+            anchors: The anchors, xyxy in input pixels.
+            targets: Objects of each frame.
         """
         class_loss, box_loss = logits.sum() * 0, deltas.sum() * 0
         for frame_logits, frame_deltas, target in zip(logits, deltas, targets, strict=True):

@@ -1,4 +1,4 @@
-"""SimOTA: assigns cells to objects by the quality of their current predictions.
+"""SimOTA: assigns to each object the cells whose current predictions fit the object best.
 
 Sources: Z. Ge et al., "YOLOX" (arXiv 2107.08430) and "OTA" (arXiv 2103.14259).
 """
@@ -29,20 +29,22 @@ def assign_cells(
     target: Target,
     center_radius: float,
 ) -> Int[Tensor, " A"]:
-    """Return the row in ``target`` of each cell's object, or BACKGROUND or IGNORED.
+    """Return for each cell the row of its object in ``target``, or BACKGROUND or IGNORED.
 
-    An object competes for the cells whose centre is in its box or within ``center_radius`` strides
-    of its centre. It takes its k cheapest cells, where k is the sum of its 10 highest IoUs, rounded
-    down, and at least 1. A cell taken by several objects goes to the object with the lowest cost.
-    Background cells with their centre in a crowd region are ignored. All inputs are float32.
+    A cell can be assigned if its centre is in the box of an object, or within ``center_radius``
+    strides of an object's centre in x and y. Each object takes the k such cells with the lowest
+    cost, where k is the sum of its 10 highest IoUs with predicted boxes, rounded down, and at least
+    1. A cell that is not both in the object's box and near its centre costs much more. If several
+    objects take a cell, it goes to the object with the lowest cost. Background cells whose centre
+    is in a crowd region are IGNORED. All inputs are float32.
 
     Args:
         cells: The cells of a frame.
-        boxes: Predicted boxes.
-        objectness: Predicted objectness, logits.
-        class_logits: Predicted class logits.
+        boxes: Predicted box of each cell, xyxy in input pixels.
+        objectness: Predicted objectness logit of each cell.
+        class_logits: Predicted class logits of each cell.
         target: Objects of the frame.
-        center_radius: In strides.
+        center_radius: Maximum distance from an object's centre, in strides of the cell's level.
     """
     matched = torch.full_like(objectness, BACKGROUND, dtype=torch.int64)
     crowds = target["boxes"][target["iscrowd"]]
@@ -68,7 +70,12 @@ def assign_cells(
 def _cheapest(
     cost: Float[Tensor, "G M"], iou: Float[Tensor, "G M"]
 ) -> tuple[Int[Tensor, " M"], Bool[Tensor, " M"]]:
-    """Return the object that takes each cell, and whether one does."""
+    """Return for each cell the index of the object that takes it, and whether any object does.
+
+    Args:
+        cost: Cost of assigning each of ``M`` cells to each of ``G`` objects.
+        iou: IoU of each object with the predicted box of each cell.
+    """
     best = iou.topk(min(MOST_CELLS, iou.shape[1]), dim=1).values
     counts = best.sum(dim=1, keepdim=True).long().clamp(min=1)
     rank = cost.argsort(dim=1, stable=True).argsort(dim=1)
@@ -79,7 +86,11 @@ def _cheapest(
 def _class_cost(
     objectness: Float[Tensor, " M"], class_logits: Float[Tensor, "M K"], labels: Int[Tensor, " G"]
 ) -> Float[Tensor, "G M"]:
-    """Binary cross-entropy of ``sqrt(p_class p_object)`` and each label, summed over classes."""
+    """Return the classification cost of assigning each cell to each object.
+
+    It is the binary cross-entropy of ``sqrt(p_class * p_object)`` with the one-hot label of the
+    object, summed over classes.
+    """
     log_p = (F.logsigmoid(class_logits) + F.logsigmoid(objectness).unsqueeze(1)) / 2
     if_absent = -(-torch.expm1(log_p)).clamp(min=1e-38).log()
     change = -log_p.clamp(min=-100) - if_absent  # where the class is present
@@ -92,6 +103,6 @@ def _is_in(points: Float[Tensor, "A 2"], boxes: Float[Tensor, "G 4"]) -> Bool[Te
 
 
 def _is_near(cells: Cells, boxes: Float[Tensor, "G 4"], radius: float) -> Bool[Tensor, "G A"]:
-    """Whether a cell is within ``radius`` strides of a box's centre, in x and in y."""
+    """Return whether each cell is within ``radius`` strides of each box's centre, in x and y."""
     centers = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
     return ((cells.centers - centers).abs() < radius * cells.strides).all(dim=2)

@@ -1,4 +1,4 @@
-"""The spatio-temporal head: a second classifier, which uses the fused features.
+"""The spatio-temporal head: a second classifier, which works on temporally fused features.
 
 Source: D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided
 attention for video object detection", Image and Vision Computing, 2021.
@@ -21,7 +21,7 @@ class SpatioTemporalHead(nn.Module):
             ``layers`` first.
         num_classes: Number of classes, without background.
         width: Width of the fully connected layers.
-        layers: Numbers of layers.
+        layers: Number of convolutions and of fully connected layers for a grid.
     """
 
     def __init__(
@@ -32,6 +32,6 @@ class SpatioTemporalHead(nn.Module):
         self.classifier = nn.Linear(width, num_classes + 1)
 
     def forward(self, features: Float[Tensor, "*n C s s"]) -> Float[Tensor, "*n K1"]:
-        """Return float32 logits, with background last."""
+        """Return the class logits of each candidate, float32, with background last."""
         logits: Tensor = self.classifier(self.encoder(features))
         return logits.float()

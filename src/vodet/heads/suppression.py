@@ -19,19 +19,20 @@ def suppress(
     iou_threshold: float,
     capacity: int,
 ) -> tuple[Int[Tensor, "B N"], Bool[Tensor, "B N"]]:
-    """Choose boxes in order of score; drop boxes that overlap a better box of the same group.
+    """Apply non-maximum suppression to each frame, separately for each group of boxes.
 
     Args:
         boxes: Boxes of ``B`` frames.
         scores: Scores of the boxes.
         groups: Groups of the boxes, such as levels or classes; boxes of different groups do not
             suppress each other.
-        is_valid: Which rows hold a box.
-        iou_threshold: A box is dropped if its IoU with a better box is higher.
-        capacity: Maximum number of boxes kept per frame.
+        is_valid: Which boxes to use.
+        iou_threshold: A box is dropped if its IoU with a kept box of a higher score is larger.
+        capacity: Maximum number of boxes kept per frame, ``N``.
 
     Returns:
-        Rows of the kept boxes, best first, and which of the ``capacity`` entries are filled.
+        Indices of the kept boxes, highest score first, ``[B, N]``; and which of these ``N`` entries
+        are used, since a frame may keep fewer boxes.
     """
     rows = torch.zeros(len(boxes), capacity, dtype=torch.int64, device=boxes.device)
     is_filled = torch.zeros_like(rows, dtype=torch.bool)

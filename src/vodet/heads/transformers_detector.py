@@ -1,4 +1,4 @@
-"""DETR-type detectors of the ``transformers`` library, used through their common interface."""
+"""DETR-type detectors of the ``transformers`` library, called through their common interface."""
 
 from __future__ import annotations
 
@@ -34,26 +34,28 @@ _log = logging.getLogger(__name__)
 class TransformersDetector(nn.Module):
     """A detector of the ``transformers`` library with a fixed number of queries.
 
-    It uses only what these detectors have in common: pixels in; ``logits``, ``pred_boxes`` and
-    ``last_hidden_state`` out; and the ``loss`` of labels. It runs in float32 under autocast too, as
-    some models would otherwise round boxes to half precision.
+    It uses only the interface that these detectors share: they take pixels, return ``logits``,
+    ``pred_boxes`` and ``last_hidden_state``, and compute a ``loss`` if they get labels. They run in
+    float32 even under autocast, because some models would otherwise round boxes to half precision.
 
     Args:
-        num_classes: Number of classes. If the weights have another number, the layers that depend
-            on it are newly initialised.
+        num_classes: Number of classes. If the pretrained weights are for another number of classes,
+            the layers that depend on it are newly initialised.
         pretrained: Name of a model on the Hugging Face hub, or a folder, with weights.
-        config: Values of the model's config, by name. With ``pretrained``, they replace those of
-            the model; without, they need a ``model_type``, such as ``rt_detr_v2``, and the weights
-            are random.
-        mean: Mean of the three channels, on a scale of 0 to 255; None means that of ``pretrained``,
-            else ImageNet's.
-        std: Standard deviation of the three channels, like ``mean``.
-        trusted: Also load weights that are a pickle; otherwise only safetensors.
+        config: Values of the model's config, by name. With ``pretrained``, they replace the model's
+            values. Without it, they must include a ``model_type``, such as ``rt_detr_v2``, and the
+            weights are random.
+        mean: Mean of each RGB channel, on a scale of 0 to 255, by which frames are normalised. None
+            means the value in the preprocessing config of ``pretrained``, or ImageNet's mean if
+            there is none.
+        std: Standard deviation of each RGB channel; scale and None as for ``mean``.
+        trusted: Whether weights in pickle files may be loaded, too; otherwise only safetensors
+            files are loaded.
 
     Attributes:
-        net: The model.
+        net: The model of the ``transformers`` library.
         width: Number of features of a query.
-        is_pretrained: Whether all weights were loaded.
+        is_pretrained: Whether all weights were loaded, so that none is newly initialised.
 
     Raises:
         ConfigError: If ``transformers`` is not installed, or there is neither ``pretrained`` nor a
@@ -94,7 +96,10 @@ class TransformersDetector(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Arguments that rebuild the detector, with other weights, without ``pretrained``."""
+        """Constructor arguments that rebuild the detector with random weights.
+
+        They do not name ``pretrained``, so nothing is read from a folder or from the hub.
+        """
         return {
             "pretrained": None,
             "config": values_of(self.net.config),
@@ -105,32 +110,37 @@ class TransformersDetector(nn.Module):
     def forward(
         self, pixels: UInt8[Tensor, "F 3 H W"]
     ) -> tuple[Float[Tensor, "F Q K"], Float[Tensor, "F Q 4"], Float[Tensor, "F Q D"]]:
-        """Return the class logits, boxes and features of all queries, as in evaluation.
+        """Return the class logits, boxes and features of all ``Q`` queries of each frame.
 
-        Boxes are in pixels, not clipped. In training mode too, there is no dropout, no denoising
-        and no gradient: the detector learns from its own `loss`.
+        Boxes are xyxy in pixels, not clipped. The model runs in evaluation mode and without
+        gradients even during training, because only `loss` trains it.
 
         Raises:
-            ConfigError: If the model does not take frames of this size, or is of another kind.
+            ConfigError: If the model does not accept frames of this size, or its outputs do not
+                have the shapes of a DETR-type detector.
         """
         with _evaluation_mode(self.net), torch.no_grad():
             outputs = self._run(pixels)
         logits, features = outputs.logits.float(), outputs.last_hidden_state.float()
         if logits.shape[2] != self.num_classes or features.shape[2] != self.width:
             msg = (
-                f"{type(self.net).__name__} is not a detector of the kind that model/head=detr "
-                f"takes, such as RT-DETR or D-FINE: expected {self.num_classes} class scores, "
-                f"each a sigmoid, and {self.width} features per query; found {logits.shape[2]} and "
-                f"{features.shape[2]}."
+                f"model/head=detr cannot use {type(self.net).__name__}: expected "
+                f"{self.num_classes} class scores (one sigmoid per class) and {self.width} "
+                f"features per query, found {logits.shape[2]} and {features.shape[2]}. Choose "
+                "another model, such as RT-DETR or D-FINE."
             )
             raise ConfigError(msg)
         boxes = box_convert(outputs.pred_boxes.float(), "cxcywh", "xyxy")
         return logits, boxes * _sides(pixels), features
 
     def loss(self, pixels: UInt8[Tensor, "F 3 H W"], targets: Sequence[Target]) -> Tensor:
-        """Return the model's own loss, with its own matching.
+        """Return the loss that the model computes itself, with its built-in matching.
 
-        It knows no crowd regions: what is detected there counts as a false alarm.
+        The model does not know crowd regions, so detections in them count as false positives.
+
+        Args:
+            pixels: The frames.
+            targets: Objects of each frame, with boxes in pixels.
         """
         labels = []
         for target in targets:
@@ -150,17 +160,18 @@ class TransformersDetector(nn.Module):
             height, width = pixels.shape[-2:]
             msg = (
                 f"{type(self.net).__name__} failed on frames of {height} x {width} (height x "
-                f"width): {first_line(error)} Choose a size that it takes, such as the square that "
-                "it was trained with: data/input=square_640."
+                f"width): {first_line(error)} Choose a frame size that the model accepts, such as "
+                "the square that it was trained with: data/input=square_640."
             )
             raise ConfigError(msg) from error
 
 
 def _statistics_of(source: str | Path) -> Statistics:
-    """Return mean and std of the model's own preprocessing, on a scale of 0 to 1."""
+    """Return mean and std from the model's preprocessing config, on a scale of 0 to 1."""
     processor = read_processor(source)
     if processor is None:
-        _log.warning("%s says nothing of its input: normalised with ImageNet's values.", source)
+        message = "%s has no preprocessing config: frames are normalised with ImageNet's values."
+        _log.warning(message, source)
         return IMAGENET
     if not processor.do_normalize:
         return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -169,7 +180,7 @@ def _statistics_of(source: str | Path) -> Statistics:
 
 @contextmanager
 def _evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Set the evaluation mode, and restore the modes of all parts, some of which may be frozen."""
+    """Set the evaluation mode; restore the mode of each submodule at the end of the block."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -1,7 +1,7 @@
-"""Reads and builds models of the ``transformers`` library; imports it only when it is needed.
+"""Reads and builds models of the ``transformers`` library, which is imported only when needed.
 
-Every function turns whatever goes wrong into one error. Code from a model's repository is never
-run, and a config alone opens no file and no connection.
+Any failure while reading or building a model is raised as an error of vodet. Code from a model's
+repository is never run, and building a model from a config opens no file and no connection.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import nn
 
 from vodet.errors import CheckpointError, ConfigError
 
-# Of a config, what belongs to a place or to the classes of a data set.
+# Config values that name a place or depend on the classes of a data set.
 _LEFT_OUT = ("_name_or_path", "id2label", "label2id", "auto_map", "transformers_version")
 _log = logging.getLogger(__name__)
 
 
 def transformers() -> Any:
-    """Import the library.
+    """Import and return the ``transformers`` library.
 
     Raises:
         ConfigError: If it is not installed.
@@ -34,8 +34,8 @@ def transformers() -> Any:
         return import_module("transformers")
     except ImportError as error:
         msg = (
-            "Detectors of the library transformers need an extra that is not installed: "
-            "pip install 'vodet[transformers]'"
+            "model/head=detr needs the package transformers, which is not installed: run pip "
+            "install 'vodet[transformers]'."
         )
         raise ConfigError(msg) from error
 
@@ -45,11 +45,11 @@ def read_config(source: str | Path, values: Mapping[str, Any]) -> Any:
 
     Args:
         source: Name of the model, or the folder.
-        values: Values that replace those of the config.
+        values: Values, by name, that replace values of the config.
 
     Raises:
         ConfigError: If ``transformers`` is not installed, or a value names a file or an address.
-        CheckpointError: If it cannot be read, or is not the config of a detector.
+        CheckpointError: If the config cannot be read, or is not the config of a detector.
     """
     library, values = transformers(), _plain(values)
     with _guard("read the config of", source):
@@ -58,18 +58,19 @@ def read_config(source: str | Path, values: Mapping[str, Any]) -> Any:
 
 
 def make_config(values: Mapping[str, Any]) -> Any:
-    """Return a model's config from its values, which include ``model_type``.
+    """Return the config of a model of type ``values["model_type"]`` with the given values.
 
     Raises:
         ConfigError: If ``transformers`` is not installed, there is no ``model_type``, or a value
             names a file or an address.
-        CheckpointError: If there is no such config, or it is not the config of a detector.
+        CheckpointError: If ``transformers`` rejects the type or a value, or builds no detector.
     """
     if "model_type" not in values:
         msg = (
-            "model/head=detr needs a model: expected model.head.pretrained, such as "
-            "PekingU/rtdetr_v2_r18vd or a folder, or +model.head.config.model_type, such as "
-            f"rt_detr_v2; found neither in model.head.config={dict(values)}."
+            "model/head=detr needs a model: set model.head.pretrained to a name, such as "
+            "PekingU/rtdetr_v2_r18vd, or to a folder, or, for random weights, set "
+            "+model.head.config.model_type, for example to rt_detr_v2; found neither, with "
+            f"model.head.config={dict(values)}."
         )
         raise ConfigError(msg)
     library, values = transformers(), _plain(values)
@@ -82,7 +83,7 @@ def build_model(config: Any) -> nn.Module:
     """Build a detector with random weights.
 
     Raises:
-        CheckpointError: If the values of the config do not fit each other.
+        CheckpointError: If no model can be built from the values of the config.
     """
     with _guard("build", config.model_type):
         model: nn.Module = transformers().AutoModelForObjectDetection.from_config(
@@ -92,12 +93,13 @@ def build_model(config: Any) -> nn.Module:
 
 
 def read_model(source: str | Path, config: Any, *, trusted: bool) -> tuple[nn.Module, list[str]]:
-    """Return a detector with its weights, and the names of newly initialised weights.
+    """Return a detector with pretrained weights, and the names of newly initialised weights.
 
     Args:
-        source: Name of the model, or the folder.
-        config: Its config, possibly with another number of classes.
-        trusted: Also load weights that are a pickle; otherwise only safetensors.
+        source: Name of the model on the Hugging Face hub, or the folder.
+        config: Config of the model, possibly with another number of classes than the weights.
+        trusted: Whether weights in pickle files may be loaded, too; otherwise only safetensors
+            files are loaded.
 
     Raises:
         CheckpointError: If the weights cannot be read.
@@ -115,16 +117,16 @@ def read_model(source: str | Path, config: Any, *, trusted: bool) -> tuple[nn.Mo
         )
     new = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
     if new:
-        message = "%s: newly initialised for %d classes are %d weights: %s"
+        message = "%s: for %d classes, %d weights are newly initialised: %s"
         _log.warning(message, source, config.num_labels, len(new), ", ".join(new))
     return model, new
 
 
 def read_processor(source: str | Path) -> Any:
-    """Return the image processor of a model, which tells its input; None if it has none.
+    """Return a model's image processor, which holds its mean and std; None if it has none.
 
     Raises:
-        CheckpointError: If it cannot be read.
+        CheckpointError: If the image processor cannot be read.
     """
     library, name = transformers(), "preprocessor_config.json"
     with _guard("read the preprocessing of", source):
@@ -134,7 +136,10 @@ def read_processor(source: str | Path) -> Any:
 
 
 def values_of(config: Any) -> dict[str, Any]:
-    """Return all values of a config as plain values, from which `make_config` makes it again."""
+    """Return the values of a config as JSON types, from which `make_config` rebuilds the config.
+
+    Values that name a place or depend on the classes of a data set are left out.
+    """
     values: dict[str, Any] = _without_places(json.loads(config.to_json_string(use_diff=False)))
     return values
 
@@ -155,18 +160,22 @@ def _checked(library: Any, config: Any, values: Mapping[str, Any], source: str |
     config._attn_implementation = None  # the library's choice, never code that the config names
     known = type(config)().to_dict().keys() | config.attribute_map.keys()
     if unknown := sorted(values.keys() - known):
-        _log.warning("%s has no %s: ignored.", type(config).__name__, ", ".join(unknown))
+        message = "%s has no values called %s; model.head.config sets them without effect."
+        _log.warning(message, type(config).__name__, ", ".join(unknown))
     return config
 
 
 def _plain(value: Any) -> Any:
-    """Convert nested values to dicts and lists, and refuse the names of files and addresses."""
+    """Convert nested values to dicts and lists; raise an error for names of files and addresses."""
     if isinstance(value, Mapping):
         return {str(name): _plain(part) for name, part in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(part) for part in value]
     if isinstance(value, str) and any(character in value for character in "/\\:"):
-        msg = f"model.head.config must not name files or addresses, found {value!r}."
+        msg = (
+            "model.head.config must not name files or addresses, so no value may contain a slash, "
+            f"a backslash or a colon; found {value!r}. Set model.head.pretrained to load a model."
+        )
         raise ConfigError(msg)
     return value
 
@@ -179,7 +188,12 @@ def _without_places(value: Any) -> Any:
 
 @contextmanager
 def _guard(action: str, source: object) -> Iterator[None]:
-    """Turn whatever goes wrong with a model into one error."""
+    """Raise a `CheckpointError` for any exception in the block.
+
+    Args:
+        action: What the block does, such as ``read the weights of``, for the message.
+        source: The model, for the message.
+    """
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The two-stage head: proposals, candidate fusions, and one or two heads on the RoI features.
+"""The two-stage head: region proposals, candidate fusions and one or two classifying heads.
 
 Sources: S. Ren et al., "Faster R-CNN" (arXiv 1506.01497), for the head without a candidate fusion;
 D. Cores, V. M. Brea, M. Mucientes, "Short-term anchor linking and long-term self-guided attention
@@ -56,34 +56,37 @@ TEST_LIMITS = ProposalLimits(pre_nms_top_n=1000, post_nms_top_n=1000)
 
 
 class TwoStageHead(Head):
-    """Region proposals, RoI features, candidate fusions and a box head.
+    """Finds region proposals, pools and fuses their features, and predicts classes and boxes.
 
-    ``refine`` chooses what the fused features are used for. ``refine="scores"`` is the double head
-    of SLTnet: the box head of Faster R-CNN uses only the reference frame, and a spatio-temporal
-    head classifies the fused features. With ``refine="boxes"``, as in SELSA, a single box head
-    predicts classes and boxes from the fused features. Without a candidate fusion, both options are
-    Faster R-CNN.
+    ``refine`` chooses what is predicted from the fused features. ``refine="scores"`` is the double
+    head of SLTnet: the box head of Faster R-CNN uses only the reference frame, and a
+    spatio-temporal head classifies the fused features. With ``refine="boxes"``, as in SELSA, a
+    single box head predicts classes and boxes from the fused features. Without a candidate fusion,
+    the head is Faster R-CNN in both cases.
 
-    Proposals are linked through the window if a fusion needs it. Otherwise they depend on a single
-    frame, and are computed and pooled once per frame.
+    If a fusion needs linked candidates, a proposal is the same anchor in all frames of the window.
+    Otherwise proposals depend on a single frame, and are computed and pooled once per frame.
 
     Args:
         spec: Levels of the maps, all with the same number of channels, as from an FPN.
         num_classes: Number of classes.
         fusion: Candidate fusions by name, applied in order.
         refine: ``scores`` or ``boxes``.
-        scores: With ``refine="scores"``: ``both`` combines the two heads' scores as
-            ``p_s + p_st * (1 - p_s)``; ``spatial`` or ``spatio_temporal`` uses only one head.
+        scores: With a candidate fusion and ``refine="scores"``, ``both`` combines the score p_s of
+            the box head and the score p_st of the spatio-temporal head as
+            ``p_s + p_st * (1 - p_s)``; ``spatial`` uses only p_s, ``spatio_temporal`` only p_st.
         width: Width of the fully connected layers.
-        resolution: Bins along each side of a RoI.
+        resolution: Number of bins along each side of a RoI.
         anchors: The anchors of every cell.
         rpn_convs: Number of 3 x 3 convolutions of the region proposal network.
-        roi_align: Pools RoIs from the maps of one level.
-        layers: Numbers of layers on the features of a RoI, of both heads.
+        roi_align: Function that pools RoIs from the maps of one level.
+        layers: Number of convolutions and of fully connected layers for the features of a RoI, in
+            each of the heads.
         train_limits: Limits on proposals in training mode.
         test_limits: Limits on proposals in evaluation mode.
-        rpn_batch_size_per_image: Maximum number of anchors per frame sampled for the losses.
-        box_batch_size_per_image: Maximum number of RoIs per window sampled for the losses.
+        rpn_batch_size_per_image: Maximum number of anchors per frame that are sampled for the
+            losses.
+        box_batch_size_per_image: Maximum number of RoIs per window that are sampled for the losses.
         score_threshold: Minimum score of a detection (exclusive).
         nms_iou: IoU threshold of non-maximum suppression within a class.
         max_detections: Maximum number of detections per frame.
@@ -147,13 +150,13 @@ class TwoStageHead(Head):
     def encode(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return anchors or candidates of each frame.
+        """Return the predictions for the anchors, or the candidates, of each frame.
 
-        In training, and if proposals are linked, the tensors are ``anchor_logits`` ``[F, A]`` and
+        In training, or if proposals are linked, the tensors are ``anchor_logits`` ``[F, A]`` and
         ``anchor_boxes`` ``[F, A, 4]``, in training also ``anchor_deltas`` ``[F, A, 4]``. Otherwise
-        they are candidates: ``boxes`` ``[F, N, 4]``, ``scores`` and ``is_valid`` ``[F, N]``,
-        ``features`` ``[F, N, C, s, s]``. Tensors that the candidate fusion encodes from each
-        frame's candidates are added with the prefix ``fusion``.
+        they describe the candidates: ``boxes`` ``[F, N, 4]``, ``scores`` and ``is_valid``
+        ``[F, N]``, ``confidences`` ``[F, N, 2]`` and ``features`` ``[F, N, C, s, s]``. Tensors that
+        the candidate fusions encode from the candidates are added with the prefix ``fusion.``.
         """
         anchors: dict[str, Tensor] = self.rpn(maps)
         frames = EncodedFrames(maps, sizes, anchors)
@@ -168,7 +171,7 @@ class TwoStageHead(Head):
     def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return what the losses need of the RPN: anchors if they are linked, else proposals.
+        """Return the RPN's anchors if a fusion needs linked candidates, otherwise its proposals.
 
         Proposals are ``proposal_boxes`` ``[F, N, 4]``, ``proposal_scores`` and
         ``proposal_is_valid`` ``[F, N]``.
@@ -182,7 +185,7 @@ class TwoStageHead(Head):
         return dict(zip(_PROPOSALS, tensors, strict=True))
 
     def complete(self, frames: EncodedFrames) -> Mapping[str, Tensor]:
-        """Add what the candidate fusion encodes from each frame's candidates."""
+        """Add the tensors that the candidate fusions encode from each frame's candidates."""
         extras = dict(frames.extras)
         if self.fusion.encodes_candidates:
             candidates = self._frame_candidates(frames)
@@ -195,7 +198,7 @@ class TwoStageHead(Head):
         return {"strides": self.rpn.strides, "anchors": self.rpn.shapes, "limits": limits}
 
     def _proposals(self, places: Sequence[Selection], reference: int) -> Proposals:
-        """Return the proposals of windows, made now or, in training from a cache, by `detect`."""
+        """Return the proposals of windows; in training from a cache, `detect` has made them."""
         own = places[reference]
         if _PROPOSALS[0] in own.frames.extras:
             boxes, scores, is_valid = (own.extra(name) for name in _PROPOSALS)
@@ -204,24 +207,25 @@ class TwoStageHead(Head):
 
     @property
     def _trains(self) -> bool:
-        """Whether losses may be computed; this includes a frozen head in evaluation mode."""
+        """Whether losses may be computed, even of a frozen head, which is in evaluation mode."""
         return self.training or torch.is_grad_enabled()
 
     @property
     def uses_support(self) -> bool:  # type: ignore[override]  # depends on the fusion
-        """Whether the losses or the candidate fusion use support frames."""
+        """Whether the losses or the candidate fusions use support frames."""
         fusion = self.fusion
         joins = fusion.needs_links or fusion.joins_frames or fusion.encodes_candidates
         return self._trains or joins
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
-        """Return the state of the candidate fusion."""
+        """Return the initial state of the candidate fusions."""
         return self.fusion.begin(videos, frames)
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[dict[str, Tensor], State]:
-        """Return ``scores`` ``[B, N, K]``, ``boxes`` ``[B, N, K, 4]``, ``is_valid`` ``[B, N]``.
+        """Return ``scores``, ``boxes`` and ``is_valid`` of the candidates, and the new state.
 
-        Boxes are in input pixels, clipped to the picture, one per class.
+        The shapes are ``[B, N, K]``, ``[B, N, K, 4]`` and ``[B, N]``. Each candidate has a box per
+        class, in input pixels and clipped to the picture.
         """
         candidates = self._candidates(windows)
         fused, state = self.fusion(candidates, state)
@@ -244,7 +248,7 @@ class TwoStageHead(Head):
         return joined_scores(logits, st_logits)
 
     def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections of each frame after suppression, in input pixels, best first."""
+        """Return the detections after non-maximum suppression, in input pixels, best first."""
         return detections_of(
             outputs["scores"],
             outputs["boxes"],
@@ -260,8 +264,9 @@ class TwoStageHead(Head):
     ) -> tuple[dict[str, Tensor], State]:
         """Return the losses of the trainable parts, and the new state.
 
-        The RPN has ``rpn_class`` and ``rpn_box``, on every annotated frame of the windows; the box
-        head has ``class`` and ``box``; the spatio-temporal head has ``st_class``.
+        The losses of the region proposal network, from every annotated frame of the windows, are
+        ``rpn_class`` and ``rpn_box``. The losses of the box head are ``class`` and ``box``, and the
+        loss of the spatio-temporal head is ``st_class``, all from the reference frames.
 
         Raises:
             ConfigError: If no part is trainable.
@@ -302,10 +307,10 @@ class TwoStageHead(Head):
     def recall(
         self, state: State, history: Sequence[WindowBatch], targets: Sequence[Targets], now: Targets
     ) -> State:
-        """Let the candidate fusion compute its state from the best candidates of the history.
+        """Return the state that the candidate fusions compute from the history windows.
 
-        Annotated objects replace the lowest-scoring of these candidates, so that a window with
-        objects always has candidates. Only the layers of the fusion get gradients through the
+        They get the best candidates of each window and all its annotated objects, so that a window
+        with objects always has candidates. Only the layers of the fusions get gradients through the
         state.
         """
         if not self.remembers:
@@ -332,22 +337,32 @@ class TwoStageHead(Head):
         return self.fusion.recall(state, past, of_references, [clip[place] for clip in now])
 
     def _places(self, windows: WindowBatch) -> tuple[list[Selection], int]:
-        """Return the frames that a proposal spans, and the position of the reference frame."""
+        """Return the frames in which a proposal has a box, and which of them is the reference.
+
+        These are all frames of the window if proposals are linked, otherwise the reference frame.
+        """
         if self.fusion.needs_links:
             return windows.places, windows.reference
         return [windows.current], 0
 
     def _targets(self, windows: WindowBatch, targets: Targets) -> Targets:
-        """Return the objects of the frames that a proposal spans."""
+        """Return the objects of the frames in which a proposal has a box: see `_places`."""
         if self.fusion.needs_links:
             return targets
         return [[clip[windows.reference]] for clip in targets]
 
     def _pool(self, places: Sequence[Selection], rois: Proposals, reference: int) -> Candidates:
-        """Pool the features of RoIs ``[B, T, N]`` at each position of the windows."""
+        """Return RoIs as candidates, with features pooled from the frame at each position.
+
+        Args:
+            places: For each position of a window, the frames of all windows at this position.
+            rois: The RoIs, with a box at each position.
+            reference: Position of the reference frame.
+        """
         shape = (-1, len(places), -1)
         # RoIs are pooled in float32; positions share frames, so their maps are converted once.
         maps = {id(p.frames): p.frames.maps.map(Tensor.float) for p in places}
+        is_linked = self.fusion.needs_links
         return Candidates(
             features=tuple(
                 self.pooler.of_frames(maps[id(frames.frames)], boxes, frames.rows)
@@ -358,12 +373,13 @@ class TwoStageHead(Head):
             is_valid=rois.is_valid.unsqueeze(1).expand(shape),
             sizes=places[reference].sizes,
             reference=reference,
-            linked=self.fusion.needs_links,
+            linked=is_linked,
             extras={},
+            previous_boxes=rois.boxes[:, reference - 1] if is_linked and reference > 0 else None,
         )
 
     def _frame_candidates(self, frames: EncodedFrames) -> Candidates:
-        """Return candidates of single frames; in training, only the ones that a fusion encodes."""
+        """Return candidates of single frames; in training, only as many as the fusions encode."""
         all_frames = [Selection.all(frames)]
         rois = self._proposals(all_frames, 0)
         if self._trains and self.fusion.keys_per_frame:
@@ -371,7 +387,7 @@ class TwoStageHead(Head):
         return self._pool(all_frames, rois, 0)
 
     def _candidates(self, windows: WindowBatch) -> Candidates:
-        """Return the candidates of windows, in evaluation."""
+        """Return the candidates of windows in evaluation, where no losses are computed."""
         if "features" in windows.current.frames.extras:
             return self._with_support(encoded_candidates(windows.current), windows)
         places, reference = self._places(windows)
@@ -382,7 +398,7 @@ class TwoStageHead(Head):
         return with_support(candidates, windows, self.fusion, self._support)
 
     def _support(self, frames: Selection, count: int) -> Candidates:
-        """Return ``count`` candidates of each support frame."""
+        """Return the best ``count`` candidates of each support frame."""
         if "features" in frames.frames.extras:
             return encoded_candidates(frames).best(count)
         rois = self._proposals([frames], 0).resized(count)
@@ -390,7 +406,7 @@ class TwoStageHead(Head):
 
 
 def _learns(maps: FeatureMaps, *modules: nn.Module) -> bool:
-    """Whether a loss of these modules on these maps gives any weight a gradient."""
+    """Return whether a loss computed from these maps by these modules would train any weight."""
     weights = [weight for module in modules for weight in module.parameters()]
     return any(tensor.requires_grad for tensor in (*maps.levels, *weights))
 
@@ -401,8 +417,9 @@ def _check_options(refine: str, scores: str, *, is_double: bool) -> None:
             msg = f"TwoStageHead: {name} must be one of {', '.join(options)}; found {value!r}."
             raise ConfigError(msg)
     if scores == "spatio_temporal" and not is_double:
+        found = "no candidate fusion" if refine == "scores" else f"refine={refine}"
         msg = (
-            "scores=spatio_temporal needs a spatio-temporal head: a candidate fusion "
-            "(model/head/fusion) and refine=scores."
+            "TwoStageHead: scores=spatio_temporal needs a candidate fusion (model/head/fusion) and "
+            f"refine=scores, found {found}. Set them, or scores=both."
         )
         raise ConfigError(msg)

@@ -43,15 +43,17 @@ def draw_detections(
     scores: np.ndarray | None = None,
     track_ids: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw boxes with class, track id and score; lines and letters scale with the frame.
+    """Return a copy of a frame with boxes and their classes, track ids and scores drawn on it.
+
+    The widths of lines and the sizes of letters are in proportion to the frame size.
 
     Args:
         frame: ``[H, W, 3]`` uint8 RGB; it is not changed.
-        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the best is drawn on top.
-        labels: The class of each box, ``[n]``.
-        class_names: The names of the labels.
-        scores: The score of each box, ``[n]``.
-        track_ids: The track of each box, ``[n]``; -1 if unknown.
+        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the first box is drawn on top.
+        labels: The label of each box, ``[n]``.
+        class_names: The class name of each label.
+        scores: The score of each box, ``[n]``; None to draw no scores.
+        track_ids: The track id of each box, ``[n]``, -1 if unknown; None to draw no track ids.
     """
     drawing = np.ascontiguousarray(frame).copy()
     style = _Style.of_size(*frame.shape[:2])
@@ -96,10 +98,16 @@ class _Style:
         return width, height, below
 
     def fitted(self, name: str, details: str, width: int) -> str:
-        """Shorten a name that makes the text wider than the frame; keep the details in view."""
-        text, room = name + details, width - 2 * self.pad
-        while len(name) > 1 and (found := self.text_size(text)[0]) > room:
-            name = name[: max(1, min(len(name) - 1, len(name) * room // found))]
+        """Return ``name + details``, with a shorter name if the text is wider than the frame.
+
+        Args:
+            name: The class name.
+            details: The track id and the score, which are never shortened.
+            width: Width of the frame in pixels.
+        """
+        text, available = name + details, width - 2 * self.pad
+        while len(name) > 1 and (found := self.text_size(text)[0]) > available:
+            name = name[: max(1, min(len(name) - 1, len(name) * available // found))]
             text = f"{name}..{details}"
         return text
 
@@ -112,7 +120,7 @@ def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style)
 def _draw_text(
     drawing: np.ndarray, box: np.ndarray, text: str, color: Color, style: _Style
 ) -> None:
-    """Write on a filled plate above the box, or inside it if there is no room above."""
+    """Write a text on a filled rectangle above the box, or in the box if it is near the top."""
     height, width = drawing.shape[:2]
     text_width, text_height, below = style.text_size(text)
     plate = (text_width + 2 * style.pad, text_height + below // 2 + 2 * style.pad)

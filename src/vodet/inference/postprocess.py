@@ -7,12 +7,12 @@ from vodet.structures import Detections, Size
 
 
 def to_original(detections: Detections, size: Size, original_size: Size) -> Detections:
-    """Map detections from input pixels to pixels of the original image, clipped to it.
+    """Map detections from pixels of the resized image to pixels of the original image.
 
-    Boxes that are empty after clipping are dropped.
+    Boxes are clipped to the original image. Boxes that are empty after clipping are dropped.
 
     Args:
-        detections: In input pixels, best first.
+        detections: Detections in pixels of the detector's input.
         size: ``(height, width)`` of the resized image, which is in the top left of the input.
         original_size: ``(height, width)`` of the original image.
     """

@@ -1,4 +1,4 @@
-"""Runs a detector on a video; writes an annotated video and the detections as JSON lines."""
+"""Runs a detector on a video; writes an annotated video and the detections as JSON Lines."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ from vodet.structures import Detections
 
 @dataclass(frozen=True)
 class PredictedVideo:
-    """The result for one video.
+    """The output files of `predict_video` for one video, and statistics of the video.
 
     Args:
-        video: The annotated video.
-        detections: One JSON object per line and frame: ``{"frame": 0, "name": "000000",
-            "detections": [{"box": [x1, y1, x2, y2], "score": 0.9, "label": "car"}]}``, in pixels.
-        num_frames: The number of frames.
-        num_detections: The number of detections above the threshold.
-        seconds: The time from the first frame to the finished files.
-        faults: What was lost while reading the video, one sentence each.
+        video: Path of the annotated video.
+        detections: Path of a JSON Lines file with one object per frame: ``{"frame": 0, "name":
+            "000000", "detections": [{"box": [x1, y1, x2, y2], "score": 0.9, "label": "car"}]}``.
+            Boxes are in pixels of the original frame.
+        num_frames: Number of frames.
+        num_detections: Number of detections with at least the score threshold.
+        seconds: Time from the first frame to the finished files, in seconds.
+        faults: Sentences that describe missing and damaged frames; empty for an intact video.
     """
 
     video: Path
@@ -51,7 +52,12 @@ class PredictedVideo:
 
 
 def output_files(folder: Path, name: str) -> tuple[Path, Path]:
-    """Return the output files for a video of this name: a video and JSON lines."""
+    """Return the paths of the annotated video and the JSON Lines file for a video.
+
+    Args:
+        folder: The folder of both files.
+        name: Name of the video, as in `FrameSource`.
+    """
     return folder / f"{name}_detections.mp4", folder / f"{name}_detections.jsonl"
 
 
@@ -70,23 +76,24 @@ def predict_video(
     """Detect the objects of a video; write ``<name>_detections.mp4`` and ``.jsonl``.
 
     The files appear only when they are complete. If a video file is damaged, they contain every
-    frame that can be decoded, and the result lists the faults. Detections are linked before the
-    score threshold is applied.
+    frame that can be decoded, and ``PredictedVideo.faults`` describes the damage. Detections are
+    linked before the score threshold is applied.
 
     Args:
-        stream: A stream that returns detections in original pixels, without a score threshold.
+        stream: A stream that returns detections in pixels of the original frame, without a score
+            threshold.
         source: The video.
-        folder: The folder for the files, created if needed.
-        class_names: The names of the labels.
+        folder: The folder for both files, created if needed.
+        class_names: The class name of each label.
         score_threshold: Minimum score of drawn and written detections.
         chunk_size: Number of frames passed to the stream at once.
         fps: Frames per second of the annotated video if the source has no frame rate.
         tubelet_linking: ``none`` or a name in `LINKINGS`. ``none`` and ``rescore_online`` read the
             video once; the other linkings need all detections first, so they read it twice.
-        console: For the progress bar and the summary.
+        console: Shows the progress bar and the summary; standard output by default.
 
     Raises:
-        ConfigError: If there is no such linking.
+        ConfigError: If ``tubelet_linking`` is unknown.
         FrameError: If an image cannot be read, frames differ in size, or there are no frames.
         OutputError: If a file cannot be written.
     """
@@ -121,7 +128,7 @@ def predict_video(
 def _detected(
     stream: FrameStream, source: FrameSource, chunk_size: int, linking: str, progress: Progress
 ) -> Iterable[tuple[NamedFrame, Detections]]:
-    """Pair frames with their linked detections; show the progress."""
+    """Pair each frame with its detections, after linking them if required; show the progress."""
     if linking == "rescore_online":
         stream, linking = RescoringStream(stream), "none"
     name = visible(source.name)
@@ -149,15 +156,15 @@ def _again(
         if frame is None or found is None:
             msg = (
                 f"Expected {len(detections)} frames when reading {source.name} a second time, "
-                f"found {'fewer' if frame is None else 'more'}. tubelet_linking=rescore_online "
-                "reads the video only once."
+                f"found {'fewer' if frame is None else 'more'}. Use "
+                "tubelet_linking=rescore_online, which reads the video only once."
             )
             raise FrameError(msg)
         yield frame, found
 
 
 class _Records:
-    """Writes the detections above the threshold, one line per frame, and counts them."""
+    """Writes detections with a score of at least the threshold, one JSON line per frame."""
 
     def __init__(self, file: IO[bytes], class_names: Sequence[str], threshold: float) -> None:
         self._file = file
@@ -168,7 +175,7 @@ class _Records:
         self.num_detections = 0
 
     def add(self, name: str, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Write a line; return the boxes, scores and labels in it."""
+        """Write the line of the next frame; return the boxes, scores and labels in the line."""
         boxes = detections["boxes"].cpu().numpy()
         scores = detections["scores"].cpu().numpy()
         labels = detections["labels"].cpu().numpy()

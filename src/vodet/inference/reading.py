@@ -46,17 +46,17 @@ Frames = Generator[NamedFrame, None, None]
 
 @dataclass(frozen=True)
 class FrameSource:
-    """The frames of one video; iterating reads them.
+    """The frames of one video. Iterate over the source to read the frames.
 
     Args:
-        name: Name of the video and of the files made from it.
+        name: Name of the video and of its output files.
         fps: Average number of frames per second; None for images.
         length: Number of frames according to the file; None if unknown.
         open: Opens the video and returns a generator of its frames.
         read_ahead: Maximum number of frames read ahead, which limits the memory used.
         pixel_aspect: Width of a pixel divided by its height when the video is shown.
-        time_base: Unit of the times of the frames, in seconds; None if the frames have no times.
-        faults: What was lost while reading, one sentence each; complete after the last frame.
+        time_base: Unit of the frames' timestamps, in seconds; None if they have no timestamps.
+        faults: Sentences that describe missing and damaged frames; filled after the last frame.
     """
 
     name: str
@@ -74,7 +74,7 @@ class FrameSource:
 
 
 def open_images(name: str, paths: Sequence[Path]) -> FrameSource:
-    """Open images as a video; each is turned upright by its EXIF orientation."""
+    """Return images as the frames of a video; EXIF orientations are applied."""
     return FrameSource(name, None, len(paths), lambda: _read_images(paths))
 
 
@@ -84,7 +84,7 @@ def _read_images(paths: Sequence[Path]) -> Frames:
 
 
 def _read_image(path: Path) -> np.ndarray:
-    """Read an image of any format that OpenCV knows, upright.
+    """Return the pixels of an image file, upright by its EXIF orientation, uint8 RGB ``[H, W, 3]``.
 
     Raises:
         FrameError: If the file cannot be read, has too many pixels, or is damaged.
@@ -102,13 +102,18 @@ def _read_image(path: Path) -> np.ndarray:
 
 
 def _decode(data: bytes) -> np.ndarray | None:
-    """Decode an image, or return None if that fails; a damaged JPEG or PNG raises a ValueError."""
+    """Return the pixels of an encoded image, or None if it cannot be decoded.
+
+    Raises:
+        ValueError: If the image is too large, is a damaged JPEG or PNG, or the file contains
+            several images.
+    """
     height, width = read_size(data) or (0, 0)
     if height * width > MAX_PIXELS:
-        msg = f"it has {height} x {width} pixels, and the limit is {MAX_PIXELS:,}"
+        msg = f"it has {height} x {width} pixels, more than the limit of {MAX_PIXELS:,}"
         raise ValueError(msg)
     if (count := count_pictures(data)) > 1:
-        msg = f"it holds {count} pictures; save each in a file of its own, or all as a video"
+        msg = f"it contains {count} pictures; save each in a separate file, or all as a video"
         raise ValueError(msg)
     if header := read_header(data):
         return turn_upright(decode_picture(data, header.stored_size), header.orientation)
@@ -138,7 +143,8 @@ def _of_one_size(frames: Iterator[NamedFrame]) -> Iterator[NamedFrame]:
         if found != expected:
             msg = (
                 f"Expected all frames to have the size of the first, {expected} (height, width), "
-                f"found {found} in frame {frame.name}."
+                f"found {found} in frame {frame.name}. Resize the frames, or put frames of "
+                "different sizes in different videos."
             )
             raise FrameError(msg)
         yield frame

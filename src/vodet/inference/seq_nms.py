@@ -42,7 +42,7 @@ def seq_nms(
         rescore: Whether the score of a sequence is the mean or the maximum of its scores.
 
     Returns:
-        Rows of the detections that are kept, ascending, ``[n]`` int64, and their new scores,
+        Indices of the detections that are kept, ascending, ``[n]`` int64, and their new scores,
         ``[n]`` float32.
     """
     order = np.lexsort((frames, labels))
@@ -63,7 +63,17 @@ def seq_nms(
 def _pad(
     frames: np.ndarray, boxes: np.ndarray, scores: np.ndarray
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]:
-    """Arrange rows, sorted by frame, in ``[T, n]`` slots; empty slots have score 0."""
+    """Arrange detections in arrays with ``n`` slots for each of ``T`` frames.
+
+    Args:
+        frames: Frame numbers, ascending, ``[N]``.
+        boxes: ``[N, 4]``.
+        scores: ``[N]``.
+
+    Returns:
+        The frame and the slot of each detection, the boxes ``[T, n, 4]``, and the scores
+        ``[T, n]``, which are 0 in empty slots.
+    """
     times = frames - frames[0]
     counts = np.bincount(times)
     places = np.arange(len(times)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -78,8 +88,8 @@ class _Sequences:
     """The sequences of linked detections of one class in consecutive frames.
 
     Args:
-        boxes: ``[T, n, 4]``.
-        scores: ``[T, n]``, 0 for slots without a detection.
+        boxes: The boxes in ``n`` slots for each of ``T`` frames, xyxy in pixels, ``[T, n, 4]``.
+        scores: The scores, ``[T, n]``, 0 for slots without a detection.
     """
 
     def __init__(self, boxes: np.ndarray, scores: np.ndarray) -> None:
@@ -93,7 +103,14 @@ class _Sequences:
         self._best = np.zeros(len(scores))  # the largest sum of each frame
 
     def take_all(self, rescore: Rescore) -> tuple[np.ndarray, np.ndarray]:
-        """Return which detections are kept and their new scores, both ``[T, n]``."""
+        """Rescore and suppress all sequences.
+
+        Args:
+            rescore: Whether the score of a sequence is the mean or the maximum of its scores.
+
+        Returns:
+            Whether each detection is kept, and its new score, both ``[T, n]``.
+        """
         kept, scores = np.zeros(self._scores.shape, bool), np.zeros_like(self._scores)
         self._update(0, len(scores) - 1)
         while self._best.max() > 0:
@@ -114,9 +131,10 @@ class _Sequences:
         return np.arange(end - len(places) + 1, end + 1), np.array(places[::-1])
 
     def _update(self, first: int, last: int) -> None:
-        """Update the sums after detections of the frames from ``first`` to ``last`` were removed.
+        """Update the sums of scores after detections from ``first`` to ``last`` were removed.
 
-        After ``last``, the update stops at the first frame whose sums do not change.
+        ``first`` and ``last`` are the first and last affected frame. In the frames after ``last``,
+        the update stops at the first frame whose sums do not change.
         """
         for time in range(first, len(self._scores)):
             sums = self._scores[time].copy()
@@ -134,7 +152,13 @@ class _Sequences:
 
 
 def _overlap(boxes: np.ndarray, others: np.ndarray, above: float) -> np.ndarray:
-    """Return which pairs of boxes of each frame have an IoU over ``above``, ``[T, n, n]`` bool."""
+    """Return whether pairs of boxes have an IoU above ``above``, ``[T, n, n]`` bool.
+
+    Args:
+        boxes: ``[T, n, 4]``; each box is compared with all boxes at the same index of ``others``.
+        others: ``[T, n, 4]``.
+        above: The IoU.
+    """
     size = boxes.shape[1]
     result = np.zeros((len(boxes), size, size), bool)
     step = max(1, _CHUNK // size**2)

@@ -29,8 +29,8 @@ class VideoFiles:
     """The files of one video.
 
     Args:
-        name: Name of the video and of the files made from it; safe as a file name.
-        paths: A video file, or images in order.
+        name: Name of the video and of its output files; valid as a file name.
+        paths: One video file, or images in the order of the frames.
     """
 
     name: str
@@ -40,8 +40,8 @@ class VideoFiles:
         """Open the video.
 
         Raises:
-            FrameError: If FFmpeg cannot open it. Damaged frames, damaged images and frames of
-                different sizes are only found while reading.
+            FrameError: If FFmpeg cannot open the video file. Errors in images, damaged frames and
+                different frame sizes are only detected when the frames are read.
         """
         if _IMAGE.fullmatch(self.paths[0].suffix):
             return open_images(self.name, self.paths)
@@ -49,23 +49,27 @@ class VideoFiles:
 
 
 def open_source(source: str | Path) -> FrameSource:
-    """Open the only video that `find_videos` finds.
+    """Open the video at a path where there is exactly one video.
+
+    Args:
+        source: A file, folder or glob, as for `find_videos`.
 
     Raises:
         FrameError: If there is no video or more than one, or the video cannot be opened.
     """
     videos = find_videos(source)
     if len(videos) > 1:
-        msg = f"Expected one video at {source}, found {len(videos)}. Name one of them."
+        msg = f"Expected one video at {source}, found {len(videos)}. Give the path of one of them."
         raise FrameError(msg)
     return videos[0].open()
 
 
 def find_videos(source: str | Path) -> list[VideoFiles]:
-    """Find the videos of a file, a folder or a glob; the images in one folder are one video.
+    """Find the videos at a path: a video file, a folder of videos or images, or a glob.
 
-    Files are sorted naturally by path: 2.jpg before 10.jpg. Hidden files are left out. Each video
-    gets a unique name, also for file systems that ignore case.
+    All images in the same folder are the frames of one video. Files are sorted in natural order,
+    2.jpg before 10.jpg. Hidden files are left out. The names of the videos differ by more than
+    upper and lower case.
 
     Raises:
         FrameError: If there are neither videos nor images, or both.
@@ -115,7 +119,12 @@ def _of_folders(images: Sequence[Path], folder: Path) -> list[VideoFiles]:
 
 
 def _distinct(*levels: Sequence[str]) -> list[str]:
-    """Give each video the first of its names, from short to long, that no other video has."""
+    """Return a distinct name for each video, valid as a file name.
+
+    Args:
+        levels: The possible names of all videos: first the shortest names, then longer ones. Each
+            video gets its first name that no other video has.
+    """
     counts = [Counter(map(str.casefold, level)) for level in levels]
     return file_names(
         next((n for n, c in zip(names, counts, strict=True) if c[n.casefold()] == 1), names[-1])
@@ -124,7 +133,10 @@ def _distinct(*levels: Sequence[str]) -> list[str]:
 
 
 def _listed(path: Path) -> tuple[Path, list[Path]]:
-    """Return a folder, or the folder where a glob begins, and the files found, in order."""
+    """Return the folder that a path or glob refers to, and its files in natural order.
+
+    The folder of a glob is the part of its path before the first wildcard.
+    """
     folder = path
     while not folder.is_dir() and set("*?[") & set(str(folder)):
         folder = folder.parent

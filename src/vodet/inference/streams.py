@@ -1,4 +1,4 @@
-"""Streams, which take the frames of a video and return detections in order, possibly later."""
+"""Streams take the frames of a video in order, and return the detections of each frame."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from vodet.structures import Detections, FrameDetections
 
 @runtime_checkable
 class FrameStream(Protocol):
-    """Takes frames and returns their detections in order, some only after later frames."""
+    """Takes the frames of a video and returns their detections in order, possibly with a delay."""
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames, uint8 RGB ``[n, H, W, 3]``; return the results that are ready."""
+        """Take the next frames, and return the detections that are now complete.
+
+        Args:
+            frames: uint8 RGB ``[n, H, W, 3]``.
+        """
 
     def flush(self) -> list[FrameDetections]:
-        """End the video and return the remaining results."""
+        """End the video and return the detections of the remaining frames."""
 
 
 class RescoringStream:
-    """Rescores the detections of another stream with `rescore_frame`, without more delay.
+    """Rescores the detections of another stream with `rescore_frame`; this adds no delay.
 
     Args:
-        stream: The stream that detects. It should have no score threshold, since the mean of a
-            tubelet includes weak detections.
+        stream: The stream that returns detections. It should have no score threshold, because the
+            mean score of a tubelet includes weak detections.
     """
 
     def __init__(self, stream: FrameStream) -> None:
@@ -40,11 +44,11 @@ class RescoringStream:
         self._tubelets = OpenTubelets.none()
 
     def push(self, frames: np.ndarray, /) -> list[FrameDetections]:
-        """Take the next frames; return the results that are ready."""
+        """Take the next frames, and return the rescored detections that are now complete."""
         return self._rescored(self._stream.push(frames))
 
     def flush(self) -> list[FrameDetections]:
-        """End the video and return the remaining results; the next frame begins a new video."""
+        """End the video and return its remaining detections. The next frame starts a new video."""
         results = self._rescored(self._stream.flush())
         self._tubelets = OpenTubelets.none()
         return results
@@ -69,7 +73,13 @@ class RescoringStream:
 def processed_frames(
     stream: FrameStream, frames: Iterable[NamedFrame], chunk_size: int = 1
 ) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Pair frames with their detections; keep each frame only until its result is ready."""
+    """Run a stream on the frames of a video, and yield each frame with its detections.
+
+    Args:
+        stream: The stream that returns detections.
+        frames: The frames in order. Each is kept only until its detections are ready.
+        chunk_size: Number of frames passed to the stream at once.
+    """
     waiting: deque[NamedFrame] = deque()
     for chunk in _chunks(frames, chunk_size):
         waiting.extend(chunk)

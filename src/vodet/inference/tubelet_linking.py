@@ -12,8 +12,9 @@ from vodet.inference.seq_nms import seq_nms
 from vodet.inference.tubelet_rescoring import rescore, rescore_online
 from vodet.structures import Detections
 
-# Takes frames [N], boxes [N, 4], scores [N] and labels [N] of detections; returns the rows of the
-# kept detections, ascending, and their new scores. Numbers of neighbouring frames differ by 1.
+# Takes the frame numbers [N], boxes [N, 4], scores [N] and labels [N] of N detections; returns the
+# indices of the kept detections, ascending, and their new scores. The numbers of neighbouring
+# frames differ by 1.
 Linking = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 LINKINGS: Mapping[str, Linking] = {
     "seq_nms": seq_nms,
@@ -26,7 +27,7 @@ def check_linking(name: str) -> None:
     """Check that a name is ``none`` or a name in `LINKINGS`.
 
     Raises:
-        ConfigError: If there is no such linking.
+        ConfigError: If the name is unknown.
     """
     if name not in ("none", *LINKINGS):
         msg = f"tubelet_linking must be one of none, {', '.join(LINKINGS)}; found {name!r}."
@@ -34,14 +35,15 @@ def check_linking(name: str) -> None:
 
 
 def link_video(detections: Sequence[Detections], linking: str) -> list[Detections]:
-    """Link the detections of a whole video.
+    """Link the detections of a whole video into tubelets, and rescore them.
 
     Args:
-        detections: The detections of each frame, in order.
+        detections: The detections of each frame, in the order of the frames.
         linking: A name in `LINKINGS`.
 
     Returns:
-        The detections kept in each frame, best first, with new scores; on the CPU.
+        The detections that are kept in each frame, with their new scores, best first. The tensors
+        are on the CPU.
     """
     if not detections:
         return []

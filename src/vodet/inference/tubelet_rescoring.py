@@ -1,8 +1,9 @@
-"""Linear tubelet rescoring: moves the score of a detection towards the mean of its tubelet.
+"""Linear tubelet rescoring: moves the score of a detection towards the mean score of its tubelet.
 
 A blurred or partly hidden object often gets a low score. Its detections in neighbouring frames can
 raise this score. Unlike Seq-NMS, rescoring removes no detection. The new score is
-``(1 - weight) * own + weight * mean``. The formula and its default weight of 0.5 are our choice.
+``(1 - weight) * own + weight * mean``. The formula and its default weight of 0.5 are vodet's
+choice, not from a paper.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def rescore(
     labels: np.ndarray,
     weight: float = _WEIGHT,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rescore detections with the mean of their whole tubelets.
+    """Move the score of each detection towards the mean score of its whole tubelet.
 
     Args:
         frames: Frame numbers, ``[N]`` int64; neighbouring frames differ by 1. The frames may
@@ -34,10 +35,11 @@ def rescore(
         boxes: xyxy in pixels, ``[N, 4]``.
         scores: ``[N]``.
         labels: ``[N]`` int64.
-        weight: The weight of the mean; 0 leaves the scores as they are.
+        weight: Weight of the mean score; 0 leaves the scores unchanged.
 
     Returns:
-        All rows, ``[N]`` int64, and their new scores, ``[N]`` float32.
+        The indices of all detections, ``0`` to ``N - 1``, ``[N]`` int64, and their new scores,
+        ``[N]`` float32.
     """
     first = _first_of_tubelets(link_neighbours(frames, boxes, labels))
     means = np.bincount(first, scores)[first] / np.bincount(first)[first]
@@ -51,9 +53,10 @@ def rescore_online(
     labels: np.ndarray,
     weight: float = _WEIGHT,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rescore all detections of a video frame by frame, as `rescore_frame` does.
+    """Move the score of each detection towards the mean score of its tubelet up to its frame.
 
-    The arguments and the result are the same as for `rescore`.
+    This gives the same scores as `rescore_frame`, called frame by frame. The arguments and return
+    values are the same as for `rescore`.
     """
     first = _first_of_tubelets(link_neighbours(frames, boxes, labels))
     order = np.lexsort((frames, first))
@@ -66,12 +69,12 @@ def rescore_online(
 
 @dataclass(frozen=True)
 class OpenTubelets:
-    """The state of a video for `rescore_frame`: the tubelets that reach its last frame.
+    """The tubelets of a video that reach the last processed frame; `rescore_frame` extends them.
 
     Args:
         boxes: The last box of each tubelet, xyxy in pixels, ``[n, 4]``.
         labels: The label of each tubelet, ``[n]`` int64.
-        sums: The sum of the scores of each tubelet, ``[n]`` float64.
+        sums: The sum of the detector's scores in each tubelet, ``[n]`` float64.
         counts: The number of detections of each tubelet, ``[n]`` int64.
     """
 
@@ -82,7 +85,7 @@ class OpenTubelets:
 
     @staticmethod
     def none() -> OpenTubelets:
-        """Return the state before the first frame."""
+        """Return an instance without tubelets, for the start of a video."""
         empty = np.empty(0, np.int64)
         return OpenTubelets(np.empty((0, 4), np.float32), empty, np.empty(0), empty)
 
@@ -94,19 +97,19 @@ def rescore_frame(
     labels: np.ndarray,
     weight: float = _WEIGHT,
 ) -> tuple[np.ndarray, OpenTubelets]:
-    """Blend scores of the next frame with the mean scores of their tubelets.
+    """Move the scores of a frame's detections towards the mean scores of their tubelets.
 
-    The mean is taken over the frames up to and including the next frame.
+    The mean is taken over all frames of a tubelet up to and including this frame.
 
     Args:
-        tubelets: The state after the previous frame.
-        boxes: xyxy in pixels, ``[n, 4]``.
-        scores: ``[n]``.
-        labels: ``[n]`` int64.
+        tubelets: The tubelets that reach the previous frame.
+        boxes: Boxes of the detections in this frame, xyxy in pixels, ``[n, 4]``.
+        scores: Their scores, ``[n]``.
+        labels: Their labels, ``[n]`` int64.
         weight: Weight of the mean score; 0 leaves the scores unchanged.
 
     Returns:
-        New scores, ``[n]`` float32, and the state after this frame.
+        The new scores, ``[n]`` float32, and the tubelets that reach this frame.
     """
     number = len(tubelets.labels)
     frames = np.repeat([0, 1], [number, len(labels)])
@@ -120,10 +123,11 @@ def rescore_frame(
 
 
 def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Link detections of one class in neighbouring frames one to one.
+    """Link each detection to at most one detection of the same class in the previous frame.
 
-    A link needs an IoU of at least 0.5, with widths ``x2 - x1``. The links between two frames are
-    chosen to maximise the sum of their IoUs.
+    No two detections are linked to the same earlier detection. Linked boxes have an IoU of at least
+    0.5, computed with widths ``x2 - x1``. The links between two frames are chosen to maximise the
+    sum of their IoUs.
 
     Args:
         frames: Frame numbers, as for `rescore`.
@@ -131,7 +135,8 @@ def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -
         labels: ``[N]`` int64.
 
     Returns:
-        The row of the linked detection in the previous frame, or -1, ``[N]`` int64.
+        For each detection, the index of the linked detection in the previous frame, or -1 if there
+        is none, ``[N]`` int64.
     """
     before = np.full(len(frames), -1)
     rows, earlier, overlaps = _possible_links(frames, boxes, labels)
@@ -147,7 +152,12 @@ def link_neighbours(frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray) -
 def _possible_links(
     frames: np.ndarray, boxes: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return possible links, sorted by frame: rows, rows in the previous frame and IoUs."""
+    """Return all pairs of detections that may be linked, sorted by frame.
+
+    Returns:
+        For each pair, the index of the later detection, the index of the detection in the previous
+        frame, and the IoU of their boxes.
+    """
     classes = labels.max(initial=0) + 1
     parts = [(frames[:0], frames[:0], np.empty(0))]
     keys = (frames - 1) * classes + labels, frames * classes + labels
@@ -163,7 +173,16 @@ def _possible_links(
 def _choose(
     rows: np.ndarray, earlier: np.ndarray, overlaps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose one-to-one links with the largest sum of overlaps."""
+    """Choose one-to-one links with the largest sum of IoUs.
+
+    Args:
+        rows: The index of the later detection of each possible link.
+        earlier: The index of the earlier detection of each possible link.
+        overlaps: The IoU of each possible link.
+
+    Returns:
+        The later and the earlier detection of each chosen link.
+    """
     unique_rows, row = np.unique(rows, return_inverse=True)
     unique_earlier, column = np.unique(earlier, return_inverse=True)
     table = np.zeros((len(unique_rows), len(unique_earlier)))
@@ -174,7 +193,11 @@ def _choose(
 
 
 def _first_of_tubelets(before: np.ndarray) -> np.ndarray:
-    """Return the row of the first detection of each detection's tubelet."""
+    """Return, for each detection, the index of the first detection of its tubelet.
+
+    Args:
+        before: For each detection, the result of `link_neighbours`.
+    """
     first = np.where(before < 0, np.arange(len(before)), before)
     while not np.array_equal(further := first[first], first):  # each step doubles the distance
         first = further

@@ -1,4 +1,4 @@
-"""Decodes all frames of a video file that can be decoded, and reports what was lost."""
+"""Decodes as many frames of a video file as possible, and reports missing and damaged frames."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ _SAYS_DURATION = {"flv", "matroska,webm"}
 
 
 def open_video(name: str, path: Path) -> FrameSource:
-    """Open a video file; its frames are rotated and mirrored as its display matrix says.
+    """Open a video file. Its frames are rotated and mirrored for display, as the file specifies.
+
+    Args:
+        name: Name of the video and of its output files.
+        path: The file.
 
     Raises:
         FrameError: If FFmpeg cannot open the file, or the file has no video.
@@ -78,7 +82,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if stream.width * stream.height > MAX_PIXELS:
         msg = (
             f"{path}: expected frames of at most {MAX_PIXELS:,} pixels, found {stream.width} x "
-            f"{stream.height}."
+            f"{stream.height}. Scale the video down first."
         )
         raise FrameError(msg)
     return stream
@@ -95,7 +99,7 @@ def _pixel_aspect(path: Path, stream: VideoStream) -> Fraction:
 
 @dataclass
 class _Losses:
-    """What was lost while a file was read, as far as it is known."""
+    """Counts what was lost or damaged when a video file was read."""
 
     packets: int = 0  # packets that were read; nearly all hold one frame
     damaged: int = 0  # packets that could not be decoded
@@ -108,7 +112,10 @@ class _Losses:
 
     def texts(self, path: Path, count: int) -> Iterator[str]:
         if self.stopped:
-            yield f"{path}: expected more frames after frame {count - 1}, found: {self.stopped}."
+            yield (
+                f"{path}: expected more frames after frame {count - 1}, found that the rest of the "
+                f"file cannot be read: {self.stopped}."
+            )
         if self.damaged:
             yield (
                 f"{path}: damaged packets: {self.damaged}, the first after {self.first} frames; "
@@ -130,7 +137,7 @@ class _Losses:
 
 
 def _read(path: Path, faults: list[str]) -> Frames:
-    """Yield all frames that can be decoded, then add what was lost to ``faults``."""
+    """Yield all frames that can be decoded, then report missing and damaged ones in ``faults``."""
     count = 0
     start = rotation = None
     for is_careful in (False, True):
@@ -152,11 +159,14 @@ def _read(path: Path, faults: list[str]) -> Frames:
 
 
 def _decoded(path: Path, losses: _Losses, *, is_careful: bool) -> Iterator[VideoFrame]:
-    """Decode the frames of a file and record what is lost.
+    """Yield the decoded frames of a file, and record in ``losses`` what cannot be decoded.
 
-    Decoding several frames at once is fast, but also loses intact frames near a damaged frame.
-    Therefore it stops at the first damaged packet. If ``is_careful`` is set, frames are decoded one
-    at a time.
+    Args:
+        path: The file.
+        losses: Updated while the file is read.
+        is_careful: Whether to decode one frame at a time and skip damaged packets. Otherwise,
+            several frames are decoded at once. This is faster, but could also lose intact frames
+            near a damaged frame, so decoding stops at the first damaged packet.
     """
     with _opened(path) as (container, stream):
         stream.thread_type = "SLICE" if is_careful else "AUTO"
@@ -182,7 +192,10 @@ def _decoded(path: Path, losses: _Losses, *, is_careful: bool) -> Iterator[Video
 def _packets(
     container: InputContainer, stream: VideoStream, losses: _Losses
 ) -> Iterator[Packet[Stream] | None]:
-    """Yield the packets of a stream, then None; record whether the file ends early."""
+    """Yield the packets of a stream, then None, which makes the decoder return its last frames.
+
+    Read errors and the duration of the video are recorded in ``losses``.
+    """
     end = 0.0
     try:
         for packet in container.demux():

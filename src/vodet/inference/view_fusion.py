@@ -23,23 +23,23 @@ def fuse_views(views: Sequence[Detections], max_detections: int | None = None) -
     """Fuse the detections of several views of a frame, class by class.
 
     The best remaining detection of any view starts a cluster, and all detections that overlap it
-    with an IoU above 0.55 are removed. This is repeated until no detection is left. Each removed
-    detection then joins the cluster whose first detection it overlaps most. Each cluster becomes
-    one detection. Its box is the mean of the boxes in the cluster, weighted by their scores. For
-    its score, each view contributes its best score in the cluster, or 0 if it has no detection
-    there; the score is the mean of these values.
+    with an IoU above 0.55 are set aside. This is repeated until no detection is left. Each
+    detection set aside then joins the cluster whose first detection it overlaps most. Each cluster
+    becomes one detection. Its box is the mean of the boxes in the cluster, weighted by their
+    scores. For its score, each view contributes its best score in the cluster, or 0 if it has no
+    detection there; the score is the mean of these values.
 
-    This is simpler than in the paper, which compares boxes with the fused box of the cluster so far
-    and uses several scores of one view in a cluster. Detections of a single view are returned
-    unchanged.
+    The original weighted boxes fusion (arXiv 1910.13302) is more complex: it compares each box with
+    the current fused box of a cluster, and uses several scores of one view in a cluster.
 
     Args:
-        views: The detections of each of one or more views, in the same pixel coordinates. All boxes
-            must have an area.
+        views: The detections of each view, in the pixel coordinates of the frame. There must be at
+            least one view, and all boxes must have a positive area.
         max_detections: Maximum number of detections to keep, best first; None keeps all.
 
     Returns:
-        The fused detections, best first; equal scores are in the order of the clusters.
+        The fused detections, best first; equal scores are in the order of the clusters. The
+        detections of a single view are returned as they are, and ``max_detections`` is ignored.
     """
     labels = torch.cat([found["labels"] for found in views])
     if len(views) == 1 or not len(labels):
@@ -67,7 +67,14 @@ def _mean_boxes(
     scores: Float[Tensor, " n"],
     num_clusters: int,
 ) -> Float[Tensor, "c 4"]:
-    """Return the mean box of each cluster, weighted by the scores."""
+    """Return the mean box of each cluster, weighted by the scores.
+
+    Args:
+        clusters: The cluster of each detection.
+        boxes: The box of each detection.
+        scores: The score of each detection.
+        num_clusters: Number of clusters.
+    """
     weights = one_hot(clusters, num_clusters).T * scores.double().clamp(min=1e-30)  # avoids 0 / 0
     return (weights @ boxes.double() / weights.sum(dim=1, keepdim=True)).to(boxes)
 
@@ -79,7 +86,17 @@ def _mean_scores(
     num_clusters: int,
     num_views: int,
 ) -> Float[Tensor, " c"]:
-    """Return, for each cluster, the mean over the views of the best score in it."""
+    """Return the score of each cluster: the mean of the best scores that the views have in it.
+
+    A view without a detection in the cluster counts as 0.
+
+    Args:
+        clusters: The cluster of each detection.
+        numbers: The view of each detection.
+        scores: The score of each detection.
+        num_clusters: Number of clusters.
+        num_views: Number of views.
+    """
     best = scores.new_zeros(num_views * num_clusters)
     best = best.scatter_reduce(0, numbers * num_clusters + clusters, scores, "amax")
     return best.view(num_views, num_clusters).mean(dim=0)

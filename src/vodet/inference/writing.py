@@ -18,17 +18,16 @@ from vodet.files import replacing
 
 
 class VideoWriter:
-    """Writes an MP4 file in H.264 and yuv420p, with the index at the front.
+    """Writes an MP4 file (H.264, yuv420p) that browsers can play while they download it.
 
-    The file appears when it is complete, or not at all. Frames with an odd height or width are
-    padded by repeating the last row or column, since the encoder needs even sizes.
+    The file appears only when it is complete. Frames with an odd height or width are padded by
+    repeating the last row or column, since the encoder needs even sizes.
 
     Args:
         path: The file; its folder is created if needed.
         fps: Frames per second, for frames that are written without a time.
         pixel_aspect: Width of a pixel divided by its height when the video is shown.
-        time_base: Unit of the times of the frames in the file, in seconds; by default the time from
-            one frame to the next.
+        time_base: Unit of the timestamps in the file, in seconds; ``1 / fps`` by default.
 
     Example:
         ::
@@ -52,7 +51,7 @@ class VideoWriter:
         self._stream: VideoStream | None = None
         self._step = max(1, round(self._period / self._time_base))
         self._last = -self._step  # time of the last frame, in units of the time base
-        self._shift = 0  # added to the times of the frames that come
+        self._shift = 0  # added to the times of all further frames
         self._file = self._opened()
 
     def __enter__(self) -> VideoWriter:
@@ -117,9 +116,10 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _place(self, time: Fraction | None) -> int:
-        """Return the time of a frame in units of the time base, later than the frame before.
+        """Return the timestamp of a frame in units of the time base, later than the previous one.
 
-        Where times go back, as in joined MPEG-TS files, the later part follows the earlier one.
+        If the times jump back, as in joined MPEG-TS files, this frame and all later frames are
+        shifted so that they follow the earlier frames.
         """
         if time is None:
             place = self._last + self._step
@@ -148,7 +148,7 @@ class VideoWriter:
 
 
 def _period(fps: Fraction | float | int) -> Fraction:
-    """Return the time between frames as the fraction meant by a rate: 1001/30000 for 29.97."""
+    """Return the time between frames in seconds, as a simple fraction: 1001/30000 for 29.97 fps."""
     rate = Fraction(fps)
     if rate < 1:
         return (1 / rate).limit_denominator(1001)

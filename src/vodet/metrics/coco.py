@@ -1,8 +1,8 @@
 """COCO average precision, with the same results as pycocotools.
 
 The protocol is described at https://cocodataset.org/#detection-eval: IoU thresholds 0.50:0.95, 101
-recall points, the best 100 detections per class and frame. Crowd regions are ignored: a missed
-region costs nothing, and a detection that matches a region does not count.
+recall points, the best 100 detections per class and frame. Crowd regions are ignored: no detection
+has to find them, and a detection that matches a crowd region is neither true nor false.
 """
 
 from __future__ import annotations
@@ -37,14 +37,16 @@ _SIZES = {  # areas in square pixels, both limits included
 def coco_average_precision(
     ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
-    """Evaluate predictions by the COCO protocol.
+    """Return average precision and recall by the COCO protocol.
 
     In each frame and class, and at each IoU threshold, detections are matched greedily, best score
-    first. Each detection takes the free object with the highest IoU. Objects of other sizes and
-    crowd regions are ignored, together with the detections that match them; a detection takes one
-    only if no free object of the right size overlaps it enough. Detections of other sizes that
-    match nothing are ignored, too. For a crowd region, the IoU is the share of the detection that
-    the region covers, and any number of detections may match the region.
+    first. Each detection takes the free object with the highest IoU.
+
+    Crowd regions are ignored in all metrics. For the metrics of a size, such as ``map_small``,
+    objects of other sizes are ignored, too. A detection takes an ignored object or region only if
+    no other free object overlaps it enough; such a detection does not count. A detection of another
+    size that matches nothing does not count either. For a crowd region, the IoU is the share of the
+    detection that the region covers, and any number of detections may match the region.
 
     Frames and predictions may come in any order. Equal scores are ordered by image id, then by
     their order in ``predictions``. Detections in frames that are not annotated are dropped.
@@ -52,8 +54,9 @@ def coco_average_precision(
     Returns:
         ``map``, ``map_50``, ``map_75``, ``map_small``, ``map_medium``, ``map_large``, ``mar_1``,
         ``mar_10``, ``mar_100``, ``mar_small``, ``mar_medium``, ``mar_large``, and for each class
-        ``map/<class>`` and ``map_50/<class>``. Values are from 0 to 1. Means are over the classes
-        that have objects (of the size), and NaN if no class has any (pycocotools reports -1).
+        ``map/<class>`` and ``map_50/<class>``. Values are from 0 to 1. A mean is over the classes
+        that have objects (of the size, for metrics of a size). It is NaN if no class has any, where
+        pycocotools reports -1.
     """
     predictions = by_score(ground_truth, predictions)
     # The next steps sort by class, which is faster if the input is already sorted.
@@ -90,7 +93,14 @@ def coco_average_precision(
 
 
 class _Curve(NamedTuple):
-    """Average precision and recalls of each class at one IoU threshold, ``[K]`` each."""
+    """Average precision and recall of each of ``K`` classes at one IoU threshold.
+
+    Args:
+        precisions: Average precision of each class.
+        recalls: Recall of the best 100 detections per class and frame.
+        recalls_at_10: Recall of the best 10 detections per class and frame.
+        recalls_at_1: Recall of the best detection per class and frame.
+    """
 
     precisions: list[float]
     recalls: list[float]
@@ -105,7 +115,15 @@ def _curves(
     ranks: np.ndarray,
     limits: tuple[float, float],
 ) -> Iterator[_Curve]:
-    """Yield the results for objects whose area is within ``limits``, one per IoU threshold."""
+    """Yield the results for objects whose area is within ``limits``, at each IoU threshold.
+
+    Args:
+        ground_truth: The annotations.
+        predictions: The detections, best first.
+        possible: Pairs of detections and objects that overlap enough at the lowest threshold.
+        ranks: Rank of each detection in its class and frame, from 0.
+        limits: Minimum and maximum area in square pixels, both inclusive.
+    """
     wanted = _is_within(ground_truth.areas, limits) & ~ground_truth.iscrowd
     sides = predictions.boxes[:, 2:].astype(np.float64) - predictions.boxes[:, :2]
     dropped = ~_is_within(sides.prod(axis=1), limits)
@@ -136,6 +154,10 @@ def _is_within(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def _means(by_iou: Sequence[Sequence[float]]) -> list[float]:
-    """Return each class's mean over the IoU thresholds; NaN for a class without objects."""
+    """Return the mean of each class over all IoU thresholds; NaN for a class without objects.
+
+    Args:
+        by_iou: For each IoU threshold, a value per class.
+    """
     means: list[float] = np.mean(by_iou, axis=0).tolist()
     return means

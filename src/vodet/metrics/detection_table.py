@@ -1,4 +1,4 @@
-"""The detections of a data set as a table of arrays."""
+"""The detections of a whole data set, stored as arrays."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from vodet.structures import Detections, GroundTruth
 
 @dataclass(frozen=True)
 class DetectionTable:
-    """Detections of many frames, one row per detection, best first within a frame.
+    """``N`` detections of many frames, a row for each detection, best first within a frame.
 
     Args:
-        image_ids: ``[N]`` int64.
+        image_ids: Image id of the frame of each detection, ``[N]`` int64.
         boxes: xyxy in original pixels, ``[N, 4]`` float32.
-        scores: ``[N]`` float32.
-        labels: ``[N]`` int64.
+        scores: Score of each detection, ``[N]`` float32.
+        labels: Class of each detection, ``[N]`` int64.
     """
 
     image_ids: np.ndarray
@@ -33,7 +33,11 @@ class DetectionTable:
     def of_frames(
         cls, image_ids: Sequence[int], detections: Sequence[Detections]
     ) -> DetectionTable:
-        """Build a table from the detections of frames, in original pixels.
+        """Build a table from the detections of single frames.
+
+        Args:
+            image_ids: Image id of each frame.
+            detections: Detections of each frame, with boxes in original pixels.
 
         Raises:
             DataError: If a box or a score is not finite.
@@ -52,14 +56,14 @@ class DetectionTable:
                 f"Expected finite boxes and scores from the detector, found {faulty.size} of "
                 f"{len(predictions)} detections with NaN or infinite values, the first in image "
                 f"id {predictions.image_ids[faulty[0]]}. The detector's weights are damaged, or "
-                "its training has diverged."
+                "its training has diverged: use another checkpoint."
             )
             raise DataError(msg)
         return predictions
 
     @classmethod
     def cat(cls, parts: Sequence[DetectionTable]) -> DetectionTable:
-        """Concatenate one or more tables."""
+        """Return one table with the rows of one or more tables."""
         return cls(
             np.concatenate([part.image_ids for part in parts]),
             np.concatenate([part.boxes for part in parts]),
@@ -71,18 +75,18 @@ class DetectionTable:
         return len(self.image_ids)
 
     def __getitem__(self, rows: np.ndarray) -> DetectionTable:
-        """Select rows by their numbers or by a mask."""
+        """Return a table of some rows, given by their indices or by a mask."""
         return DetectionTable(
             self.image_ids[rows], self.boxes[rows], self.scores[rows], self.labels[rows]
         )
 
     def by_image(self) -> DetectionTable:
-        """Sort by image id; detections of the same frame keep their order."""
+        """Return the table sorted by image id; detections of a frame keep their order."""
         return self[np.argsort(self.image_ids, kind="stable")]
 
     @property
     def is_finite(self) -> np.ndarray:
-        """Whether the box and the score of each row are finite, ``[N]`` bool."""
+        """Whether the box and the score of each detection are finite, ``[N]`` bool."""
         finite: np.ndarray = np.isfinite(self.boxes).all(axis=1) & np.isfinite(self.scores)
         return finite
 

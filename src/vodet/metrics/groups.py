@@ -1,4 +1,4 @@
-"""AP of each group of objects; objects of other groups are ignored, not counted as missed."""
+"""AP of each group of objects, such as slow objects; objects of other groups are ignored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ _COCO_MAX_DETECTIONS = 100  # per class and frame
 
 
 def group_headlines(protocol: str, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the keys of the means over all classes."""
+    """Return the names of the metrics of each group that are means over all classes.
+
+    Args:
+        protocol: Name of the protocol, with which the names begin.
+        names: Names of the groups.
+    """
     return tuple(f"{protocol}/{rule}_{name}" for rule in ("ap_50", "coco_ap_50") for name in names)
 
 
@@ -39,31 +44,31 @@ def grouped_average_precision(
     names: tuple[str, ...],
     groups: np.ndarray,
 ) -> dict[str, float]:
-    """Evaluate predictions for each group of objects.
+    """Return the AP of each group of objects, by the VID rule and by the COCO rule at IoU 0.50.
 
-    For each group, objects of other groups and objects without a group are ignored: a detection
-    that matches one of them is dropped. A detection that matches no object is a false positive in
-    every group, unless at least half of it lies in a crowd region of its class.
+    In the AP of a group, objects of other groups and objects without a group are ignored: a
+    detection that matches one of them does not count. A detection that matches no object is a false
+    positive in every group, unless at least half of it lies in a crowd region of its class.
 
-    By the VID rule (`vid_average_precision`), detections are matched once, to all objects. By the
-    COCO rule at IoU 0.50, they are matched separately for each group and prefer objects of the
-    group to ignored objects and crowds, as in COCO.
+    By the VID rule (`vid_average_precision`), detections are matched only once, to the objects of
+    all groups. By the COCO rule, they are matched separately for each group, and prefer objects of
+    the group to ignored objects and crowds (`coco_average_precision`).
 
     Args:
         ground_truth: The annotations.
         predictions: The detections.
-        protocol: Prefix of the names of the results.
+        protocol: Name of the protocol, with which the names of the metrics begin.
         names: Names of the groups.
-        groups: The group of each box, as a position in ``names``, or -1 for a box without a group,
-            ``[A]`` int64. Crowds have no group.
+        groups: For each annotated box, the index of its group in ``names``, or -1 for a box without
+            a group, ``[A]`` int64. Crowds have no group.
 
     Returns:
         For each group, ``<protocol>/ap_50_<group>`` by the VID rule,
         ``<protocol>/coco_ap_50_<group>`` by the COCO rule, and ``<protocol>/share_<group>``, the
         share of the group among all objects; ``<protocol>/share_unknown`` is the share of objects
-        without a group. For each class, ``<protocol>/ap_50_<group>/<class>`` by the VID rule.
-        Values are from 0 to 1. Means are over the classes that have objects of the group, and NaN
-        if no class has any.
+        without a group. For each group and class, ``<protocol>/ap_50_<group>/<class>`` by the VID
+        rule. Values are from 0 to 1. The AP of a group is the mean over the classes that have
+        objects of the group, or NaN if no class has any.
     """
     predictions = by_score(ground_truth, predictions)
     of_objects = groups[~ground_truth.iscrowd]
@@ -84,7 +89,7 @@ def grouped_average_precision(
 def _by_vid(
     ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, num_groups: int
 ) -> list[list[float]]:
-    """Return the AP of each group and class by the VID rule."""
+    """Return the AP by the VID rule, for each group a list with a value per class."""
     matched, dropped = vid_matches(ground_truth, predictions)
     return [
         [
@@ -98,7 +103,7 @@ def _by_vid(
 def _by_coco(
     ground_truth: GroundTruth, predictions: DetectionTable, groups: np.ndarray, num_groups: int
 ) -> list[list[float]]:
-    """Return the AP of each group and class by the COCO rule."""
+    """Return the AP by the COCO rule, for each group a list with a value per class."""
     ranks = ranks_in_frames(ground_truth, predictions)
     predictions = predictions[ranks < _COCO_MAX_DETECTIONS]
     possible = find_possible_matches(ground_truth, predictions, _COCO_IOU, with_crowds=True)

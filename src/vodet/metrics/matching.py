@@ -1,4 +1,4 @@
-"""Matches detections to objects greedily by score, each object once, for a whole data set."""
+"""Matches the detections of a whole data set to objects, best score first, each object once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _CROWD_SHARE = 0.5  # minimum share of a detection inside a crowd region; COCO's
 
 @dataclass(frozen=True)
 class PossibleMatches:
-    """Possible matches: pairs of a detection and an object of its frame and class.
+    """``P`` pairs of a detection and an object of the same frame and class that it may match.
 
-    The pairs are sorted by detection, then by the detection's preference.
+    The pairs are sorted by detection. The pairs of a detection are sorted by its preference.
 
     Args:
-        detections: Row of the detection in the predictions, ``[P]`` int64.
-        objects: Row of the object in the boxes of the ground truth, ``[P]`` int64.
-        ious: IoU of the pair, ``[P]`` float64; for a crowd region, the share of the detection that
+        detections: Index in the predictions of each pair's detection, ``[P]`` int64.
+        objects: Index in ``GroundTruth.boxes`` of each pair's object, ``[P]`` int64.
+        ious: IoU of each pair, ``[P]`` float64; for a crowd region, the share of the detection that
             the region covers.
     """
 
@@ -35,22 +35,26 @@ class PossibleMatches:
     ious: np.ndarray
 
     def __getitem__(self, rows: np.ndarray) -> PossibleMatches:
-        """Select rows by their numbers or by a mask."""
+        """Return some of the pairs, given by their indices or by a mask."""
         return PossibleMatches(self.detections[rows], self.objects[rows], self.ious[rows])
 
     def in_order(self) -> PossibleMatches:
-        """Sort by detection, then by descending IoU; equal IoUs by the order of the objects."""
+        """Return the pairs sorted by detection, then by descending IoU, then by object."""
         return self[np.lexsort((self.objects, -self.ious, self.detections))]
 
     def preferring(self, preferred: np.ndarray) -> PossibleMatches:
-        """Move each detection's pairs with preferred objects, ``[A]`` bool, before the others."""
+        """Return the same pairs, reordered: preferred annotated boxes first for each detection.
+
+        Args:
+            preferred: Which annotated boxes are preferred, ``[A]`` bool.
+        """
         return self[np.lexsort((~preferred[self.objects], self.detections))]
 
 
 def by_score(ground_truth: GroundTruth, predictions: DetectionTable) -> DetectionTable:
-    """Sort predictions best first; equal scores by image id, then in their given order.
+    """Return the predictions of annotated frames, sorted by score, best first.
 
-    Predictions for frames that are not annotated are dropped.
+    Predictions with equal scores are sorted by image id, then by their order in ``predictions``.
     """
     known = predictions[positions_in(ground_truth.image_ids, predictions.image_ids) >= 0]
     return known[np.lexsort((known.image_ids, -known.scores))]
@@ -64,15 +68,19 @@ def find_possible_matches(
     pixel: float = 0.0,
     with_crowds: bool = False,
 ) -> PossibleMatches:
-    """Pair detections with objects of the same frame and class, in order of preference.
+    """Find all pairs of a detection and an object of the same frame and class that may match.
 
     Args:
         ground_truth: The annotations.
         predictions: The detections.
-        threshold: The minimum IoU, or a function that computes it from the boxes of the objects,
-            ``[n, 4]``.
-        pixel: Added to widths and heights, as in `vodet.box_pairs`.
+        threshold: The minimum IoU of a pair, or a function that computes the minimum IoU of each
+            object from the boxes of all objects, ``[A, 4]``.
+        pixel: Number that is added to widths and heights before computing an IoU: 1 for boxes whose
+            corners are pixel indices, otherwise 0.
         with_crowds: Whether detections can match crowd regions.
+
+    Returns:
+        The pairs, sorted by detection, then by descending IoU.
     """
     objects = np.flatnonzero(~ground_truth.iscrowd | with_crowds)
     detection_keys, keys = _keys(ground_truth, predictions)
@@ -93,7 +101,7 @@ def find_possible_matches(
 
 
 def _keys(ground_truth: GroundTruth, predictions: DetectionTable) -> tuple[np.ndarray, np.ndarray]:
-    """Return a number for the frame and class of each detection, and of each annotated box."""
+    """Return a number for each detection and each annotated box, one per frame and class."""
     classes = len(ground_truth.class_names)
     frames = positions_in(ground_truth.image_ids, predictions.image_ids)
     return frames * classes + predictions.labels, ground_truth.frames * classes + (
@@ -107,7 +115,7 @@ def match(
     num_objects: int,
     shared: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Let each detection, best first, take the free object that it prefers.
+    """Match detections to objects: each detection, best first, takes the free object it prefers.
 
     The detections choose in parallel rounds instead of one by one. In each round, every detection
     without an object asks for the next object in its order of preference. Each object keeps the
@@ -115,13 +123,14 @@ def match(
     the result is the same as for choosing one by one (Gale and Shapley, 1962).
 
     Args:
-        possible: The possible matches.
-        num_detections: Number of detections; lower rows are better.
+        possible: The possible matches, sorted by detection, then by preference.
+        num_detections: Number of detections, which are sorted best first.
         num_objects: Number of annotated boxes.
-        shared: ``[num_objects]`` bool, objects that any number of detections may match.
+        shared: Which annotated boxes any number of detections may match, ``[num_objects]`` bool.
 
     Returns:
-        The object of each detection, or -1 for none, ``[num_detections]`` int64.
+        For each detection, the index of the annotated box that it takes, or -1,
+        ``[num_detections]`` int64.
     """
     matched = np.full(num_detections, -1)
     is_first = np.diff(possible.detections, prepend=-1) != 0
@@ -149,7 +158,13 @@ def match(
 def in_crowds(
     ground_truth: GroundTruth, predictions: DetectionTable, *, pixel: float = 0.0
 ) -> np.ndarray:
-    """Return which detections lie at least half in a crowd region of their class, ``[N]`` bool."""
+    """Return which detections lie at least half in a crowd region of their class, ``[N]`` bool.
+
+    Args:
+        ground_truth: The annotations.
+        predictions: The detections.
+        pixel: Number that is added to widths and heights: see `find_possible_matches`.
+    """
     crowds = np.flatnonzero(ground_truth.iscrowd)
     inside = np.zeros(len(predictions), bool)
     if not crowds.size:
@@ -169,19 +184,19 @@ def outcomes(
     dropped: np.ndarray,
     wanted: np.ndarray,
 ) -> list[tuple[np.ndarray, int]]:
-    """Summarise a matching by class.
+    """Return for each class which detections are true and false positives.
 
     Args:
         ground_truth: The annotations.
         predictions: The detections, best first.
-        matched: The object of each detection, as `match` returns it.
+        matched: The annotated box that each detection takes, from `match`.
         dropped: Which detections do not count if they match no object, ``[N]`` bool.
-        wanted: Which objects are to be found, ``[A]`` bool. A detection that matches another object
-            does not count.
+        wanted: Which annotated boxes are to be found, ``[A]`` bool. A detection that matches
+            another box does not count.
 
     Returns:
-        For each class, whether each detection that counts is a true positive, ``[n]`` bool, and the
-        number of objects to be found.
+        For each class, a mask ``[n]`` over the detections that count, best first, which is True for
+        true positives and False for false positives; and the number of objects to be found.
     """
     counts = ~dropped
     hits = matched >= 0
@@ -196,7 +211,10 @@ def outcomes(
 
 
 def ranks_in_frames(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
-    """Number the detections of each class and frame from 0 in their order, ``[N]`` int64."""
+    """Return the rank of each detection within its class and frame, ``[N]`` int64.
+
+    Ranks are counted from 0 in the order of ``predictions``.
+    """
     keys, _ = _keys(ground_truth, predictions)
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]

@@ -2,9 +2,9 @@
 
 The groups follow Flow-Guided Feature Aggregation (X. Zhu et al., ICCV 2017), which divides objects
 by their motion IoU. Here, the motion IoU is computed from track ids, so any data set that has track
-ids can be evaluated. Published evaluators put an object of exactly 0.7 or 0.9 into two groups, or
-ignore false positives in some groups. Here, each object is in one group, and a false positive
-counts in every group.
+ids can be evaluated. Published evaluators put an object with a motion IoU of exactly 0.7 or 0.9
+into two groups, or ignore false positives in some groups. Here, each object is in one group, and a
+false positive counts in every group.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def motion_ious(ground_truth: GroundTruth) -> np.ndarray:
     """Return the motion IoU of each object, which is high for an object that hardly moves.
 
     The motion IoU is the mean IoU of the object's box with the other annotated boxes of its track
-    that are 1 to 10 frames before or after. Widths are continuous (``x2 - x1``).
+    that are 1 to 10 frames earlier or later. The width of a box is ``x2 - x1``.
 
     Returns:
-        ``[A]`` float64, from 0 to 1. NaN where the motion is unknown: for crowds, for objects
-        without a track id, and for objects without another box of their track nearby.
+        ``[A]`` float64, from 0 to 1. NaN for crowds, for objects without a track id, and for
+        objects whose track has no other box within 10 frames.
     """
     tracks = tracks_of(ground_truth)
     boxes = ground_truth.boxes[tracks.rows]
@@ -53,10 +53,10 @@ def motion_ious(ground_truth: GroundTruth) -> np.ndarray:
 
 
 def motion_groups(ground_truth: GroundTruth) -> np.ndarray:
-    """Return the group of each object, ``[A]`` int64: a position in `GROUPS`.
+    """Return the group of each object by its motion, as an index into `GROUPS`, ``[A]`` int64.
 
-    Slow objects have a motion IoU above 0.9, medium objects from 0.7 to 0.9 inclusive, fast objects
-    below 0.7. The group is -1 if the motion IoU is unknown, as for a track with a single box.
+    Slow objects have a motion IoU above 0.9, medium objects from 0.7 to 0.9 (both inclusive), fast
+    objects below 0.7. The group is -1 if `motion_ious` gives NaN, as for a track with a single box.
     """
     motion = motion_ious(ground_truth)
     groups = np.where(motion > _SLOW_ABOVE, 0, np.where(motion < _FAST_BELOW, 2, 1))
@@ -66,10 +66,10 @@ def motion_groups(ground_truth: GroundTruth) -> np.ndarray:
 def motion_average_precision(
     ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
-    """Evaluate predictions for slow, medium and fast objects.
+    """Return the AP of slow, medium and fast objects.
 
     Returns:
-        ``motion/ap_50_slow`` and so on, as `grouped_average_precision` describes.
+        The metrics of `grouped_average_precision`, such as ``motion/ap_50_slow``.
     """
     groups = motion_groups(ground_truth)
     return grouped_average_precision(ground_truth, predictions, "motion", GROUPS, groups)

@@ -1,4 +1,4 @@
-"""Average precision of detections that are sorted by score and marked as true or false."""
+"""Average precision of detections, sorted by score and marked as true or false positives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def area_under_curve(is_true: np.ndarray, num_objects: int) -> float:
     The precision at a recall is the highest precision at this or any higher recall.
 
     Args:
-        is_true: Whether each detection found an object, best first, ``[N]`` bool.
+        is_true: Whether each detection is a true positive, best score first, ``[N]`` bool.
         num_objects: Number of objects to be found.
 
     Returns:
@@ -30,7 +30,15 @@ def area_under_curve(is_true: np.ndarray, num_objects: int) -> float:
 def mean_at_recall_points(is_true: np.ndarray, num_objects: int) -> float:
     """Return the mean precision at recall 0, 0.01, ..., 1, as in COCO.
 
-    Precision, arguments and NaN are as in `area_under_curve`.
+    The precision at a recall is the highest precision at this or any higher recall; it is 0 at a
+    recall that is not reached.
+
+    Args:
+        is_true: Whether each detection is a true positive, best score first, ``[N]`` bool.
+        num_objects: Number of objects to be found.
+
+    Returns:
+        A value from 0 to 1; NaN if there are no objects.
     """
     if not num_objects:
         return float("nan")
@@ -41,7 +49,7 @@ def mean_at_recall_points(is_true: np.ndarray, num_objects: int) -> float:
 
 
 def _highest_precision(is_true: np.ndarray) -> np.ndarray:
-    """Return, for each true detection, the highest precision at its recall or a higher recall."""
+    """Return for each true positive the highest precision at its recall or any higher recall."""
     places = np.flatnonzero(is_true) + 1  # only true detections raise the precision
     precision = np.arange(1, len(places) + 1) / places
     highest: np.ndarray = np.maximum.accumulate(precision[::-1])[::-1]
@@ -49,12 +57,20 @@ def _highest_precision(is_true: np.ndarray) -> np.ndarray:
 
 
 def with_mean(key: str, class_names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    """Return the classes' values as ``<key>/<class>`` and the mean of known values as ``<key>``."""
+    """Return the value of each class as ``<key>/<class>``, and their mean as ``<key>``.
+
+    The mean leaves out values that are NaN.
+
+    Args:
+        key: Name of the metric.
+        class_names: Names of the classes.
+        values: Value of the metric for each class.
+    """
     by_class = {f"{key}/{name}": value for name, value in zip(class_names, values, strict=True)}
     return {key: mean_of_known(values), **by_class}
 
 
 def mean_of_known(values: Sequence[float]) -> float:
-    """Return the mean of the values that are not NaN; NaN if all are."""
+    """Return the mean of the values that are not NaN; NaN if there is no such value."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

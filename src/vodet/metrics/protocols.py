@@ -1,4 +1,4 @@
-"""The evaluation protocols, by name."""
+"""The evaluation protocols that a user can choose by name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LOWER_IS_BETTER = HEADLINES["stability"][1:]
 
 
 def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict[str, Measure]:
-    """Return the protocols with the given names, in the same order.
+    """Return for each named protocol the function that computes its metrics, in the same order.
 
     Args:
         names: One or more of ``coco``, ``vid``, ``motion``, ``track_length``, ``uavdt`` and
@@ -55,7 +55,7 @@ def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict
     }
     wanted = list(dict.fromkeys(names))
     if not wanted or any(name not in known for name in wanted):
-        msg = f"Expected protocols to be one or more of {', '.join(known)}, found {wanted}."
+        msg = f"protocols must be one or more of {', '.join(known)}; found {wanted}."
         raise ConfigError(msg)
     return {name: known[name] for name in wanted}
 
@@ -63,17 +63,18 @@ def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict
 def measure_all(
     protocols: Mapping[str, Measure], ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
-    """Evaluate predictions by several protocols.
+    """Return the metrics of several protocols.
 
     Args:
-        protocols: As `choose_protocols` returns them.
+        protocols: For each protocol, the function that computes its metrics: the result of
+            `choose_protocols`.
         ground_truth: The annotations.
         predictions: The detections.
 
     Returns:
-        The metrics of all protocols. Their names begin with the protocol, as in ``vid/ap_50``, but
-        COCO metrics are named as in training, such as ``map``. If videos have attributes, the
-        `HEADLINES` are also computed on the videos with each attribute, as ``vid/ap_50@night``.
+        The metrics by name. Names begin with the protocol, as in ``vid/ap_50``, except for COCO
+        metrics, such as ``map``. If videos have attributes, the `HEADLINES` of each protocol are
+        also computed on only the videos with an attribute, with names such as ``vid/ap_50@night``.
     """
     result = _measure_each(protocols, ground_truth, predictions)
     for attribute, has_it in zip(

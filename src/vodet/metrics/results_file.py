@@ -1,9 +1,9 @@
 """Writes and reads COCO results files, so that detections can be evaluated without the model.
 
-A file is a list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``, plain
-or gzipped (``.json``, ``.json.gz``). Reading returns exactly the values that were written: x, y and
-score are the shortest decimals that round to their float32 values, width and height are float64
-differences.
+A file is a JSON list of ``{"image_id", "category_id", "bbox": [x, y, width, height], "score"}``,
+plain (``.json``) or gzipped (``.json.gz``). Reading a file returns exactly the float32 boxes and
+scores that were written: x, y and score are written with as many decimals as their float32 values
+need, and width and height as float64.
 """
 
 from __future__ import annotations
@@ -44,15 +44,16 @@ class _Entry(msgspec.Struct, gc=False):
 def write_predictions(
     path: str | Path, ground_truth: GroundTruth, predictions: DetectionTable
 ) -> None:
-    """Write predictions to a file. The file appears when it is complete, or not at all.
+    """Write predictions to a COCO results file.
 
-    Classes that the annotation file lacks have no category id. Detections of these classes are left
-    out, and a warning gives their number.
+    The file has a temporary name until it is complete. Classes that are missing from the annotation
+    file have no category id, so detections of these classes are left out and a warning gives their
+    number.
 
     Args:
         path: The file; it is gzipped if the name ends in ``.gz``.
-        ground_truth: The annotations, which give the category ids of the labels.
-        predictions: Detections in original pixels, inside the images.
+        ground_truth: The annotations, which contain the category ids of the labels.
+        predictions: Detections in original pixels, clipped to the images.
     """
     predictions = _of_known_classes(path, ground_truth, predictions)
     with replacing(path) as partial, _open(partial, Path(path).suffix == ".gz") as file:
@@ -70,7 +71,7 @@ def _of_known_classes(
     if not is_known.all():
         lacking = np.flatnonzero(ground_truth.category_ids == NO_CATEGORY)
         names = ", ".join(ground_truth.class_names[label] for label in lacking)
-        message = "%s: left out %d of %d detections, as the annotations lack their classes: %s."
+        message = "%s: left out %d of %d detections, whose classes are not in the annotations: %s."
         _log.warning(message, path, np.count_nonzero(~is_known), len(is_known), names)
     return predictions[is_known]
 
@@ -90,9 +91,9 @@ def _entries(predictions: DetectionTable, category_ids: np.ndarray) -> list[_Ent
 
 
 def shortest_decimals(values: np.ndarray) -> np.ndarray:
-    """Return, for each float32, the float64 with the fewest decimals that rounds to it.
+    """Return for each float32 value the number with the fewest decimals that rounds to it.
 
-    A value that needs more than twelve decimals keeps all of them.
+    The numbers are float64. A value that needs more than twelve decimals keeps all its decimals.
     """
     found = values.astype(np.float64)
     exact = found.copy()
@@ -113,13 +114,17 @@ def _open(path: Path, is_packed: bool) -> Iterator[IO[bytes] | gzip.GzipFile]:
 
 
 def read_predictions(path: str | Path, ground_truth: GroundTruth) -> DetectionTable:
-    """Read predictions for the frames and classes of a data set.
+    """Read the predictions for a data set from a COCO results file.
+
+    Args:
+        path: The file, plain or gzipped.
+        ground_truth: The annotations of the data set.
 
     Raises:
-        DataError: If the file is missing, damaged or not a COCO results file. Also if an entry has
-            a frame that is not annotated, a category that the data set lacks, a box or score that
-            is not finite, or a box of negative size; the message counts the entries with each
-            fault and shows the first.
+        DataError: If the file is missing, damaged or not a COCO results file. Also if a prediction
+            has an image id that is not annotated, a category id that the data set lacks, a box or
+            score that is not finite, or a box of negative size; the message counts the predictions
+            with each fault and shows the first of them.
     """
     entries = _decode(Path(path))
     corners = np.array([entry.bbox for entry in entries], np.float64).reshape(-1, 4)
@@ -154,9 +159,14 @@ def _decode(path: Path) -> list[_Entry]:
 
 
 def _decode_by_entry(path: Path, rows: object) -> list[_Entry]:
-    """Decode the entries one by one and count the faulty entries.
+    """Decode the entries of a results file one by one; raise an error that counts faulty entries.
 
-    NaN and Infinity, which are not JSON, are accepted here, so that the caller can report them.
+    NaN and Infinity, which JSON does not allow, are accepted here, so that `read_predictions` can
+    report them.
+
+    Args:
+        path: The file, for the message.
+        rows: The parsed content of the file.
     """
     if not isinstance(rows, list):
         raise _no_results_file(path, shown(rows, _SHOWN))

@@ -20,16 +20,16 @@ _LEAST_IOU = 0.5
 def stability(
     ground_truth: GroundTruth, predictions: DetectionTable, score_threshold: float = 0.3
 ) -> dict[str, float]:
-    """Measure how steadily annotated objects are detected through their videos.
+    """Measure how steadily the objects of a video are detected from frame to frame.
 
     In each frame and class, detections with a score of at least ``score_threshold`` are matched
-    greedily, best score first. Each takes the free object with the highest IoU, if this is at least
-    0.5 with widths ``x2 - x1``. Objects are identified by track id. Objects without a track id,
-    crowds and false positives do not count. Only the frames in which a track is annotated belong to
-    it.
+    greedily, best score first. Each detection takes the free object with the highest IoU, if this
+    is at least 0.5; the width of a box is ``x2 - x1``. An object is found in a frame if a detection
+    takes it. A track consists of the annotated boxes with the same track id. Objects without a
+    track id, crowds and false positives do not count.
 
-    Two frames are neighbours if no annotated frame of the video lies between them. Where a track is
-    missing from annotated frames, its boxes before and after are not in neighbouring frames.
+    Two frames are neighbours if no annotated frame of the video lies between them. If a track has
+    no box in some annotated frames, its boxes before and after them are not in neighbouring frames.
 
     Args:
         ground_truth: The annotations.
@@ -37,17 +37,18 @@ def stability(
         score_threshold: Minimum score of a detection.
 
     Returns:
-        ``stability/found``: the share of a track's frames in which it is found, averaged over the
-        tracks, from 0 to 1.
-        ``stability/drop_outs``: how often a track that was found is lost and later found again,
-        per 100 boxes of tracks. The length of the loss does not matter.
-        ``stability/jitter``: mean of ``IoU(object, object) - IoU(detection, detection)`` over
-        tracks found in two neighbouring frames, with each IoU between the two frames. It is 0 if
-        the detections move as annotated, negative if they move less, and at most 1.
-        ``stability/score_change``: mean absolute difference of the scores in the same pairs of
-        frames.
-        ``stability/score_threshold``: the given threshold; results are only comparable at the same
-        threshold.
+        ``stability/found``: the share of a track's boxes that are found, averaged over the tracks,
+        from 0 to 1.
+        ``stability/drop_outs``: number of gaps in which a track is not found, between boxes that
+        are found, per 100 annotated boxes of tracks. The length of a gap does not matter.
+        ``stability/jitter``: how much more the detections move than the objects. For each object
+        that is found in two neighbouring frames, it is the IoU of the object's two annotated boxes
+        minus the IoU of its two detections; the value is the mean. It is 0 if the detections move
+        as annotated, negative if they move less, and at most 1.
+        ``stability/score_change``: mean absolute difference of the two detections' scores, for the
+        same objects and pairs of frames.
+        ``stability/score_threshold``: the given threshold; only results with the same threshold are
+        comparable.
         A value is NaN if there is nothing to measure.
     """
     predictions = by_score(
@@ -84,7 +85,7 @@ def _shares(tracks: Tracks, is_found: np.ndarray) -> np.ndarray:
 
 
 def _drop_outs(tracks: Tracks, is_found: np.ndarray) -> int:
-    """Count the gaps in which a track is missed between two frames in which it is found."""
+    """Count the gaps in which a track is not found, between two boxes that are found."""
     found = np.flatnonzero(is_found)
     same = tracks.tracks[found[1:]] == tracks.tracks[found[:-1]]
     return int((same & (np.diff(found) > 1)).sum())
@@ -93,7 +94,12 @@ def _drop_outs(tracks: Tracks, is_found: np.ndarray) -> int:
 def _found_in_neighbours(
     ground_truth: GroundTruth, tracks: Tracks, is_found: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return both box rows, ``[P]`` each, of tracks that are found in two neighbouring frames."""
+    """Find the objects that are found in two neighbouring frames.
+
+    Returns:
+        For each of ``P`` such pairs of frames, the index in ``ground_truth.boxes`` of the object's
+        box in the earlier and in the later frame, ``[P]`` each.
+    """
     order = np.lexsort((ground_truth.frame_numbers, ground_truth.videos))
     positions = np.argsort(order)[ground_truth.frames[tracks.rows]]
     both = is_found[1:] & is_found[:-1] & (np.diff(tracks.tracks) == 0) & (np.diff(positions) == 1)

@@ -1,7 +1,7 @@
 """Tables of evaluation results for the terminal.
 
-Each row shows results without tubelet linking. If the result also has metrics after a linking, such
-as ``seq_nms/map``, the next row shows them.
+Each row shows metrics without tubelet linking. If there are also metrics after tubelet linking,
+such as ``seq_nms/map``, they are shown in the row below.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ _COCO_ROWS = {
 
 @dataclass(frozen=True)
 class _Column:
-    """A column: its title, the key of its values per class without "/<class>", and a factor."""
+    """A column of the table of several protocols.
+
+    Args:
+        title: Title of the column.
+        class_key: Name of the metric whose values per class, ``<class_key>/<class>``, are shown;
+            empty for blank cells.
+        scale: Factor by which the metric is multiplied.
+    """
 
     title: str
     class_key: str = ""
@@ -35,7 +42,13 @@ class _Column:
 
 
 def _group_columns(protocol: str, groups: tuple[str, ...], noun: str) -> dict[str, _Column]:
-    """Return the columns of a protocol that divides objects into groups."""
+    """Return the columns, by metric, of a protocol that divides objects into groups.
+
+    Args:
+        protocol: Name of the protocol.
+        groups: Names of the groups.
+        noun: Word that follows the name of a group in a title, such as ``motion``.
+    """
     columns = {}
     for group in groups:
         by_vid, by_coco = f"{protocol}/ap_50_{group}", f"{protocol}/coco_ap_50_{group}"
@@ -61,9 +74,9 @@ _COLUMNS = {
 
 
 def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Table:
-    """Show the result of `coco_average_precision` overall, by size and by class, in percent.
+    """Return a table of COCO metrics for all objects, by size, by class and by video attribute.
 
-    A dash means that there are no objects.
+    Numbers are in percent. A dash means that there are no objects.
 
     Args:
         result: The metrics by name.
@@ -87,9 +100,9 @@ def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Tab
 def protocols_table(
     protocols: Iterable[str], result: Mapping[str, float], linkings: Sequence[str] = ()
 ) -> Table:
-    """Show the result of `measure_all` for several protocols side by side, in percent.
+    """Return a table with the metrics of several protocols side by side, in percent.
 
-    A dash means that there are no objects, a blank that the protocol has no such metric.
+    A dash means that there are no objects; a blank cell, that the protocol has no such metric.
 
     Args:
         protocols: Names of the protocols.
@@ -118,10 +131,10 @@ def _caption(protocols: Sequence[str], result: Mapping[str, float]) -> str | Non
 
 @dataclass(frozen=True)
 class _Rows:
-    """Adds rows to a table.
+    """Adds rows with metrics to a table.
 
     Args:
-        table: The table.
+        table: The table, which has a column for names and a column for each factor in ``scales``.
         result: The metrics by name.
         linkings: Names of the tubelet linkings in the result.
         scales: The factor for the numbers of each column.
@@ -133,7 +146,12 @@ class _Rows:
     scales: Sequence[float]
 
     def add(self, label: str, keys: Sequence[str]) -> None:
-        """Add a row for these metrics and one per linking; an empty key gives a blank cell."""
+        """Add a row with metrics, and below it a row for each tubelet linking.
+
+        Args:
+            label: Name of the row.
+            keys: Name of the metric in each column; empty for a blank cell.
+        """
         for linking in ("", *self.linkings):
             prefix = f"{linking}/" if linking else ""
             cells = [
@@ -148,7 +166,12 @@ class _Rows:
         return "-" if math.isnan(self.result[key]) else f"{scale * self.result[key]:.1f}"
 
     def add_classes(self, class_keys: Sequence[str]) -> None:
-        """Add a section with a row per class; ``class_keys`` are keys without "/<class>"."""
+        """Add a section with a row per class.
+
+        Args:
+            class_keys: For each column, the metric whose values ``<metric>/<class>`` are shown;
+                empty for blank cells.
+        """
         self.table.add_section()
         names = [
             key.removeprefix(f"{class_key}/")
@@ -160,7 +183,11 @@ class _Rows:
             self.add(name, [key and f"{key}/{name}" for key in class_keys])
 
     def add_attributes(self, keys: Sequence[str]) -> None:
-        """Add a section with a row per video attribute in the result."""
+        """Add a section with a row per video attribute.
+
+        Args:
+            keys: For each column, the metric whose values ``<metric>@<attribute>`` are shown.
+        """
         self.table.add_section()
         start = f"{keys[0]}@"
         for name in [key.removeprefix(start) for key in self.result if key.startswith(start)]:

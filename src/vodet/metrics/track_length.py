@@ -15,12 +15,15 @@ _STARTS = (30, 150)  # minimum number of frames of a medium and of a long track
 
 
 def track_length_groups(ground_truth: GroundTruth) -> np.ndarray:
-    """Return the group of each object, ``[A]`` int64: a position in `GROUPS`.
+    """Return the group of each object by the length of its track, as an index into `GROUPS`.
 
     The length of a track is the number of frames in which it is annotated. Short tracks have fewer
-    than 30 frames, medium tracks 30 to 149, long tracks 150 or more. The limits are one and five
-    seconds at 30 frames per second. No benchmark defines these groups; they are our own. The group
-    of crowds and of objects without a track id is -1.
+    than 30 frames, medium tracks 30 to 149, long tracks 150 or more. The limits correspond to one
+    and five seconds at 30 frames per second. No benchmark defines these groups; we chose them. The
+    group of crowds and of objects without a track id is -1.
+
+    Returns:
+        ``[A]`` int64.
     """
     tracks = tracks_of(ground_truth)
     in_frames = np.column_stack([tracks.tracks, tracks.frame_numbers])
@@ -34,10 +37,10 @@ def track_length_groups(ground_truth: GroundTruth) -> np.ndarray:
 def track_length_average_precision(
     ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
-    """Evaluate predictions for objects of short, medium and long tracks.
+    """Return the AP of objects with short, medium and long tracks.
 
     Returns:
-        ``track_length/ap_50_short`` and so on, as `grouped_average_precision` describes.
+        The metrics of `grouped_average_precision`, such as ``track_length/ap_50_short``.
     """
     groups = track_length_groups(ground_truth)
     return grouped_average_precision(ground_truth, predictions, "track_length", GROUPS, groups)

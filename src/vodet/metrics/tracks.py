@@ -11,12 +11,14 @@ from vodet.structures import GroundTruth
 
 @dataclass(frozen=True)
 class Tracks:
-    """Boxes with a track id, sorted by track, then by frame number; without crowds.
+    """The ``R`` annotated boxes with a track id, sorted by track, then by frame number.
+
+    Crowds are left out.
 
     Args:
-        rows: Row of each box in the ground truth, ``[R]`` int64.
-        tracks: Number of each box's track, counted from 0 over all videos, ``[R]`` int64.
-        frame_numbers: Number of each box's frame, ``[R]`` int64.
+        rows: Index of each box in ``GroundTruth.boxes``, ``[R]`` int64.
+        tracks: Index of each box's track, counted from 0 over all videos, ``[R]`` int64.
+        frame_numbers: Number of each box's frame in its video, ``[R]`` int64.
     """
 
     rows: np.ndarray
@@ -33,7 +35,7 @@ class Tracks:
 
 
 def tracks_of(ground_truth: GroundTruth) -> Tracks:
-    """Sort the boxes of a data set by track. Equal track ids in two videos are two tracks."""
+    """Return the boxes of a data set sorted by track; the same id in two videos is two tracks."""
     rows = np.flatnonzero((ground_truth.track_ids >= 0) & ~ground_truth.iscrowd)
     frames = ground_truth.frames[rows]
     videos, numbers = ground_truth.videos[frames], ground_truth.frame_numbers[frames]

@@ -1,7 +1,8 @@
 """UAVDT AP70, the protocol of the UAV detection and tracking benchmark (D. Du et al., ECCV 2018).
 
 It follows ``CalculateDetectionPR_overall.m`` and ``CalculateDetectionPR_obj.m`` in the toolkit of
-the benchmark: detections inside ignore rectangles are removed, the others are matched at IoU 0.7.
+the benchmark: detections inside ignore regions are removed, and the others are matched to objects
+at an IoU of 0.7 or more.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ _LEAST_IOU = 0.7
 def uavdt_average_precision(
     ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
-    """Evaluate predictions by the protocol of UAVDT.
+    """Return average precision by the protocol of UAVDT.
 
-    A detection is dropped if it lies strictly inside an ignore rectangle (a crowd region of any
-    class) of its frame; a detection that touches an edge counts. The others are matched greedily,
-    best score first. Each takes the free object with the highest IoU, if this is at least 0.7 with
-    widths ``x2 - x1``. AP is the area under the precision-recall curve over all points.
+    A detection is dropped if it lies inside a crowd or ignore region of its frame, of any class,
+    without touching the edge of the region. The other detections are matched greedily in each frame
+    and class, best score first. Each detection takes the free object with the highest IoU, if this
+    is at least 0.7; the width of a box is ``x2 - x1``. AP is the area under the precision-recall
+    curve over all points.
 
     Equal scores are ordered by image id, then by their order in ``predictions``.
 
@@ -48,7 +50,10 @@ def uavdt_average_precision(
 
 
 def in_ignored(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:
-    """Return which detections lie strictly inside an ignore rectangle of their frame, ``[N]``."""
+    """Return which detections lie inside a crowd or ignore region of their frame, ``[N]`` bool.
+
+    A detection that touches the edge of the region is not inside it.
+    """
     regions = np.flatnonzero(ground_truth.iscrowd)
     inside = np.zeros(len(predictions), bool)
     frames = positions_in(ground_truth.image_ids, predictions.image_ids)

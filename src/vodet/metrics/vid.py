@@ -1,8 +1,8 @@
 """VID AP50, the protocol of ImageNet's object detection from video (ILSVRC2015).
 
-It follows ``eval_vid_detection.m`` in the development kit. Box corners are pixel indices, so a
-width is ``x2 - x1 + 1``. Small objects need less overlap. AP is the area under the precision-recall
-curve of a class.
+It follows ``eval_vid_detection.m`` in the development kit. Box corners are pixel indices, so the
+width of a box is ``x2 - x1 + 1``. For small objects, the IoU threshold is lower. AP is the area
+under the precision-recall curve of a class.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _TOLERANCE = 10.0  # pixels by which a detection may exceed a small object in wi
 def vid_threshold(boxes: np.ndarray) -> np.ndarray:
     """Return the minimum IoU at which each object counts as found; lower for small objects.
 
-    ``min(0.5, w h / ((w + 10) (h + 10)))`` with ``w = x2 - x1 + 1``.
+    It is ``min(0.5, w h / ((w + 10) (h + 10)))``, with ``w = x2 - x1 + 1`` and
+    ``h = y2 - y1 + 1``.
 
     Args:
         boxes: The boxes of the objects, xyxy in pixels, ``[n, 4]``.
@@ -39,14 +40,14 @@ def vid_threshold(boxes: np.ndarray) -> np.ndarray:
 def vid_average_precision(
     ground_truth: GroundTruth, predictions: DetectionTable
 ) -> dict[str, float]:
-    """Evaluate predictions by the protocol of ImageNet VID.
+    """Return average precision by the protocol of ImageNet VID.
 
-    In each frame and class, detections are matched greedily, best score first. Each takes the
-    object with the highest IoU among the free objects that it overlaps enough (of equal IoUs, the
-    object annotated first). So a detection whose best object is taken can still match another one.
-    All detections of a frame count. ImageNet VID has no crowds. In other data sets, a detection
-    that matches no object is dropped if at least half of it lies in a crowd region of its class, as
-    in COCO.
+    In each frame and class, detections are matched greedily, best score first. Each detection takes
+    the object with the highest IoU among the free objects whose IoU reaches `vid_threshold`; of
+    objects with equal IoU, it takes the object that is annotated first. The number of detections
+    per frame is not limited. ImageNet VID has no crowds. In other data sets, a detection that
+    matches no object is dropped if at least half of it lies in a crowd region of its class, as in
+    COCO.
 
     Equal scores are ordered by image id, then by their order in ``predictions``.
 
@@ -67,9 +68,9 @@ def vid_matches(
     """Match detections, best first, by the rule of `vid_average_precision`.
 
     Returns:
-        The object of each detection, -1 for none, ``[N]`` int64; and whether at least half of the
-        detection lies in a crowd region of its class, ``[N]`` bool. If so, the detection does not
-        count unless it matches an object.
+        For each detection, the index of the annotated box that it takes, or -1, ``[N]`` int64; and
+        whether at least half of the detection lies in a crowd region of its class, ``[N]`` bool. If
+        it does, the detection counts only if it takes an object.
     """
     possible = find_possible_matches(ground_truth, predictions, vid_threshold, pixel=_PIXEL)
     matched = match(possible, len(predictions), len(ground_truth.boxes))

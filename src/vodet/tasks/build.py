@@ -1,4 +1,4 @@
-"""Building a detector from its config and the classes of a data set or checkpoint."""
+"""Builds a detector from a config and the class names of a data set or checkpoint."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from vodet.detector import VideoDetector
 def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetector:
     """Build the detector that a config describes.
 
-    The class names come from a file and never reach Hydra, which would resolve interpolations in
-    them and call what they name as ``_target_``.
+    The class names may come from an untrusted file. They are passed directly to the detector, not
+    through Hydra, which would resolve interpolations in them.
 
     Args:
-        model: Config of the detector.
-        class_names: Names of the labels.
+        model: Config of the detector, with a ``_target_``.
+        class_names: Names of the classes, in the order of the labels.
 
     Raises:
         InstantiationException: If the detector cannot be built.
@@ -30,6 +30,6 @@ def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetect
     except HydraException:
         raise
     except Exception as error:
-        msg = f"Error in call to target {model.get('_target_')!r}: {error!r}"
+        msg = f"Cannot build {model.get('_target_')} from its config: {error!r}"
         raise InstantiationException(msg) from error
     return detector

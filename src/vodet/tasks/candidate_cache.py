@@ -1,8 +1,9 @@
-"""Trains on top of a frozen base from a cache of what the base computes of each frame.
+"""Trains candidate fusions from a cache of the frozen base's outputs for each frame.
 
-Without augmentation, a frozen base computes the same in every epoch. `open_cache` writes it to a
-folder once; the training then reads no image and runs no backbone. The name of the folder is a hash
-of everything that the content depends on, so a cache of another base or frame size is never read.
+Without augmentation, the outputs of a frozen base are the same in every epoch. `open_cache` writes
+them to a folder once; the training then reads no image and runs no backbone. The name of the folder
+is a hash of everything that the outputs depend on, so a training never reads the cache of another
+base or frame size.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 class CandidateCache:
-    """Encodes the frames of training clips from a store.
+    """Encodes the frames of training clips from the cached outputs of the base.
 
     Args:
         detector: The detector, whose base is frozen.
-        store: What the base computes of each frame.
+        store: The outputs of the base for each frame.
     """
 
     def __init__(self, detector: VideoDetector, store: FrameStore) -> None:
@@ -51,7 +52,7 @@ class CandidateCache:
         self.store = store
 
     def encode(self, numbers: Tensor, sizes: Tensor) -> EncodedFrames:
-        """Do the work of `VideoDetector.encode` for frames given by their numbers in the store."""
+        """Return what `VideoDetector.encode` returns, for frames given by their numbers."""
         frames = self.store.read(numbers.cpu())
         return self._detector.complete(frames.map(lambda tensor: tensor.to(sizes.device)))
 
@@ -67,8 +68,8 @@ def open_cache(detector: VideoDetector, data: ClipDataModule, precision: str) ->
         precision: The precision of the trainer, whose autocast is active.
 
     Raises:
-        ConfigError: If the detector has no frozen base, or has a map fusion.
-        FrameError: If an image is bad.
+        ConfigError: If the base of the detector is not frozen, or the detector has a map fusion.
+        FrameError: If an image is missing or damaged.
         OutputError: If the cache does not fit on the disk or cannot be written.
         DataError: If a file of the cache is damaged.
     """
@@ -109,7 +110,7 @@ def _print(message: str) -> None:
 
 
 def cache_root(data: ClipDataModule) -> Path:
-    """Return the folder of all caches: as given, or beside the annotations."""
+    """Return the folder that contains all caches."""
     if isinstance(data.candidate_cache, str):
         return Path(data.candidate_cache)
     assert data.train is not None
@@ -117,10 +118,10 @@ def cache_root(data: ClipDataModule) -> Path:
 
 
 def check_base(detector: VideoDetector) -> None:
-    """Check that a detector has a frozen base whose results can be cached.
+    """Check that the base of a detector is frozen and that its outputs can be cached.
 
     Raises:
-        ConfigError: If it has none.
+        ConfigError: If not.
     """
     head = type(detector.head).__name__
     if not detector.head.base_parts:
@@ -159,7 +160,7 @@ def _is_frozen(part: nn.Module) -> bool:
 
 
 def _about(detector: VideoDetector, data: ClipDataModule, precision: str) -> dict[str, Any]:
-    """Return plain values that determine the content of a cache."""
+    """Return the values, as JSON types, that determine the content of a cache."""
     frames = data.training_frames
     return {
         "vodet": __version__,
@@ -207,12 +208,12 @@ def _write(
 def shown(
     batches: DataLoader[Any], frames: int, screen: Screen, seconds: float = 60
 ) -> Iterator[Sequence[Tensor]]:
-    """Yield batches of frames, and show how many are done: by a bar, or in a file by lines.
+    """Yield batches of frames and show the progress: a bar in a terminal, otherwise lines.
 
     Args:
         batches: Batches of frames and sizes.
-        frames: Number of all frames.
-        screen: Where the progress is shown.
+        frames: Total number of frames.
+        screen: Shows the progress.
         seconds: Time between two lines.
     """
     if screen.is_terminal:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vodet import __version__
 from vodet.detector import VideoDetector
-from vodet.errors import CheckpointError, OutputError
+from vodet.errors import CheckpointError, ConfigError, OutputError
 from vodet.files import replacing
 from vodet.pretrained import no_pretrained_weights
 from vodet.tasks.build import build_detector
@@ -28,7 +28,7 @@ WEIGHTS_PREFIX = "detector."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under a temporary name and renames it, so no file is half written."""
+    """Writes each checkpoint to a temporary file, which is renamed only when it is complete."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
@@ -36,8 +36,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``.
 
         Raises:
-            CheckpointError: If the file cannot be written, such as on a full disk; an existing file
-                is unchanged.
+            CheckpointError: If the file cannot be written, for example because the disk is full; an
+                existing file at ``path`` is unchanged.
         """
         # Into memory first: torch's own writer hides why a file cannot be written.
         buffer = io.BytesIO()
@@ -49,20 +49,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 os.fsync(file.fileno())
         except OutputError as error:
             msg = (
-                f"The checkpoint was not saved. {error} Is the disk full? An earlier checkpoint at "
-                "this path is unchanged; free some space and continue with resume=last."
+                f"The checkpoint was not saved. {error} An earlier checkpoint at this path is "
+                "unchanged. If the disk is full, free some space. Then continue with resume=last."
             )
             raise CheckpointError(msg) from error
 
     def load_checkpoint(
         self, path: str | os.PathLike[str], map_location: Any = None, weights_only: Any = True
     ) -> dict[str, Any]:
-        """Read a checkpoint of tensors and plain values; see `read_checkpoint`."""
+        """Read a checkpoint to the CPU, as `read_checkpoint` does; only ``path`` has an effect."""
         return read_checkpoint(path)
 
 
 def model_card(detector: VideoDetector, config: dict[str, Any] | None) -> dict[str, Any]:
-    """Return what a checkpoint stores about its detector, as plain values."""
+    """Return the description of a detector that a checkpoint stores in its entry ``vodet``.
+
+    Args:
+        detector: The detector.
+        config: The resolved config of the run; None if the detector was built without a config.
+    """
     return {
         "version": __version__,
         "class_names": list(detector.class_names),
@@ -72,12 +77,14 @@ def model_card(detector: VideoDetector, config: dict[str, Any] | None) -> dict[s
 
 
 def read_checkpoint(path: FilePath) -> dict[str, Any]:
-    """Read a checkpoint of vodet to the CPU, executing nothing from it.
+    """Read a checkpoint that vodet wrote. No code in the file is executed.
+
+    Returns:
+        The content of the checkpoint, with all tensors on the CPU.
 
     Raises:
-        CheckpointError: If there is no such file, or if the file is truncated or damaged, holds
-            anything but tensors and plain values, was not written by vodet, or has unusable
-            weights.
+        CheckpointError: If the file does not exist, is truncated or damaged, contains anything
+            other than tensors and plain values, was not written by vodet, or has unusable weights.
     """
     return checked_checkpoint(read_pickle(path, only_zip=True), path)
 
@@ -118,7 +125,9 @@ def _check_card(card: Any, path: FilePath) -> None:
         if not is_kind or (kind is list and not all(isinstance(name, str) for name in found)):
             msg = (
                 f"The checkpoint {path} is damaged or was not written by vodet: expected class "
-                f"names and a config in its entry {CARD_KEY!r}, found {shown(found)} as {key}."
+                f"names and a config in its entry {CARD_KEY!r}, found "
+                f"{'nothing' if found is ... else shown(found)} as its {key}. Use a checkpoint "
+                "written by vodet-train."
             )
             raise CheckpointError(msg)
 
@@ -127,36 +136,39 @@ def load(
     path: FilePath,
     *,
     trusted: Sequence[str] = (),
-    map_location: Any = "cpu",
+    map_location: str | torch.device = "cpu",
     overrides: dict[str, Any] | None = None,
 ) -> VideoDetector:
     """Rebuild the detector of a checkpoint in evaluation mode.
 
-    If training averaged the weights, the detector has the averaged weights. Nothing from the file
-    is executed, and no file or address that it names is opened. It holds tensors and a config, and
-    the config may only name parts of detectors.
+    If training averaged the weights, the detector has the averaged weights. No code in the file is
+    executed, and no file or URL that the file names is opened. The config in the file may name only
+    classes that are parts of a vodet detector, and anything in the packages in ``trusted``.
 
     Args:
         path: A checkpoint written by `vodet-train`.
-        trusted: Names of further packages whose classes the config may name.
-        map_location: Device of the detector.
+        trusted: Names of further packages whose classes and functions the config may name.
+        map_location: Device on which to put the detector; ``auto`` is the GPU if there is one.
         overrides: Values that replace values of the config, by dotted key, such as
             ``{"window.past": 3}``.
 
     Raises:
         CheckpointError: If the file cannot be used; the message says why.
+        ConfigError: If this machine does not have the device.
 
     Example:
         ::
 
             detector = vodet.load("runs/demo/best.ckpt")
     """
+    device = find_device(map_location)
     checkpoint = read_checkpoint(path)
     card = checkpoint[CARD_KEY]
     if not card["config"]:
         msg = (
-            f"The checkpoint {path} has no config, as its task was created without one. "
-            "Build the detector yourself and call load_weights(detector, path)."
+            f"The checkpoint {path} has no config, because its VideoDetectionTask was created "
+            "without config=. Build the detector in Python and load the weights with "
+            "vodet.init_from(detector, path)."
         )
         raise CheckpointError(msg)
     config = trusted_config(_model_config(card), trusted, path)
@@ -166,11 +178,33 @@ def load(
         fitting_weights(outline, checkpoint, path)
     detector = _build(config, card["class_names"], overrides or {}, path)
     load_weights(detector, path, checkpoint)
-    return detector.to(map_location).eval()
+    return detector.to(device).eval()
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """Return the device with a name. ``auto`` means the GPU, or the CPU if there is no GPU.
+
+    Raises:
+        ConfigError: If this machine does not have the device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        msg = (
+            f"Expected a device of this machine, which has {torch.cuda.device_count()} GPUs; found "
+            f"{str(name)!r}. cpu runs anywhere. ({error})"
+        )
+        raise ConfigError(msg) from error
 
 
 def _model_config(card: dict[str, Any]) -> Any:
-    """Return the config of the detector, with the settings of its parts that replace names."""
+    """Return the config of the detector, updated with the settings that the checkpoint stores.
+
+    For example, the config of a detector from transformers may only name a model on a hub. The
+    stored settings replace this name by the full description of the model.
+    """
     model: Any = card["config"].get("model")
     for part, settings in (card.get("settings") or {}).items():
         named = model.get(part) if isinstance(model, dict) else None
@@ -184,6 +218,11 @@ def load_weights(
 ) -> None:
     """Copy the weights of a checkpoint into a detector of the same architecture and classes.
 
+    Args:
+        detector: The detector.
+        path: A checkpoint written by `vodet-train`.
+        checkpoint: The content of ``path``, if it has been read already.
+
     Raises:
         CheckpointError: If classes, names or shapes differ; the message lists the first ten
             differences.
@@ -196,26 +235,35 @@ def fitting_weights(
 ) -> dict[str, Tensor]:
     """Return the weights of a checkpoint, after checking that they fit a detector.
 
+    Args:
+        detector: The detector.
+        checkpoint: The content of the checkpoint.
+        path: The file of the checkpoint, for error messages.
+
     Raises:
-        CheckpointError: See `load_weights`.
+        CheckpointError: If classes, names or shapes differ.
     """
     class_names = tuple(checkpoint[CARD_KEY]["class_names"])
     if class_names != detector.class_names:
         msg = (
             f"The checkpoint {path} was trained on other classes: expected "
-            f"{list(detector.class_names)}, found {list(class_names)}."
+            f"{list(detector.class_names)}, found {list(class_names)}. Use data with the classes "
+            "of the checkpoint, or start a new training from its weights with init_from."
         )
         raise CheckpointError(msg)
     weights = detector_weights(checkpoint)
     if differences := list(_differences(detector.state_dict(), weights)):
         listed = first_ten(differences, "difference")
-        msg = f"The checkpoint {path} is from another model: {listed}"
+        msg = (
+            f"The checkpoint {path} does not fit this detector; use the settings of its training. "
+            f"{listed}"
+        )
         raise CheckpointError(msg)
     return weights
 
 
 def detector_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the detector's weights in a checkpoint, by their names in the detector."""
+    """Return the weights of the detector in a checkpoint, by their names in the detector."""
     return {
         name.removeprefix(WEIGHTS_PREFIX): value
         for name, value in checkpoint["state_dict"].items()
@@ -243,9 +291,13 @@ def _build(
             detector = build_detector(model, class_names)
     except Exception as error:  # the values of the config may cause any error
         reason = str(error.__cause__ or error).partition("\n")[0]
-        msg = f"The detector of the checkpoint {path} cannot be built: {reason}"
+        overridden = f" with the overrides {', '.join(overrides)}" if overrides else ""
+        msg = f"The detector of the checkpoint {path} cannot be built{overridden}: {reason}"
         raise CheckpointError(msg) from error
     if not isinstance(detector, VideoDetector):
-        msg = f"The checkpoint {path} describes a {type(detector).__name__}, not a VideoDetector."
+        msg = (
+            f"The config of the checkpoint {path} builds a {type(detector).__name__}, expected a "
+            "VideoDetector. Use a checkpoint written by vodet-train."
+        )
         raise CheckpointError(msg)
     return detector

@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's file before it is unpickled: its kind, size and checksums."""
+"""Checks a checkpoint file before it is unpickled: the kind of file, its size and its checksums."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FilePath = str | os.PathLike[str]
 ByteFile = io.BufferedReader | io.BytesIO
 
 WHAT_READS_WHAT = (
-    "ckpt=, resume= and init_from= read checkpoints of vodet-train. init_from= also takes weights "
-    "of torchvision's and detectron2's Faster R-CNN and of SLTnet; `vodet-data import-weights "
-    "PROGRAM SRC DST` converts these and the detectors of transformers. Weights of a timm model "
-    "are loaded by model.backbone.checkpoint_path."
+    "ckpt=, resume= and init_from= read checkpoints written by vodet-train. init_from= also reads "
+    "the weights of SLTnet and of the Faster R-CNN of torchvision and detectron2; `vodet-data "
+    "import-weights PROGRAM SRC DST` converts these weights, and detectors of the transformers "
+    "library, to checkpoints. For weights of a timm model, set model.backbone.checkpoint_path."
 )
 
 _CHUNK = 2**20  # bytes read at once
@@ -35,7 +35,7 @@ def shown(value: object) -> str:
 
 
 def entries(value: object) -> str:
-    """Describe the content of a file for an error message: entries of a dictionary, or a type."""
+    """Describe the content of a checkpoint for an error message: the keys of a dict, or a type."""
     if isinstance(value, dict):
         return f"the entries {shown(list(value))}"
     return f"a value of type {type(value).__name__}"
@@ -46,8 +46,8 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
     """Open a checkpoint for reading.
 
     Raises:
-        CheckpointError: If there is no regular file, or it cannot be opened. Pipes and devices are
-            not opened, since reading them may never end.
+        CheckpointError: If ``path`` is not a regular file or cannot be opened. Pipes and devices
+            are not opened, because reading from them may never end.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -68,7 +68,10 @@ def opened(path: FilePath) -> Iterator[ByteFile]:
 
 
 def is_zip(file: ByteFile) -> bool:
-    """Return whether a file begins like a zip file; torch.load chooses its reader by this."""
+    """Return whether a file begins with the signature of a zip file, which torch.load also checks.
+
+    The file position is 0 afterwards.
+    """
     file.seek(0)
     beginning = file.read(4)
     file.seek(0)
@@ -84,7 +87,7 @@ def check_members(file: ByteFile) -> None:
     """
     size = file.seek(0, os.SEEK_END)
     if not is_zipfile(file):
-        msg = f"it is truncated, as its {size} bytes have no list of members at the end"
+        msg = f"it is truncated: its {size} bytes do not end with the directory of a zip file"
         raise BadZipFile(msg)
     with ZipFile(file) as archive:
         members = archive.infolist()

@@ -1,4 +1,4 @@
-"""Checkpoints made of weights that another program has trained."""
+"""Converts weights that another program has trained to checkpoints of vodet."""
 
 from __future__ import annotations
 
@@ -25,38 +25,39 @@ def convert(
     class_names: Sequence[str],
     path: FilePath,
 ) -> tuple[dict[str, Any], InitReport]:
-    """Make a checkpoint that `vodet.load` reads.
+    """Convert the weights of another program to a checkpoint that `vodet.load` reads.
 
     Args:
         weights: The weights, by their names in the other program.
-        architecture: Their architecture.
+        architecture: The architecture of the network, as inferred from the weights.
         model: Config of the detector as plain values, with the settings of ``architecture``.
         class_names: Names of the classes, in the order of the weights.
-        path: Their file, for error messages.
+        path: The file of the weights, for error messages.
 
     Returns:
         The checkpoint, and a report of the weights in it.
 
     Raises:
-        CheckpointError: If a weight is missing, a weight has no place in the detector, or shapes or
-            anchors differ.
+        CheckpointError: If the detector needs a weight that is missing, does not have one of the
+            weights, or if shapes or anchors differ.
     """
     try:
         detector = build_detector(OmegaConf.create(model), class_names)
     except Exception as error:  # shapes of weights may lead to any error
-        msg = f"There is no detector for the weights of {path}: {error.__cause__ or error}"
+        msg = f"Cannot build a detector for the weights in {path}: {error.__cause__ or error}"
         raise CheckpointError(msg) from error
     architecture.check(detector, weights, path)
     own = detector.state_dict()
     found, faults = _placed(architecture.arranged(weights, len(class_names)), architecture, own)
     faults += [
-        f"{name}: expected shape {tuple(own[name].shape)}, no weight for it in the file"
+        f"{name}: expected shape {tuple(own[name].shape)}, found no such weight in the file"
         for name in own
         if name not in found and not name.endswith("num_batches_tracked")
     ]
     if faults:
-        msg = f"The weights of {path} do not fit the detector that their names tell: " + first_ten(
-            faults, "difference"
+        msg = (
+            f"The weights in {path} do not fit the architecture that was inferred from their names "
+            f"and shapes, so they cannot be converted: {first_ten(faults, 'difference')}"
         )
         raise CheckpointError(msg)
     detector.load_state_dict(own | found)
@@ -77,12 +78,15 @@ def convert(
 def _placed(
     weights: Weights, architecture: Architecture, own: Weights
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return weights by their names in vodet, and which do not fit.
+    """Rename weights to their names in vodet, and check that the detector has such weights.
 
     Args:
-        weights: The weights, by their names in the other program, arranged.
-        architecture: Their architecture.
+        weights: The weights, by their names in the other program, from ``architecture.arranged``.
+        architecture: The architecture of the network, as inferred from the weights.
         own: The weights of the detector.
+
+    Returns:
+        The weights by their names in vodet, and one line of text per weight that does not fit.
     """
     found: dict[str, Tensor] = {}
     faults: list[str] = []
@@ -91,10 +95,11 @@ def _placed(
         if name in architecture.unused or place == "":
             continue
         if place is None or place not in own:
-            faults.append(f"{name}: shape {tuple(value.shape)}, no place in the detector")
+            shape = tuple(value.shape)
+            faults.append(f"{name}: the detector has no such weight, found shape {shape}")
             continue
         if place in found:
-            faults.append(f"{name}: a second weight for {place}")
+            faults.append(f"{name}: found a second weight for {place}")
         elif difference := difference_of(own[place], value):
             faults.append(f"{name}: {difference}")
         found[place] = value

@@ -39,8 +39,8 @@ OptimizerFactory = Callable[[Iterator[tuple[str, nn.Parameter]]], Optimizer]
 class VideoDetectionTask(L.LightningModule):
     """Trains a video detector on clips and evaluates it by streaming whole videos.
 
-    Logs ``train/loss``, ``train/loss_<term>``, ``lr/<group>``, ``val/map`` (COCO AP),
-    ``val/map_50`` and so on.
+    Logs ``train/loss``, ``train/loss_<term>`` and ``lr/<group>`` in training, and the metrics of
+    ``measures`` in evaluation, such as ``val/map`` (COCO AP).
 
     Args:
         detector: The detector.
@@ -51,8 +51,8 @@ class VideoDetectionTask(L.LightningModule):
             detector from its entry ``model``.
         compile_encoder: Compile the backbone with ``torch.compile``.
         measures: Metrics that an evaluation computes from all detections; COCO AP by default.
-        stream: Builds the stream for an evaluation, such as a `StreamingDetector`.
-        best_by: The metric that the progress bar shows.
+        stream: Builds the stream that runs the detector on the videos of an evaluation.
+        best_by: Name of the metric that the progress bar shows, such as ``map``.
         seed: Seed of the random numbers of each epoch, so that resumed training continues like
             uninterrupted training.
     """
@@ -86,7 +86,7 @@ class VideoDetectionTask(L.LightningModule):
             detector.backbone.compile()
 
     def configure_optimizers(self) -> Any:
-        """Build the optimizer and its schedules.
+        """Return the optimizer and the schedules of its learning rate.
 
         Raises:
             TrainingError: If the task has no optimizer.
@@ -125,7 +125,7 @@ class VideoDetectionTask(L.LightningModule):
                 self._cache = open_cache(self.detector, data, str(precision))
 
     def on_train_start(self) -> None:
-        """Check that the trainer has not divided the clips among the processes again.
+        """Check that only vodet's sampler divides the clips among the processes.
 
         Raises:
             ConfigError: If the trainer uses a `DistributedSampler`.
@@ -135,11 +135,11 @@ class VideoDetectionTask(L.LightningModule):
             check_sharding(loader)
 
     def on_train_epoch_start(self) -> None:
-        """Seed the random numbers of the epoch by the seed, the epoch and the rank."""
+        """Seed torch for this epoch and process, from ``seed``, the epoch and the rank."""
         torch.manual_seed(self._seed + 100_003 * self.current_epoch + self.global_rank)
 
     def training_step(self, batch: ClipBatch) -> Tensor:
-        """Return the loss of a batch of clips.
+        """Return the sum of the loss terms of a batch of clips, and log the terms.
 
         Raises:
             TrainingError: If the loss is not finite; the message names the clips.
@@ -159,7 +159,7 @@ class VideoDetectionTask(L.LightningModule):
         """Start an evaluation.
 
         Raises:
-            ConfigError: If the loader cannot be evaluated, see `Evaluator`.
+            ConfigError: If `Evaluator` does not accept the data loader.
         """
         loader = self._validation_loader()
         if self.evaluator is None or self.evaluator.loader is not loader:
@@ -167,12 +167,12 @@ class VideoDetectionTask(L.LightningModule):
         self.evaluator.start()
 
     def validation_step(self, chunk: VideoChunk) -> None:
-        """Process a chunk of a video."""
+        """Run the detector on the next chunk of a video."""
         if self.evaluator is not None:
             self.evaluator.update(chunk)
 
     def on_validation_epoch_end(self) -> None:
-        """Compute the metrics of the detections of all processes once, and log them."""
+        """Gather the detections of all processes, compute the metrics once, and log them."""
         if self.evaluator is None:
             return
         limit = self.trainer.limit_val_batches  # the float 1.0 means all batches
@@ -192,21 +192,21 @@ class VideoDetectionTask(L.LightningModule):
         return loop._combined_loader.flattened[0]  # type: ignore[union-attr]  # set by now
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what `vodet.load` needs: version, class names and the config."""
+        """Add a description of the detector to the checkpoint, for `vodet.load`."""
         checkpoint[CARD_KEY] = model_card(self.detector, self._config)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another detector, and resuming from a checkpoint of weights only.
+        """Check that a checkpoint fits the detector and, in training, that it can be resumed.
 
         Raises:
-            CheckpointError: If the classes or weights differ or are unusable, or if training is
-                resumed from a checkpoint without the state of the optimizer.
+            CheckpointError: If the classes or weights differ from the detector's or are unusable,
+                or if training is resumed from a checkpoint without the state of the optimizer.
         """
         path: Any = self.trainer.ckpt_path
         fitting_weights(self.detector, checked_checkpoint(checkpoint, path), path)
         if self.trainer.state.fn == TrainerFn.FITTING and "optimizer_states" not in checkpoint:
             msg = (
-                f"The checkpoint {path} holds weights but no training state, so training cannot be "
+                f"The checkpoint {path} has weights but no training state, so training cannot be "
                 f"resumed from it. Start a new training with its weights: init_from={path}."
             )
             raise CheckpointError(msg)
@@ -234,5 +234,6 @@ def _not_finite(terms: dict[str, Tensor], batch: ClipBatch, step: int) -> str:
     clips = "\n".join(f"  {info}" for info in batch.reference_infos)
     return (
         f"The loss is not finite at step {step}: {values}. Lower the learning rate, lengthen the "
-        f"warm-up, or check the boxes of these clips (vodet-data show):\n{clips}"
+        "warm-up, or look at the boxes of the clips in this batch with vodet-data show. The "
+        f"reference frames are:\n{clips}"
     )

@@ -1,8 +1,8 @@
 """Imports weights of detectron2's Faster R-CNN with FPN, and of SLTnet, which is built on it.
 
-The architecture is read from the names and shapes of the weights. Both programs order values as
-vodet does: background is the last class, the four deltas of a class are adjacent, and RoI features
-are flattened channel by channel. Neither program needs to be installed.
+The architecture is inferred from the names and shapes of the weights. Both programs order values as
+vodet does: background is the last class, the four box deltas of a class are adjacent, and RoI
+features are flattened channel by channel. Neither program needs to be installed.
 
 Sources: Y. Wu et al., detectron2; the code that D. Cores, V. M. Brea and M. Mucientes published
 with "Short-term anchor linking and long-term self-guided attention for video object detection".
@@ -32,8 +32,8 @@ _BACKBONES: dict[tuple[tuple[int, ...], tuple[int, ...]], str] = {
     ((3, 4, 23, 3), (64, 64)): "resnet101",
     ((3, 4, 23, 3), (256, 8)): "resnext101_32x8d",
 }
-# Defaults of detectron2, in BGR order. The first standard deviation is for Caffe's ResNets, which
-# do not scale their input, the second for ResNeXt-101 32x8d.
+# Defaults of detectron2, in BGR order. _STD is for Caffe's ResNets, which do not scale their input;
+# _STD_RESNEXT is for ResNeXt-101 32x8d.
 _MEAN = (103.53, 116.28, 123.675)
 _STD, _STD_RESNEXT = (1.0, 1.0, 1.0), (57.375, 57.12, 58.395)
 _ADVANCED_SHARE = 0.2  # RDN_RATIO of SLTnet, which cannot be read from its weights
@@ -43,7 +43,14 @@ _ST_HEAD = r"roi_heads\.st_box_head\."
 
 
 def _level_names(number: int) -> dict[str, str]:
-    """Return the names of a stage of the backbone and of its level of the pyramid."""
+    """Map weight names of detectron2 to names of vodet, for one backbone stage and pyramid level.
+
+    Args:
+        number: Number of the stage in detectron2, 2 to 5, as in ``res2``.
+
+    Returns:
+        Regular expressions for the names in detectron2, with templates for the names in vodet.
+    """
     block, part = rf"{_BODY}res{number}\.(\d+)\.", rf"backbone.net.layer{number - 1}.\1."
     return {
         rf"{block}conv([123])\.weight": rf"{part}conv\2.weight",
@@ -80,7 +87,7 @@ _NAMES = {
 }
 _ANCHORS = r"(?:.+\.)?anchor_generator\.cell_anchors\.\d+"
 _NO_WEIGHT = rf"pixel_mean|pixel_std|{_ANCHORS}"
-# Weights that the architecture is read from, with their number of dimensions.
+# Weights from which the architecture is inferred, with their number of dimensions.
 _REQUIRED = {
     "backbone.bottom_up.res2.0.conv2.weight": 4,
     "backbone.fpn_lateral2.weight": 4,
@@ -91,20 +98,21 @@ _REQUIRED = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a network, as read from its weights.
+    """The architecture of a network, as inferred from its weights.
 
     Args:
         backbone: Name of the backbone in timm.
         num_classes: Number of classes, without background.
-        pyramid_channels: Channels of the levels.
+        pyramid_channels: Number of channels of each level of the feature pyramid.
         width: Width of the fully connected layers of the box head.
-        resolution: Bins along each side of a RoI.
-        mean: Mean of the three channels, in the network's channel order, on a scale of 0 to 255.
-        std: Standard deviation of the three channels, like ``mean``.
-        states_input: Whether mean and std are in the file; if not, they are detectron2's defaults.
+        resolution: Number of RoIAlign bins along each side of a RoI.
+        mean: Mean of each input channel, in the network's channel order, on a scale of 0 to 255.
+        std: Standard deviation of each input channel, like ``mean``.
+        states_input: Whether ``mean`` and ``std`` are from the file; if not, they are detectron2's
+            defaults.
         candidate_fusion: Name in ``conf/model/head/fusion``: ``none``, ``max`` or ``sltnet``.
-        attention: Options of ``LongTermAttention`` that are read from the weights.
-        unused: Names of weights that the network does not use.
+        attention: Options of ``LongTermAttention`` that are inferred from the weights.
+        unused: Names of weights that are in the file, but that the network does not use.
     """
 
     backbone: str
@@ -121,34 +129,40 @@ class Architecture:
 
     @property
     def channel_order(self) -> str:
-        """``rgb`` if the first mean exceeds the last, as red has the highest mean; else ``bgr``."""
+        """The channel order of the input: ``rgb`` if the first mean exceeds the last, else ``bgr``.
+
+        In the usual means, red is the largest value.
+        """
         return "rgb" if self.mean[0] > self.mean[-1] else "bgr"
 
     @property
     def stride_in_1x1(self) -> bool:
-        """Whether the backbone is one of Caffe's ResNets, whose input is not scaled."""
+        """Whether the stride is in the 1 x 1 convolutions of a block, as in Caffe's ResNets.
+
+        These ResNets do not scale their input, so all values of ``std`` are 1.
+        """
         return self.backbone.startswith("resnet") and set(self.std) == {1.0}
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """The number of classes."""
+        """Numbers of classes, without background, that fit the weights: only ``num_classes``."""
         return (self.num_classes,)
 
     @property
     def base(self) -> str:
-        """The choice of ``conf/`` with the settings of the network."""
+        """The setting that selects the matching file of ``conf/base``."""
         return "base=detectron2_resnet50_fpn"
 
     @property
     def overrides(self) -> list[str]:
-        """Choices and values of ``conf/`` that describe the network."""
+        """The Hydra overrides from which the config of the network is composed."""
         if self.candidate_fusion == "none":
             return ["data=custom", "window=single", self.base]
         return ["experiment=imagenet_vid_sltnet", f"model/head/fusion={self.candidate_fusion}"]
 
     @property
     def summary(self) -> list[str]:
-        """Lines that tell a user what was found."""
+        """Lines of text that describe the network to the user."""
         kinds = {
             "none": "Faster R-CNN",
             "max": "Faster R-CNN with anchor linking",
@@ -165,7 +179,7 @@ class Architecture:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Return the values of the architecture for a detector's config, by dotted key."""
+        """Return config values that describe the architecture, by key, such as ``head.width``."""
         return {
             "backbone.name": self.backbone,
             "backbone.pretrained": False,
@@ -182,13 +196,17 @@ class Architecture:
         }
 
     def place_of(self, name: str) -> str | None:
-        """Return the name in `VideoDetector` of a weight, ``""`` for what is no weight, or None."""
+        """Return the name that an entry of the file has in `VideoDetector`.
+
+        Returns ``""`` for an entry that is not a weight, such as ``pixel_mean``, and None for an
+        unknown name.
+        """
         return "" if re.fullmatch(_NO_WEIGHT, name) else vodet_name(name)
 
     def arranged(self, weights: Weights, num_classes: int) -> Weights:
-        """Return the weights with 1 x 1 convolutions of SLTnet's attention as linear layers.
+        """Return the weights, with 1 x 1 convolutions of SLTnet's attention as linear layers.
 
-        Detectron2 orders classes as vodet does.
+        The order of the classes is unchanged, because detectron2 and vodet use the same order.
         """
         return {
             name: value[:, :, 0, 0]
@@ -198,10 +216,12 @@ class Architecture:
         }
 
     def check(self, detector: VideoDetector, weights: Weights, path: FilePath) -> None:
-        """Compare the anchors that older files store with the anchors that vodet computes.
+        """Compare the anchors in the file with the anchors that the detector computes.
+
+        Only files of older versions of detectron2 contain anchors.
 
         Raises:
-            CheckpointError: If they differ.
+            CheckpointError: If the anchors differ.
         """
         names = sorted(name for name in weights if re.fullmatch(_ANCHORS, name))
         if not names or not isinstance(detector.head, TwoStageHead):
@@ -216,14 +236,14 @@ class Architecture:
         if not is_same:
             shown = [[level.round().tolist() for level in levels] for levels in (expected, found)]
             msg = (
-                f"The anchors of {path} differ from the detector's: expected {shown[0]}, "
-                f"found {shown[1]}."
+                f"The anchors in {path} are not supported: expected {shown[0]}, found {shown[1]}. "
+                "Use weights that were trained with the expected anchors."
             )
             raise CheckpointError(msg)
 
 
 def architecture_of(weights: Weights, path: FilePath) -> Architecture:
-    """Determine the architecture of a network from its weights.
+    """Infer the architecture of a network from its weights.
 
     Args:
         weights: The weights, by their names in detectron2.
@@ -256,7 +276,7 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
 
 
 def vodet_name(name: str) -> str | None:
-    """Return the name in `VideoDetector` of a weight of detectron2, or None if it has none."""
+    """Return the name that a weight of detectron2 has in `VideoDetector`, or None."""
     for pattern, replacement in _NAMES.items():
         if match := re.fullmatch(pattern, name):
             return match.expand(replacement)
@@ -268,26 +288,27 @@ def _backbone(weights: Weights, path: FilePath) -> str:
     kernel = tuple(weights["backbone.bottom_up.res2.0.conv2.weight"].shape[:2])
     if (blocks, kernel) not in _BACKBONES:
         supported = "; ".join(
-            f"{name}: {blocks}, {kernel[0]} and {kernel[1]}"
+            f"{name} ({blocks}, {kernel[0]}, {kernel[1]})"
             for (blocks, kernel), name in _BACKBONES.items()
         )
         msg = (
-            f"The backbone of {path} is not supported: its stages have {blocks} blocks, and its "
-            f"first 3 x 3 convolution has a width of {kernel[0]} and {kernel[1]} channels per "
-            f"group. Expected one of {supported}."
+            f"The backbone in {path} is not supported: its stages have {blocks} blocks, and its "
+            f"first 3 x 3 convolution has {kernel[0]} output channels and {kernel[1]} input "
+            f"channels per group. Supported backbones, with the same numbers: {supported}."
         )
         raise CheckpointError(msg)
     return _BACKBONES[blocks, kernel]
 
 
 def _attention(weights: Weights, path: FilePath) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the options of the long-term attention and the names of its unused weights."""
+    """Return the options of SLTnet's long-term attention and the names of its unused weights."""
     fcs, queries = (_count(weights, rf"{_ST_HEAD}{kind}\.(\d+)\.") for kind in ("fcs", "Wqs"))
     advanced = queries - fcs
     if advanced not in (0, 1) or fcs <= advanced:
         msg = (
-            f"The attention of {path} is not supported: roi_heads.st_box_head needs as many Wqs as "
-            f"fcs, or one more Wqs with an advanced stage; found {fcs} fcs and {queries} Wqs."
+            f"The attention in {path} is not supported: roi_heads.st_box_head must have as many "
+            "layers Wqs as layers fcs, or one more if SLTnet's advanced stage is on; found "
+            f"{queries} Wqs and {fcs} fcs. Use weights of an unmodified SLTnet."
         )
         raise CheckpointError(msg)
     geometry = tuple(name for name in weights if re.match(rf"{_ST_HEAD}Wgs\.", name))

@@ -1,4 +1,4 @@
-"""Weights of detectors that other programs have trained, by their names in vodet."""
+"""Recognises the weights of detectors that other programs have trained, and renames them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vodet.tasks.checkpoint_file import FilePath
 from vodet.tasks.torchvision_weights import COCO
 from vodet.tasks.weights import Weights
 
-# In the order of the development kit.
+# In the order of the data set's development kit.
 IMAGENET_VID = (
     "airplane,antelope,bear,bicycle,bird,bus,car,cattle,dog,domestic_cat,elephant,fox,giant_panda,"
     "hamster,horse,lion,lizard,monkey,motorcycle,rabbit,red_panda,sheep,snake,squirrel,tiger,train,"
@@ -23,39 +23,57 @@ IMAGENET_VID = (
 
 @runtime_checkable
 class Architecture(Protocol):
-    """What the names and shapes of the weights of a network tell of it."""
+    """The architecture of a network, as inferred from the names and shapes of its weights."""
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Possible numbers of classes, without background; the first is the usual one."""
+        """The possible numbers of classes, without background; the first is the default."""
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Names of weights that the network does not use."""
+        """Names of weights that are in the file, but that the network does not use."""
 
     @property
     def base(self) -> str:
-        """The choice of ``conf/`` with the settings of the network, for the user."""
+        """The setting that selects the matching file of ``conf/base``, such as ``base=NAME``."""
 
     @property
     def overrides(self) -> list[str]:
-        """Choices and values of ``conf/`` that describe the network."""
+        """The Hydra overrides from which the config of the network is composed."""
 
     @property
     def summary(self) -> list[str]:
-        """Lines that tell a user what was found."""
+        """Lines of text that describe the network to the user."""
 
     def settings(self) -> dict[str, Any]:
-        """Return the values of the architecture for a detector's config, by dotted key."""
+        """Return config values that describe the architecture, by key, such as ``head.width``."""
 
     def place_of(self, name: str) -> str | None:
-        """Return the name in `VideoDetector` of a weight, ``""`` for what is no weight, or None."""
+        """Return the name that a weight of the other program has in `VideoDetector`.
+
+        Returns ``""`` for an entry that is not a weight, such as ``pixel_mean``, and None for an
+        unknown name.
+        """
 
     def arranged(self, weights: Weights, num_classes: int) -> Weights:
-        """Return the weights with the classes in the order of vodet, which has background last."""
+        """Return the weights with the classes in vodet's order: background is the last class.
+
+        Args:
+            weights: The weights, by their names in the other program.
+            num_classes: One of ``class_counts``.
+        """
 
     def check(self, detector: VideoDetector, weights: Weights, path: FilePath) -> None:
-        """Raise a `CheckpointError` if the detector would compute anything else."""
+        """Check that the detector agrees with what the file stores beside weights, such as anchors.
+
+        Args:
+            detector: The detector for the weights.
+            weights: The content of the file, by the names in the other program.
+            path: The file of the weights, for error messages.
+
+        Raises:
+            CheckpointError: If the detector would compute something else.
+        """
 
 
 PROGRAMS: dict[str, Callable[[Weights, FilePath], Architecture]] = {
@@ -66,13 +84,20 @@ PROGRAMS: dict[str, Callable[[Weights, FilePath], Architecture]] = {
 
 
 def is_foreign(checkpoint: object) -> bool:
-    """Return whether what was read from a file has names of torchvision or detectron2."""
+    """Return whether the content of a file is a Faster R-CNN of torchvision or detectron2.
+
+    The names of the weights decide. The weights may also be in the entry ``model``.
+    """
     found = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else None
     return isinstance(found, dict) and any(str(name).startswith("roi_heads.") for name in found)
 
 
 def architecture_of(weights: Weights, path: FilePath) -> Architecture:
-    """Read the architecture of a network off its weights, whichever program has trained it.
+    """Infer the architecture of a network from its weights.
+
+    Args:
+        weights: The weights, by their names in torchvision or detectron2.
+        path: The file of the weights, for error messages.
 
     Raises:
         CheckpointError: If the architecture is not supported.
@@ -82,7 +107,15 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
 
 
 def renamed(weights: Weights, architecture: Architecture) -> dict[str, Tensor]:
-    """Return arranged weights by their names in vodet; a weight without one keeps its own name."""
+    """Return weights by their names in vodet.
+
+    A weight without a name in vodet keeps its name. Weights that the network does not use are left
+    out.
+
+    Args:
+        weights: The weights, from ``architecture.arranged``.
+        architecture: The architecture of the network.
+    """
     places = {name: architecture.place_of(name) for name in weights}
     return {
         place or name: weights[name]
@@ -92,5 +125,5 @@ def renamed(weights: Weights, architecture: Architecture) -> dict[str, Tensor]:
 
 
 def known_class_names(count: int) -> tuple[str, ...] | None:
-    """Return the class names of the data set of detectors with so many classes, if one is known."""
+    """Return the class names of COCO for 80 classes, of ImageNet VID for 30, otherwise None."""
     return {len(names): names for names in (COCO, tuple(IMAGENET_VID.split(",")))}.get(count)

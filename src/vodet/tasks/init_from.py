@@ -24,17 +24,19 @@ _BASES = ("backbone", "head.model")  # the second in heads that are whole detect
 
 @dataclass(frozen=True)
 class InitReport:
-    """Which weights were loaded, and which were not.
+    """Lists which weights of a checkpoint were loaded into a detector, and which were not.
 
     Args:
         path: The checkpoint.
         loaded: Names of the weights that were loaded.
         new: Names of weights of the detector that are not in the checkpoint.
         left: Names of weights of the checkpoint that the detector does not have.
-        reshaped: Names of weights that were not loaded because the checkpoint has another shape or
-            type, each with the difference.
-        class_names: Classes of the checkpoint, if they differ from the detector's.
-        made_for: Choice of ``conf/`` with the settings that weights of another program need.
+        reshaped: Weights that were not loaded because their shape or type differs: for each, its
+            name and the difference.
+        class_names: Class names of the checkpoint if they differ from the detector's class names,
+            otherwise None.
+        made_for: For weights of another program, the setting ``base=NAME`` with which they were
+            trained; otherwise None.
     """
 
     path: str
@@ -60,24 +62,28 @@ class InitReport:
             )
         if self.made_for is not None:
             lines.append(
-                f"The weights were trained with the settings of {self.made_for}; with others the "
-                "detector begins worse."
+                f"The weights were trained with the settings of {self.made_for}; with other "
+                "settings, training starts from a less accurate detector."
             )
         return "\n".join(lines)
 
 
 def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
-    """Load the weights of a checkpoint that fit a detector, without the state of the optimizer.
+    """Load the weights of a checkpoint that match the weights of a detector by name and shape.
+
+    The state of the optimizer is not loaded.
 
     Args:
-        detector: The detector; its other weights are unchanged.
-        path: A checkpoint written by `vodet-train`, of this or another detector; or weights of
-            Faster R-CNN from torchvision or detectron2, or of SLTnet.
+        detector: The detector. Weights that are not loaded keep their values.
+        path: A checkpoint written by `vodet-train` for this or another detector, or weights of
+            SLTnet or of the Faster R-CNN of torchvision or detectron2.
+
+    Returns:
+        A report of the weights that were loaded and not loaded.
 
     Raises:
-        CheckpointError: If the checkpoint cannot be read, has another architecture (less than half
-            of the weights of the backbone fit), or lacks weights of frozen parts, which would never
-            be trained.
+        CheckpointError: If the checkpoint cannot be read, if less than half of the backbone's
+            weights match, or if a weight of a frozen part does not match and would stay random.
     """
     found, class_names, made_for = _read(path, len(detector.class_names))
     own = detector.state_dict()
@@ -98,7 +104,17 @@ def init_from(detector: VideoDetector, path: FilePath) -> InitReport:
 
 
 def _read(path: FilePath, num_classes: int) -> tuple[Weights, tuple[str, ...] | None, str | None]:
-    """Return weights by their names in vodet, and if known their classes and their settings."""
+    """Read a checkpoint of vodet or another program.
+
+    Args:
+        path: The checkpoint.
+        num_classes: Number of classes of the detector, for weights that can be used with several
+            numbers of classes.
+
+    Returns:
+        The weights by their names in vodet, the class names (None if unknown), and the value for
+        ``InitReport.made_for``.
+    """
     checkpoint = read_pickle(path)
     if not is_foreign(checkpoint):
         checkpoint = checked_checkpoint(checkpoint, path)
@@ -117,9 +133,9 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
         count = len(loaded.intersection(weights))
         if count < len(weights) / 2:
             msg = (
-                f"init_from={path}: the checkpoint has another architecture, as {count} of "
-                f"{len(weights)} weights of {base} fit. Choose this part as in the "
-                "training of the checkpoint."
+                f"init_from={path}: the checkpoint has another architecture: only {count} of the "
+                f"{len(weights)} weights of {base} match by name and shape. Configure {base} as in "
+                "the training of the checkpoint."
             )
             raise CheckpointError(msg)
     missing = [
@@ -132,13 +148,14 @@ def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: 
             f"init_from={path}: the checkpoint must contain all weights of the frozen parts "
             f"(model.frozen: {', '.join(detector.frozen)}) in the same shapes. It lacks "
             f"{first_ten(missing, 'weight')}\n"
-            "Choose the same parts as in the checkpoint, or do not freeze them."
+            "Use the model settings of the training that wrote the checkpoint, or do not freeze "
+            "these parts."
         )
         raise CheckpointError(msg)
 
 
 def _summary(names: Iterable[str]) -> str:
-    """Count names by their part of the detector: ``backbone (59), head.rpn (6)``."""
+    """Count names by part of the detector: ``65 weights: backbone (59), head.rpn (6)``."""
     names = list(names)
     parts = Counter(
         ".".join(name.split(".")[: 2 if name.startswith("head.") else 1]) for name in names

@@ -17,11 +17,11 @@ _NO_DECAY = "/no_decay"  # suffix for the part of a group that has no weight dec
 
 
 class GroupedOptimizer:
-    """Builds an optimizer with parameter groups that have separate options for parts of a detector.
+    """Builds an optimizer in which parts of a detector have options of their own, such as ``lr``.
 
-    Each trainable parameter is in one group: the group of the most specific part that contains it,
-    or ``rest``. Learning rates are logged by group, such as ``lr/backbone``. Schedules
-    multiply the learning rate of each group, so the ratios are constant.
+    Each trainable parameter belongs to one parameter group: the group of the most specific part
+    that contains it, or the group ``rest``. The learning rate of each group is logged, such as
+    ``lr/backbone``. A schedule multiplies all learning rates by the same factor.
 
     Example:
         ``GroupedOptimizer(torch.optim.AdamW, lr=1e-4, groups={"backbone": {"lr": 1e-5}})``
@@ -30,9 +30,9 @@ class GroupedOptimizer:
         optimizer: A class of ``torch.optim``, or any callable that builds an optimizer from groups.
         groups: Options by part. A part is the dotted name of a module or parameter of the detector:
             ``{"head.rpn": {"lr": 1e-5}}``, or equally ``{"head": {"rpn": {"lr": 1e-5}}}``.
-        decay_norms_and_biases: Whether norms and biases have weight decay.
-        options: Options of all parameters, such as ``lr`` and ``weight_decay``, unless the group of
-            a parameter has its own value.
+        decay_norms_and_biases: Whether weight decay also applies to norms and biases.
+        options: Options for all parameters, such as ``lr`` and ``weight_decay``. Options in
+            ``groups`` take precedence.
     """
 
     def __init__(
@@ -49,15 +49,16 @@ class GroupedOptimizer:
         self.options = options
 
     def __call__(self, named_parameters: Iterable[tuple[str, nn.Parameter]]) -> Optimizer:
-        """Build the optimizer of a detector's parameters.
+        """Build the optimizer for the parameters of a detector.
 
         Args:
-            named_parameters: All parameters; frozen parameters are left out.
+            named_parameters: All parameters of the detector. Frozen parameters are left out.
 
         Raises:
-            ConfigError: If the detector has no such part, or an option of a part is invalid.
-            TypeError: If a global option is unknown.
-            ValueError: If a global option is out of range, or no parameter is trainable.
+            ConfigError: If the detector lacks a part that ``groups`` names, or an option of a part
+                is invalid.
+            TypeError: If the optimizer does not have an option in ``options``.
+            ValueError: If a value in ``options`` is out of range, or no parameter is trainable.
         """
         parameters = dict(named_parameters)
         for part, own in self.groups.items():
@@ -78,7 +79,7 @@ class GroupedOptimizer:
         return group if is_decayed else group | {"name": f"{part}{_NO_DECAY}", "weight_decay": 0.0}
 
     def _check_options(self, part: str, own: dict[str, Any]) -> None:
-        """Check the options of a part, since torch checks only the global options.
+        """Check the options of a part; torch checks only the options for all parameters.
 
         Raises:
             ConfigError: If the optimizer has no such option, or a value is out of range.
@@ -91,7 +92,7 @@ class GroupedOptimizer:
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """Return the learning rates of an optimizer by the name of the group, or by its number."""
+    """Return the learning rate of each parameter group, by key: ``lr/NAME`` or ``lr/NUMBER``."""
     return {
         f"lr/{str(group.get('name', number)).removesuffix(_NO_DECAY)}": group["lr"]
         for number, group in enumerate(optimizer.param_groups)
@@ -99,10 +100,14 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:
 
 
 def _by_part(tree: Mapping[str, Any], part: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the parts that have options, and their options.
+    """Yield the dotted name of each part that has options, and its options.
+
+    Args:
+        tree: Options by part, which may be nested, as in `GroupedOptimizer`.
+        part: The dotted name of the part that ``tree`` belongs to; empty for the whole detector.
 
     Raises:
-        ConfigError: If an option belongs to no part.
+        ConfigError: If an option is not inside a part.
     """
     own = {key: value for key, value in tree.items() if not isinstance(value, Mapping)}
     if own and not part:
@@ -123,7 +128,11 @@ def _contains(part: str, name: str) -> bool:
 
 
 def _check_part(part: str, names: Sequence[str]) -> None:
-    """Check that a part exists.
+    """Check that a part of the detector exists and has parameters.
+
+    Args:
+        part: Dotted name of the part.
+        names: Dotted names of all parameters of the detector.
 
     Raises:
         ConfigError: If the part contains no parameter; the message lists the existing parts.

@@ -1,4 +1,4 @@
-"""The numerical precisions that training and evaluation support."""
+"""Checks the numerical precision of training and evaluation."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ _SLOW = 2.5  # ratio to the time in float32; CPUs with bfloat16 instructions hav
 
 
 def check_precision(precision: object) -> None:
-    """Refuse a precision that does not keep box arithmetic in float32.
+    """Check that a precision computes boxes in float32.
+
+    Args:
+        precision: Lightning's name of the precision, such as ``bf16-mixed`` or ``32``.
 
     Raises:
-        ConfigError: If the precision is neither in `PRECISIONS` nor a short name of one of them.
+        ConfigError: If the precision is neither in `PRECISIONS` nor a short form of a name in it.
     """
     if str(precision) not in (*PRECISIONS, "32", "16", "bf16"):
         msg = (
             f"trainer.precision must be one of {', '.join(PRECISIONS)}; found {str(precision)!r}. "
-            "Box coordinates and box losses need float32. Mixed precision computes them in "
+            "Box coordinates and box losses need float32: mixed precision computes them in "
             "float32, half precision does not."
         )
         raise ConfigError(msg)
 
 
 def convolution_seconds(dtype: torch.dtype) -> float:
-    """Return the shortest of five measured times of a small convolution on the CPU."""
+    """Run a small convolution on the CPU five times, and return the shortest time in seconds."""
     frames = torch.zeros(1, 64, 32, 32, dtype=dtype)
     weight = torch.zeros(64, 64, 3, 3, dtype=dtype)
     with torch.no_grad():
@@ -54,7 +57,7 @@ def warn_of_slow_precision(
 
     Args:
         trainer: The trainer.
-        seconds: Measures how long a convolution takes.
+        seconds: Returns how long a convolution takes with a number type.
     """
     if trainer.strategy.root_device.type != "cpu" or not trainer.precision.endswith("-mixed"):
         return

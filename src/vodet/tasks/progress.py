@@ -14,10 +14,10 @@ from vodet.tasks.detection import VideoDetectionTask
 
 
 def progress(seconds: int | float = 60.0) -> ProgressBar:
-    """Return a progress bar if the output is a terminal, otherwise a printer of plain lines.
+    """Return a callback that shows a progress bar on a terminal, or prints plain lines elsewhere.
 
     Args:
-        seconds: Time between two lines within an epoch.
+        seconds: Minimum time between two plain lines within an epoch, in seconds.
     """
     return EpochBar() if sys.stdout.isatty() else ProgressLines(seconds)
 
@@ -36,7 +36,7 @@ class ProgressLines(ProgressBar):
     of nohup or a cluster job.
 
     Args:
-        seconds: Time between two lines within an epoch.
+        seconds: Minimum time between two lines within an epoch, in seconds.
     """
 
     def __init__(self, seconds: int | float = 60.0) -> None:
@@ -50,7 +50,7 @@ class ProgressLines(ProgressBar):
         self._is_evaluated = False  # whether the epoch has had an evaluation
 
     def disable(self) -> None:
-        """Print nothing, as on all processes but the first."""
+        """Stop printing. Lightning calls this on all processes except the first."""
         self._is_enabled = False
 
     def enable(self) -> None:
@@ -58,14 +58,14 @@ class ProgressLines(ProgressBar):
         self._is_enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print at once, if enabled."""
+        """Print the arguments and flush the output, unless printing is disabled."""
         if self._is_enabled:
             sys.stdout.write(" ".join(map(str, args)) + "\n")
             sys.stdout.flush()
         self._printed = time.monotonic()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the run folder, the size of the data, the classes and the number of parameters."""
+        """Print the run folder, the numbers of clips and parameters, and the classes."""
         self._started = time.monotonic()
         self._first_batch = self._batches_done(trainer)
         sizes = [weight.numel() for weight in pl_module.parameters() if weight.requires_grad]
@@ -80,7 +80,7 @@ class ProgressLines(ProgressBar):
         self.print(f"Training in {trainer.default_root_dir}: {', '.join(facts)}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of the epoch."""
+        """Reset the timer and the mean loss for the new epoch."""
         self._epoch_started = time.monotonic()
         self._loss, self._batches = 0.0, 0
         self._is_evaluated = False
@@ -93,7 +93,7 @@ class ProgressLines(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Print a line if the last line is old enough."""
+        """Print the batch number, loss and speed if ``seconds`` have passed since the last line."""
         self._loss = self._loss + outputs["loss"]
         self._batches += 1
         if time.monotonic() - self._printed < self._seconds:
@@ -115,17 +115,17 @@ class ProgressLines(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Print a line if the last line is old enough."""
+        """Print the chunk number if ``seconds`` have passed since the last line."""
         if time.monotonic() - self._printed >= self._seconds:
             total = trainer.num_val_batches[0]
             self.print(f"Evaluation: chunk {_of(batch_idx + 1, total)}")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Remember that the epoch has had an evaluation."""
+        """Record that the epoch had an evaluation, so that its last line shows the metric."""
         self._is_evaluated = not trainer.sanity_checking
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Print the line of the epoch."""
+        """Print the mean loss and the duration of the epoch, and the metric if it was evaluated."""
         parts = [f"loss {self._mean_loss(trainer):.4g}"]
         if self._is_evaluated and isinstance(pl_module, VideoDetectionTask):
             name = f"val/{pl_module.best_by}"
@@ -138,14 +138,14 @@ class ProgressLines(ProgressBar):
         )
 
     def _mean_loss(self, trainer: L.Trainer) -> float:
-        """Return the mean loss of the epoch; Lightning divides losses by accumulated batches."""
+        """Return the mean loss of the epoch; undo Lightning's division by accumulated batches."""
         return float(self._loss) / max(self._batches, 1) * trainer.accumulate_grad_batches
 
     def _batches_done(self, trainer: L.Trainer) -> int:
         return trainer.fit_loop.epoch_loop.total_batch_idx + 1
 
     def _time_left(self, trainer: L.Trainer) -> str:
-        """Estimate the time to the last epoch or step from the mean speed; "" if unknown."""
+        """Return the estimated time to the end of training as text, or "" if it is unknown."""
         done = self._batches_done(trainer)
         ends = []
         if trainer.max_epochs not in (None, -1):

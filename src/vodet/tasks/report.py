@@ -1,4 +1,4 @@
-"""The files of a finished training: metrics.json and curves.png."""
+"""Writes the files of a finished training, metrics.json and curves.png, and saves detections."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ _OVERALL_AP = r"val/(map\w*|(vid|uavdt)/m?ap_\d+)"
 
 
 class TrainingReport(Callback):
-    """Writes ``metrics.json`` and ``curves.png`` at the end of training, from the CSV log.
+    """Writes ``metrics.json`` and ``curves.png`` at the end of training.
+
+    The curves are read from the CSV logs of the run: ``csv/version_0/metrics.csv`` and one more
+    file for each time the training was resumed.
 
     Args:
-        run_dir: Folder of the run; the CSV log is under ``csv/``, one version for each time the
-            training was started or resumed.
+        run_dir: Folder of the run.
     """
 
     def __init__(self, run_dir: str) -> None:
@@ -40,23 +42,23 @@ class TrainingReport(Callback):
         self._step_seconds: list[float] = []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock."""
+        """Start measuring the duration of the training."""
         self._started = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the clock of the first step."""
+        """Start measuring the duration of the first step of the epoch."""
         self._step_started = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, *_args: Any
     ) -> None:
-        """Record the time of a step, including the loading of its data."""
+        """Record the duration of the step, including the loading of its data."""
         now = time.monotonic()
         self._step_seconds.append(now - self._step_started)
         self._step_started = now
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write both files, on one process."""
+        """Write ``metrics.json`` and ``curves.png`` on the first process."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined] # set in its constructor
             return
         for logger in trainer.loggers:
@@ -87,17 +89,17 @@ class TrainingReport(Callback):
 
 
 class PredictionsFile(Callback):
-    """Writes the detections of an evaluation as COCO results.
+    """Writes the detections of an evaluation to a COCO results file.
 
     Args:
-        path: Destination, ``.json`` or ``.json.gz``.
+        path: The file to write, ``.json`` or ``.json.gz``.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Gather the detections of all processes and write them on one process."""
+        """Gather the detections of all processes and write them on the first process."""
         if not isinstance(pl_module, VideoDetectionTask) or pl_module.evaluator is None:
             return
         processed = pl_module.evaluator.gather()
@@ -107,7 +109,7 @@ class PredictionsFile(Callback):
 
 
 def json_text(values: dict[str, Any]) -> str:
-    """Format values as JSON; NaN, such as the AP of a class without objects, becomes null."""
+    """Format values as JSON. NaN, such as the AP of a class without objects, becomes null."""
     return json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
 
 
@@ -118,9 +120,10 @@ def _finite(value: Any) -> Any:
 
 
 def read_curves(files: list[Path]) -> dict[str, Curve]:
-    """Read ``(step, value)`` of each column of CSV logs.
+    """Return the ``(step, value)`` pairs of each metric in CSV logs, sorted by step.
 
-    A training that was killed and resumed logs some steps twice; the later value is used.
+    A training that was killed and resumed logs some steps twice. The value in the later file is
+    used.
     """
     curves: dict[str, dict[int, float]] = {}
     for file in files:
@@ -134,7 +137,7 @@ def read_curves(files: list[Path]) -> dict[str, Curve]:
 
 
 def draw_curves(curves: dict[str, Curve]) -> Figure:
-    """Draw the loss terms on the left and the APs over all classes on the right."""
+    """Return a figure with the losses on the left and the APs over all classes on the right."""
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     _draw(left, {n: c for n, c in curves.items() if n.startswith("train/loss")}, "loss", None)

@@ -38,15 +38,16 @@ def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
 
     Args:
         path: The file.
-        only_zip: Refuse files that are not in the zip format, the only one with checksums.
+        only_zip: Whether to reject files that are not in the zip format. Only this format has
+            checksums.
 
     Returns:
         The saved object, made of tensors on the CPU, arrays of numbers and plain values. Tensors of
         a plain pickle have no gradient and no hooks.
 
     Raises:
-        CheckpointError: If there is no such file, or if the file is damaged or holds anything else,
-            which could run code.
+        CheckpointError: If the file does not exist or is damaged, or if it contains other objects.
+            They are rejected because loading them could run code.
     """
     with opened(path) as file:
         try:
@@ -58,7 +59,7 @@ def read_pickle(path: FilePath, *, only_zip: bool = False) -> Any:
 
 def _fault(error: Exception) -> str:
     reason = f"{type(error).__name__}: {error}".partition("\n")[0].partition(". ")[0][:200]
-    # A whole zip file that cannot be read is one of another program, such as TorchScript's.
+    # An intact zip file that cannot be read is from another program, such as TorchScript.
     advice = "Copy it again." if isinstance(error, BadZipFile) else WHAT_READS_WHAT
     refused = re.search(r"GLOBAL (\S+)", str(error))
     if refused is None or not isinstance(error, pickle.UnpicklingError):
@@ -67,9 +68,9 @@ def _fault(error: Exception) -> str:
             f"that cannot be read ({reason}). {advice}"
         )
     return (
-        f"was not loaded, since it could run code: it holds {refused.group(1)}, expected only "
-        "tensors and plain values. If you trust it, save only its weights with the program that "
-        "wrote it."
+        f"was not loaded because it could run code: it contains {refused.group(1)}, expected only "
+        "tensors and plain values. If you trust the file, open it with the program that wrote it, "
+        "and save only the weights."
     )
 
 
@@ -77,7 +78,7 @@ def _read(file: ByteFile, only_zip: bool) -> Any:
     if is_zip(file):
         return _read_torch(file)
     if only_zip:
-        msg = f"its {file.seek(0, 2)} bytes do not begin like a zip file"
+        msg = f"its {file.seek(0, 2)} bytes do not begin with the signature of a zip file"
         raise ValueError(msg)
     content = _Reader(file, encoding="latin1").load()  # for bytes of Python 2, as in model zoos
     if isinstance(content, int) and content == MAGIC_NUMBER:
@@ -102,12 +103,16 @@ def _read_torch(file: ByteFile) -> Any:
 class _Reader(pickle._Unpickler):
     """Unpickles tensors, arrays and plain values, and nothing else.
 
-    It is based on the implementation in Python, since the implementation in C allocates a memo of
-    any size that a file asks for.
+    It extends the unpickler that is written in Python, because the unpickler in C allocates as much
+    memory for its memo as a file asks for.
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a function or class that a pickle names, if it is allowed."""
+        """Return the function or class that a pickle names.
+
+        Raises:
+            UnpicklingError: If this function or class is not allowed.
+        """
         if (module, name) not in _ALLOWED:
             msg = f"GLOBAL {module}.{name} is not allowed."  # worded like torch's error
             raise pickle.UnpicklingError(msg)
@@ -115,7 +120,7 @@ class _Reader(pickle._Unpickler):
 
 
 class _DType:
-    """The number type of an array; numpy's own class would accept any state without checks."""
+    """Replaces ``numpy.dtype`` during unpickling, since numpy does not check the pickled state."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code = str(code)
@@ -126,16 +131,16 @@ class _DType:
 
     @property
     def value(self) -> np.dtype[Any]:
-        """The numpy type, if it is a plain number type."""
+        """The dtype in numpy; raises a ValueError for anything but little-endian numbers."""
         is_plain = re.fullmatch(r"[biuf][1248]", self.code) and self.order != ">"
         if not is_plain:
-            msg = f"Arrays of {self.order + self.code!r} are not read."
+            msg = f"arrays of the numpy type {self.order + self.code!r} are not supported"
             raise ValueError(msg)
         return np.dtype(self.code)
 
 
 class _Array(np.ndarray):
-    """An array that is being unpickled."""
+    """Replaces ``numpy.ndarray`` during unpickling."""
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         version, shape, dtype, is_fortran, data = state
@@ -147,7 +152,7 @@ def _new_array(*_: Any) -> _Array:
 
 
 def _array_of(data: Any, dtype: _DType, shape: Sequence[int], order: Any, *_: Any) -> np.ndarray:
-    """Rebuild an array from a pickle of protocol 5."""
+    """Rebuild an array that was pickled with protocol 5."""
     return np.frombuffer(data, dtype.value).reshape(shape, order=order)
 
 
@@ -157,14 +162,14 @@ def _scalar(dtype: _DType, data: bytes | str) -> Any:
 
 
 def _storage(data: bytes) -> Any:
-    """Read a storage; torch's own function would unpickle anything."""
+    """Rebuild the pickled storage of a tensor; torch's own function would unpickle anything."""
     return _read_torch(io.BytesIO(data))
 
 
 def _bytes(text: str, encoding: str) -> bytes:
-    """Rebuild bytes from a pickle of protocol 2; other encodings might decompress data."""
+    """Rebuild bytes that were pickled with protocol 2; other encodings might decompress data."""
     if encoding != "latin1":
-        msg = f"Bytes in the encoding {encoding!r} are not read."
+        msg = f"bytes in the encoding {encoding!r} are not supported"
         raise ValueError(msg)
     return text.encode(encoding)
 

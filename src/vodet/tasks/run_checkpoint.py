@@ -1,4 +1,4 @@
-"""The checkpoints of a training run."""
+"""Callbacks that save the checkpoints of a training run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunCheckpoint(ModelCheckpoint):
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state, and replace the former folder of the run in all paths."""
+        """Restore the state of the callback. If the run was moved, all paths are updated."""
         before = state_dict.get("dirpath")
         if isinstance(before, str) and self.dirpath is not None and before != self.dirpath:
             moved = _moved(state_dict, before, str(self.dirpath))
@@ -28,7 +28,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 def _moved(value: Any, before: str, now: str) -> Any:
-    """Replace a folder in all paths of a nested value."""
+    """Return a nested value in which paths in the folder ``before`` are in the folder ``now``."""
     if isinstance(value, dict):
         return {_moved(k, before, now): _moved(v, before, now) for k, v in value.items()}
     if isinstance(value, str) and Path(value).is_relative_to(before):
@@ -44,7 +44,7 @@ class BestCheckpoint(RunCheckpoint):
     """
 
     def check_monitor_top_k(self, trainer: L.Trainer, current: Tensor | None = None) -> bool:
-        """Return whether the evaluation is one of the best so far."""
+        """Return whether the metric is among the best so far, which NaN never is."""
         if current is not None and current.isnan():
             return False
         return super().check_monitor_top_k(trainer, current)

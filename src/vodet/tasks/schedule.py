@@ -17,10 +17,10 @@ class Schedule:
     """A schedule of the learning rate: a linear warm-up multiplied by any schedule of torch.
 
     Args:
-        scheduler: Builds the schedule from the optimizer.
+        scheduler: Builds the schedule of torch for an optimizer.
         interval: Whether the schedule advances with each step or each epoch.
         warmup_steps: Number of steps in which the learning rate rises linearly; 0 for no warm-up.
-        warmup_start: Factor of the learning rate at the first step of the warm-up.
+        warmup_start: Factor by which the learning rate is multiplied at the first step.
     """
 
     scheduler: Callable[[Optimizer], LRScheduler]
@@ -29,10 +29,10 @@ class Schedule:
     warmup_start: float = 0.1
 
     def __call__(self, optimizer: Optimizer) -> list[dict[str, Any]]:
-        """Return Lightning's configs of the schedules; they multiply each other.
+        """Return the warm-up and the schedule as Lightning configs; their factors multiply.
 
         Raises:
-            ConfigError: If a schedule over all epochs has no number of epochs.
+            ConfigError: If the schedule needs the number of epochs, and the trainer has no limit.
         """
         configs = []
         if self.warmup_steps:

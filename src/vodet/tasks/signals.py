@@ -1,4 +1,4 @@
-"""Signals during training and evaluation."""
+"""Handles signals during training and evaluation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class OwnSignalHandler(Callback):
     """
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Remember the handler, before Lightning sets its own."""
+        """Store the program's SIGTERM handler before Lightning replaces it."""
         self._handler = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Set the handler again."""
+        """Restore the program's SIGTERM handler."""
         signal.signal(signal.SIGTERM, self._handler)
 
     on_validation_start = on_train_start
@@ -29,7 +29,7 @@ class OwnSignalHandler(Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Stop the processes that this process started, if a signal stops it."""
+        """If a signal stops this process, also stop the training processes that it started."""
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, Exception):
             launcher.kill(signal.SIGTERM)

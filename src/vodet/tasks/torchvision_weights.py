@@ -1,8 +1,9 @@
-"""Weights of torchvision's Faster R-CNN with a ResNet and FPN, of its first and second version.
+"""Imports weights of torchvision's Faster R-CNN with ResNet and FPN, version 1 or 2.
 
-The names and shapes of the weights tell the architecture. In torchvision, background is the first
-class. Its detectors for COCO have 91 outputs: one for each number of a category, of which COCO uses
-80; they were never trained to find one of the other 10, so vodet leaves them out.
+The architecture is inferred from the names and shapes of the weights. In torchvision, background is
+the first class. Torchvision's COCO detectors have 91 outputs: background, and one for each category
+id from 1 to 90. COCO uses only 80 of these ids. The other 10 outputs were never trained, so vodet
+leaves them out.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ _OUTPUTS: list[str] = FasterRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
 _COCO_ROWS = [row for row, name in enumerate(_OUTPUTS) if row > 0 and name != "N/A"]
 COCO = tuple(_OUTPUTS[row] for row in _COCO_ROWS)
 
-# By the number of blocks of each stage, the number of convolutions of a block, and the width of the
-# first 3 x 3 convolution with its number of input channels per group.
+# The keys are the number of blocks of each stage, the number of convolutions of a block, and the
+# shape of the first 3 x 3 convolution: its number of output channels and its number of input
+# channels per group.
 _BACKBONES: dict[tuple[tuple[int, ...], int, tuple[int, ...]], str] = {
     ((2, 2, 2, 2), 2, (64, 64)): "resnet18",
     ((3, 4, 6, 3), 2, (64, 64)): "resnet34",
@@ -51,8 +53,8 @@ _NAMES = {
     r"roi_heads\.box_predictor\.cls_score\.(\w+)": r"head.box_head.classifier.\1",
     r"roi_heads\.box_predictor\.bbox_pred\.(\w+)": r"head.box_head.regressor.\1",
 }
-# Weights that tell the architecture, with their number of dimensions.
-_TELLING = {
+# Weights from which the architecture is inferred, with their number of dimensions.
+_REQUIRED = {
     "backbone.body.layer1.0.conv2.weight": 4,
     f"{_PREDICTOR}.cls_score.weight": 2,
     f"{_PREDICTOR}.bbox_pred.weight": 2,
@@ -63,11 +65,11 @@ _TELLING = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """The architecture of a network, as its weights tell it.
+    """The architecture of a network, as inferred from its weights.
 
     Args:
         backbone: Name of the backbone in timm.
-        num_outputs: Number of outputs of the classifier, background included.
+        num_outputs: Number of outputs of the classifier, including background.
         has_fpn_norm: Whether the pyramid has batch norms.
         rpn_convs: Number of 3 x 3 convolutions of the region proposal network.
         box_convs: Number of 3 x 3 convolutions of the box head.
@@ -85,33 +87,36 @@ class Architecture:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """Possible numbers of classes: of COCO, if there are as many outputs, or of all outputs."""
+        """The possible numbers of classes, without background; the first is the default.
+
+        For 91 outputs, these are 80 (the classes of COCO) and 90.
+        """
         every = self.num_outputs - 1
         return (len(COCO), every) if self.num_outputs == len(_OUTPUTS) else (every,)
 
     @property
     def unused(self) -> tuple[str, ...]:
-        """Names of weights that the network does not use."""
+        """Names of weights that are in the file, but that the network does not use: none."""
         return ()
 
     @property
     def base(self) -> str:
-        """The choice of ``conf/`` with the settings of the network."""
+        """The setting that selects the matching file of ``conf/base``."""
         return f"base=torchvision_resnet50_fpn{'_v2' if self.box_convs else ''}"
 
     @property
     def overrides(self) -> list[str]:
-        """Choices and values of ``conf/`` that describe the network."""
+        """The Hydra overrides from which the config of the network is composed."""
         return ["data=custom", "window=single", self.base]
 
     @property
     def norm_eps(self) -> float:
-        """What batch norms add to the variance: 0 in torchvision's frozen ones for COCO."""
+        """The ``eps`` of the backbone's batch norms: 0 if they are frozen, as in COCO detectors."""
         return 0.0 if self.frozen_norm else 1e-5
 
     @property
     def summary(self) -> list[str]:
-        """Lines that tell a user what was found."""
+        """Lines of text that describe the network to the user."""
         norm = "frozen" if self.frozen_norm else "trained"
         linears = f"{self.box_linears} fully connected layers in the box head"
         return [
@@ -121,7 +126,7 @@ class Architecture:
         ]
 
     def settings(self) -> dict[str, Any]:
-        """Return the values of the architecture for a detector's config, by dotted key."""
+        """Return config values that describe the architecture, by dotted key."""
         return {
             "backbone.name": self.backbone,
             "backbone.pretrained": False,
@@ -134,7 +139,7 @@ class Architecture:
         }
 
     def place_of(self, name: str) -> str | None:
-        """Return the name in `VideoDetector` of a weight, or None if it has none."""
+        """Return the name that a weight of torchvision has in `VideoDetector`, or None."""
         for pattern, replacement in _NAMES.items():
             if match := re.fullmatch(pattern, name):
                 return match.expand(replacement)
@@ -157,27 +162,27 @@ class Architecture:
         return {**weights, **changed}
 
     def check(self, detector: VideoDetector, weights: Weights, path: FilePath) -> None:
-        """Torchvision stores nothing beside the weights that could differ."""
+        """Do nothing: torchvision's files contain only weights, so there is nothing to compare."""
 
 
 def architecture_of(weights: Weights, path: FilePath) -> Architecture:
-    """Read the architecture of a network off its weights.
+    """Infer the architecture of a network from its weights.
 
     Args:
         weights: The weights, by their names in torchvision.
-        path: Their file, for error messages.
+        path: The file of the weights, for error messages.
 
     Raises:
         CheckpointError: If the architecture is not supported.
     """
     if "backbone.body.0.0.weight" in weights:
         msg = (
-            f"{path} holds a Faster R-CNN of torchvision with a MobileNet, which is not supported: "
-            "its pyramid begins in the middle of a stage, at a map that timm's MobileNets do not "
-            f"return. Expected a backbone among {', '.join(_BACKBONES.values())}."
+            f"{path} contains a Faster R-CNN of torchvision with a MobileNet, which is not "
+            "supported: its feature pyramid begins at a feature map that timm's MobileNets do not "
+            f"return. Use weights with one of the backbones {', '.join(_BACKBONES.values())}."
         )
         raise CheckpointError(msg)
-    require_weights(weights, _TELLING, "torchvision", path)
+    require_weights(weights, _REQUIRED, "torchvision", path)
     outputs = len(weights[f"{_PREDICTOR}.cls_score.weight"])
     _check_outputs(weights, outputs, path)
     linears = r"roi_heads\.box_head\.(fc\d|\d+)\.weight"
@@ -198,8 +203,9 @@ def _check_outputs(weights: Weights, outputs: int, path: FilePath) -> None:
         rows = len(weights[f"{_PREDICTOR}.{name}"])
         if rows != per_class * outputs:
             msg = (
-                f"{path}: expected {per_class * outputs} rows of {_PREDICTOR}.{name} for {outputs} "
-                f"outputs, found {rows}."
+                f"{path}: expected {per_class * outputs} rows in {_PREDICTOR}.{name}, because the "
+                f"classifier has {outputs} outputs; found {rows}. Use weights of an unmodified "
+                "Faster R-CNN of torchvision."
             )
             raise CheckpointError(msg)
 
@@ -210,9 +216,10 @@ def _backbone(weights: Weights, path: FilePath) -> str:
     kernel = tuple(weights["backbone.body.layer1.0.conv2.weight"].shape[:2])
     if (blocks, convs, kernel) not in _BACKBONES:
         msg = (
-            f"The backbone of {path} is not supported: its stages have {blocks} blocks of {convs} "
-            f"convolutions, and the first 3 x 3 convolution a width of {kernel[0]} and {kernel[1]} "
-            f"channels per group. Expected one of {', '.join(_BACKBONES.values())}."
+            f"The backbone in {path} is not supported: its stages have {blocks} blocks of {convs} "
+            f"convolutions, and its first 3 x 3 convolution has {kernel[0]} output channels and "
+            f"{kernel[1]} input channels per group. Use weights with one of the backbones "
+            f"{', '.join(_BACKBONES.values())}."
         )
         raise CheckpointError(msg)
     return _BACKBONES[blocks, convs, kernel]

@@ -24,7 +24,7 @@ def checked_weights(found: object, path: FilePath) -> dict[str, Tensor]:
     """Check that a detector can use the weights of a checkpoint, and return them by name.
 
     Args:
-        found: The entry of the file that should hold the weights by name.
+        found: The entry of the checkpoint that should contain the weights by name.
         path: The checkpoint, for error messages.
 
     Raises:
@@ -39,13 +39,18 @@ def checked_weights(found: object, path: FilePath) -> dict[str, Tensor]:
         raise CheckpointError(msg)
     for find_faults in (_not_tensors, _larger_than_stored, _not_finite):
         if faults := list(find_faults(found)):
-            msg = f"The checkpoint {path} holds unusable weights: {first_ten(faults, 'fault')}"
+            msg = f"The checkpoint {path} has unusable weights: {first_ten(faults, 'fault')}"
             raise CheckpointError(msg)
     return {name: value.detach() for name, value in found.items()}
 
 
 def first_ten(lines: Sequence[str], noun: str) -> str:
-    """Count lines, as in "12 differences" for the noun "difference", and list the first ten."""
+    """Return a text that counts lines, such as "12 differences", and lists the first ten.
+
+    Args:
+        lines: The lines to count, at least one.
+        noun: What each line describes, in the singular, such as "difference".
+    """
     count = f"1 {noun}" if len(lines) == 1 else f"{len(lines)} {noun}s"
     beginning = ", the first ten" if len(lines) > 10 else ""
     listed = "\n".join(f"  {line}" for line in lines[:10])
@@ -53,31 +58,36 @@ def first_ten(lines: Sequence[str], noun: str) -> str:
 
 
 def read_weights(path: FilePath) -> dict[str, Tensor]:
-    """Read the weights of a checkpoint of torchvision or detectron2, executing nothing from it.
+    """Read the weights of a checkpoint of torchvision or detectron2, by name.
+
+    No code in the file is executed.
 
     Args:
-        path: A file with weights in its entry ``model``, as written by detectron2, in
-            its model zoo and by the training scripts of torchvision, or only the weights.
+        path: A file that contains only weights by name, or has them in its entry ``model``, as do
+            the files of detectron2, of its model zoo and of torchvision's training scripts.
 
     Raises:
-        CheckpointError: If it cannot be read or holds no usable weights.
+        CheckpointError: If the file cannot be read or has no usable weights.
     """
     return foreign_weights(read_pickle(path), path)
 
 
 def foreign_weights(checkpoint: object, path: FilePath) -> dict[str, Tensor]:
-    """Return the weights of what was read from a checkpoint of torchvision or detectron2.
+    """Return the weights in the content of a checkpoint of torchvision or detectron2, by name.
+
+    Args:
+        checkpoint: The content of the file.
+        path: The file, for error messages.
 
     Raises:
-        CheckpointError: If it holds no usable weights.
+        CheckpointError: If the checkpoint has no usable weights.
     """
     found = checkpoint.get("model", checkpoint) if isinstance(checkpoint, dict) else checkpoint
     if not isinstance(found, dict) or not any(map(_is_weight, found.values())):
         msg = (
             f"The checkpoint {path} was not written by torchvision or detectron2: expected a "
-            "tensor for each name, at the outermost level or in the entry 'model', as in "
-            "model_final.pth, "
-            f"found {entries(checkpoint)}. {WHAT_READS_WHAT}"
+            "dictionary from names to tensors, or a dictionary that contains one in the entry "
+            f"'model', as in model_final.pth; found {entries(checkpoint)}. {WHAT_READS_WHAT}"
         )
         raise CheckpointError(msg)
     tensors = {
@@ -92,28 +102,29 @@ def foreign_weights(checkpoint: object, path: FilePath) -> dict[str, Tensor]:
 def require_weights(
     weights: Weights, dimensions: Mapping[str, int], program: str, path: FilePath
 ) -> None:
-    """Check that the weights that tell an architecture are there.
+    """Check that a file contains the weights from which the architecture is inferred.
 
     Args:
-        weights: Weights of a Faster R-CNN with FPN.
-        dimensions: Number of dimensions of the weights that must be there.
-        program: Whose names these are.
-        path: Their file, for error messages.
+        weights: All weights in the file.
+        dimensions: Names of the required weights, with their numbers of dimensions.
+        program: The program that uses these names.
+        path: The file, for error messages.
 
     Raises:
-        CheckpointError: If one is missing or has another number of dimensions.
+        CheckpointError: If a required weight is missing, has another number of dimensions, or is
+            empty.
     """
     faults = [
-        f"{name}: expected {expected} dimensions of at least 1, found "
+        f"{name}: expected a tensor with {expected} dimensions that is not empty, found "
         + (f"shape {tuple(weights[name].shape)}" if name in weights else "no such weight")
         for name, expected in dimensions.items()
         if name not in weights or weights[name].ndim != expected or not weights[name].numel()
     ]
     if faults:
         msg = (
-            f"{path} does not hold a Faster R-CNN with FPN, named as in {program}, but "
-            f"{len(weights)} weights such as {min(weights)!r}: {first_ten(faults, 'difference')}\n"
-            + WHAT_READS_WHAT
+            f"{path} does not contain the weights of {program}'s Faster R-CNN with FPN. It has "
+            f"{len(weights)} weights, such as {min(weights)!r}; the weights that tell the "
+            f"architecture have {first_ten(faults, 'fault')}\n{WHAT_READS_WHAT}"
         )
         raise CheckpointError(msg)
 
@@ -146,8 +157,8 @@ def _larger_than_stored(found: Mapping[str, Tensor]) -> Iterator[str]:
     if claimed > _LARGEST_RATIO * stored:
         name = max(found, key=lambda name: found[name].numel())
         yield (
-            f"{shown(name)}: shape {tuple(found[name].shape)}; all weights claim {claimed} bytes, "
-            f"but only {stored} are stored"
+            f"{shown(name)}: has shape {tuple(found[name].shape)}; the shapes of all weights need "
+            f"{claimed} bytes, but the file stores only {stored}"
         )
 
 
@@ -161,9 +172,13 @@ def _not_finite(found: Mapping[str, Tensor]) -> Iterator[str]:
 
 
 def difference_of(own: Tensor, found: Tensor) -> str | None:
-    """Return why a weight cannot replace the detector's own weight, or None if it can.
+    """Return why a weight cannot replace a weight of the detector, or None if it can.
 
     All floating-point types can replace each other.
+
+    Args:
+        own: The weight of the detector.
+        found: The weight that should replace it.
     """
     if own.shape != found.shape:
         return f"expected shape {tuple(own.shape)}, found {tuple(found.shape)}"

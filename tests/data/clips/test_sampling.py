@@ -11,6 +11,7 @@ from vodet.data.clips.sampling import (
     clip_generator,
     evenly_spaced,
     reference_frames,
+    references_before,
     references_elsewhere,
 )
 from vodet.errors import ConfigError
@@ -55,7 +56,7 @@ def test_temporal_dropout_of_everything_and_of_nothing():
 def test_temporal_dropout_needs_frames_to_choose_from():
     with pytest.raises(ConfigError, match=r"past=2.*more support frames than.*past=1"):
         TemporalDropout(past=2, future=0).check(Window(past=1))
-    with pytest.raises(ConfigError, match="0 or more support frames"):
+    with pytest.raises(ConfigError, match="found past=-1, future=0"):
         TemporalDropout(past=-1, future=0)
 
 
@@ -82,6 +83,34 @@ def test_windows_elsewhere_in_a_short_video_are_of_its_own_frames(length, expect
     ]
 
     assert {position for references in drawn for position in references} == expected
+
+
+def test_earlier_windows_are_of_equal_parts_of_what_came_before():
+    generators = [clip_generator(0, ClipDraw(0, n)) for n in range(199)]
+    drawn = np.array([references_before(4, 40, one) for one in generators])
+
+    for part, places in enumerate(drawn.T):
+        assert set(places.tolist()) == set(range(10 * part, 10 * part + 10))
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"), [(0, {(0, 0)}), (1, {(0, 0)}), (3, {(0, 1), (0, 2), (1, 1), (1, 2)})]
+)
+def test_earlier_windows_of_the_first_frames(reference, expected):
+    generators = [clip_generator(0, ClipDraw(0, n)) for n in range(99)]
+
+    assert {tuple(references_before(2, reference, one)) for one in generators} == expected
+
+
+def test_the_clip_is_followed_by_its_earlier_windows():
+    sampling = ClipSampling(Window(past=1), History(2, "earlier"))
+
+    assert sampling.layout == ClipLayout(((0, 1),), 1, 1, history=((2, 3), (4, 5)))
+    for clip in range(50):
+        (own,), (first, second) = windows_of(sampling, 10, 20, clip)
+        assert own == [9, 10]
+        assert first == [max(first[1] - 1, 0), first[1]]
+        assert 0 <= first[1] < 5 <= second[1] < 10
 
 
 def test_evenly_spaced():
@@ -289,7 +318,9 @@ def test_a_dropout_that_does_not_fit_the_window():
 def test_unknown_options():
     with pytest.raises(ConfigError, match=r"losses_on: expected reference or all; found 'every'"):
         ClipSampling(Window(), losses_on="every")
-    with pytest.raises(ConfigError, match=r"previous or anywhere; found windows=2, policy='later'"):
+    with pytest.raises(
+        ConfigError, match=r"previous, anywhere, earlier; found windows=2, policy='later'"
+    ):
         History(2, "later")
     with pytest.raises(ConfigError, match=r"windows >= 0 .* found windows=-1"):
         History(-1)

@@ -25,10 +25,10 @@ def test_more_names_than_a_path_may_be_long():
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["A", "B 1 2"], r"list\.txt, line 2: expected a sequence, .*found 'B 1 2'"),
-        (["A empty 5 4"], r"list\.txt, line 1: expected a sequence"),
+        (["A", "B 1 2"], r"list\.txt, line 2: .*found 'B 1 2'"),
+        (["A empty 5 4"], r"list\.txt, line 1: .*found 'A empty 5 4'"),
         (["A", "A empty 0 4"], "expected each sequence once, found A twice"),
-        (["name"], "expected names or a file with one per line"),
+        (["name"], "--sequences: .*found no name"),
     ],
 )
 def test_malformed_lists_are_refused(text, tmp_path, lines, message):

@@ -100,7 +100,7 @@ def test_a_size_that_fits_only_the_other_way_names_the_option(tmp_path, rgb, exi
     expected = rf"orientation is 6: .*stored.* 64 x 48, .*upright.* 48 x 64.*data\.exif={other}"
     with pytest.raises(FrameError, match=expected):
         read_frame(path, 1, sizes[other], exif=exif)
-    with pytest.raises(FrameError, match=r"found \d\d x \d\d\.$"):
+    with pytest.raises(FrameError, match=r"found \d\d x \d\d\. Use the images that were annotated"):
         read_frame(path, 1, (47, 64), exif=exif)
 
 

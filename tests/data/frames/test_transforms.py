@@ -202,9 +202,9 @@ def test_iou_crop_leaves_the_picture_whole_where_no_crop_is_good(boxes):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: ClipTransform(min_visible=1.5), "share of the area from 0 to 1, found 1.5"),
+        (lambda: ClipTransform(min_visible=1.5), "data.min_visible .*0 to 1; found 1.5"),
         (lambda: Expand(max_ratio=0.5), "max_ratio >= 1, found 0.5"),
-        (lambda: IouCrop(min_ious=[]), "needs min_ious"),
+        (lambda: IouCrop(min_ious=[]), r"min_ious=\[\]"),
         (lambda: IouCrop(min_size=0.0), "0 < min_size <= 1"),
     ],
 )

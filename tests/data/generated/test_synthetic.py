@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vodet.data.annotations.st_coco import read_st_coco
-from vodet.data.generated import synthetic
+from vodet.data.generated import sets
 from vodet.data.generated.degradations import BLURS, DISTURBANCES, degrade
 from vodet.data.generated.scenes import (
     CLASS_NAMES,
@@ -17,7 +17,8 @@ from vodet.data.generated.scenes import (
     Scene,
     SceneObject,
 )
-from vodet.data.generated.synthetic import SyntheticConfig, ensure_generated, generate, video_scene
+from vodet.data.generated.sets import ensure_generated, generate
+from vodet.data.generated.synthetic import SyntheticConfig, video_scene
 from vodet.errors import ConfigError, DataError
 
 TINY = SyntheticConfig(train_videos=3, val_videos=2, frames_per_video=4, size=80)
@@ -304,7 +305,7 @@ def test_an_interrupted_generation_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic, "_write_jpeg", interrupt)
+    monkeypatch.setattr(sets, "_write_jpeg", interrupt)
     with pytest.raises(KeyboardInterrupt):
         generate(tmp_path / "set", TINY, workers=1)
 

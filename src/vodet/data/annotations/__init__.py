@@ -1,1 +1,1 @@
-"""Annotation files: reading, indexing and describing them without opening an image."""
+"""Reads, indexes and describes annotation files, without opening any image."""

@@ -14,7 +14,11 @@ from torch import Tensor
 
 
 def starts_of(lengths: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
-    """Return the first row of each group of consecutive rows, then the total number of rows."""
+    """Return where each of several consecutive groups of rows starts, given their lengths.
+
+    The total number of rows is appended, so the rows of group ``i`` are
+    ``starts[i]:starts[i + 1]``.
+    """
     return np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
 
 
@@ -22,8 +26,8 @@ def starts_of(lengths: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n+1"]:
 class Columns:
     """Base class of frozen dataclasses whose read-only arrays are shared by all processes.
 
-    Forked workers inherit the arrays. The arrays move to shared memory only when the first spawned
-    worker starts, so with forked workers a data set may be larger than `/dev/shm`.
+    Forked worker processes inherit the arrays. The arrays are copied to shared memory only when a
+    worker process is spawned, so with forked workers a data set may be larger than `/dev/shm`.
     """
 
     _shared: dict[str, Tensor] = field(default_factory=dict, init=False)
@@ -43,7 +47,7 @@ class Columns:
 
     @property
     def nbytes(self) -> int:
-        """Size of the arrays in bytes."""
+        """Total size of the arrays in bytes."""
         return sum(getattr(value, "nbytes", 0) for value in self._values().values())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -78,7 +82,7 @@ def _from_shared(kind: type[Columns], others: dict[str, Any], shared: dict[str, 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class PackedStrings(Columns):
-    """An immutable sequence of strings in one buffer.
+    """An immutable sequence of strings, stored in one buffer.
 
     Args:
         buffer: The concatenated strings in UTF-8.
@@ -90,7 +94,7 @@ class PackedStrings(Columns):
 
     @staticmethod
     def pack(strings: Sequence[str]) -> PackedStrings:
-        """Copy strings into a buffer."""
+        """Return the strings as ``PackedStrings``, copied into a new buffer."""
         encoded = [string.encode() for string in strings]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         return PackedStrings(np.frombuffer(b"".join(encoded), np.uint8), starts_of(lengths))
@@ -106,7 +110,7 @@ class PackedStrings(Columns):
         return map(self.__getitem__, range(len(self)))
 
     def reorder(self, rows: Int[np.ndarray, " n"]) -> PackedStrings:
-        """Return the strings in the order of ``rows``."""
+        """Return the strings at the positions ``rows``, in this order."""
         if np.array_equal(rows, np.arange(len(self))):  # most files are in order
             return self
         return PackedStrings.pack([self[row] for row in rows.tolist()])

@@ -1,4 +1,4 @@
-"""Collects the faults of a file and reports them together."""
+"""Collects the faults of an ST-COCO file and reports them in one error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_FAULTS = 10  # per kind
 
 
 class Faults:
-    """Counts the faults of one file by kind, and keeps the first `SHOWN_FAULTS` of each kind."""
+    """Counts the faults of an ST-COCO file by kind; the first ten of each kind are reported."""
 
     def __init__(self, source: Path) -> None:
         self.source = source
@@ -21,17 +21,23 @@ class Faults:
         self._lines: defaultdict[str, list[str]] = defaultdict(list)
 
     def add(self, place: str, expected: str, found: str) -> None:
-        """Record a fault at a place such as ``annotations[17].bbox``."""
+        """Record a fault.
+
+        Args:
+            place: Where the fault is, such as ``annotations[17].bbox``.
+            expected: What was expected there.
+            found: What was found there.
+        """
         kind = re.sub(r"\[\d+\]", "", place) + f": expected {expected}"
         self._counts[kind] += 1
         if self._counts[kind] <= SHOWN_FAULTS:
             self._lines[kind].append(f"    {place}: found {shortened(found)}")
 
     def raise_if_any(self) -> None:
-        """Raise one error that reports all faults.
+        """Raise one error that reports all recorded faults, if there are any.
 
         Raises:
-            DataError: If there are faults.
+            DataError: If a fault was recorded.
         """
         if self._counts:
             text = [f"{self.source}: {_how_many(self._counts.total())} in this ST-COCO file."]

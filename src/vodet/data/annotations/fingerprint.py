@@ -1,4 +1,4 @@
-"""Identifies a data set by its content, wherever its files are stored."""
+"""Computes fingerprints, which identify a data set by its annotations, not by its file name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _BOXES = ("boxes", "labels", "track_ids", "iscrowd")
 
 
 def fingerprint(index: VideoIndex) -> dict[str, Any]:
-    """Return the file of a data set, and its counts, classes and hash, which identify it."""
+    """Return a fingerprint of a data set: its file, counts, classes and a hash of its annotations.
+
+    If fingerprints differ only in the file, the data sets are the same.
+    """
     content = hashlib.sha256()
     for name in _FRAMES + _BOXES:
         content.update(np.ascontiguousarray(getattr(index, name)).tobytes())
@@ -31,22 +34,23 @@ def fingerprint(index: VideoIndex) -> dict[str, Any]:
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Check that a run resumes with the data that it was started with.
+    """Check that a resumed run has the same training data as before.
 
     Args:
-        before: Fingerprints of the data sets at the start of the run, by their names in the config.
-        now: Fingerprints of the current data sets, by their names in the config.
+        before: Fingerprints at the start of the run; the keys are the names of the data sets in the
+            config, such as ``train``.
+        now: Fingerprints of the data sets in the current config, with the same kind of keys.
 
     Raises:
-        ConfigError: If a fingerprint differs; the message shows both fingerprints.
+        ConfigError: If a data set differs; the message shows both fingerprints.
     """
     for name in before | now:
         old, new = before.get(name), now.get(name)
         if _content(old) != _content(new):
             msg = (
                 f"data.{name}.annotations: the run was trained on {_shown(old)}; found "
-                f"{_shown(new)}. Continue with the annotations of the run, or start a new run "
-                "with init_from."
+                f"{_shown(new)}. Resume with the annotations of the run, or start a new run with "
+                "init_from=CHECKPOINT."
             )
             raise ConfigError(msg)
 

@@ -1,4 +1,4 @@
-"""The frames and boxes of a data set in columns: small, immutable, shared between processes."""
+"""The index of a data set: its annotations in compact, read-only arrays."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ UNKNOWN_TRACK = -1
 
 @dataclass(frozen=True)
 class FrameRows:
-    """Frames in any order, one per row.
+    """The frames of a data set, in any order; element ``i`` of each array describes frame ``i``.
 
     Args:
-        videos: Position of the video of each frame in the list of video names.
-        file_names: Path of each image below the image root.
-        image_ids: Id of each frame in the file.
+        videos: Video of each frame, as a position in the list of video names.
+        file_names: Path of each image, relative to the image root.
+        image_ids: Image id of each frame in the annotation file.
         frame_numbers: Number of each frame in its video.
         sizes: ``(height, width)`` of each frame in pixels.
         is_annotated: Whether the objects of each frame are known.
@@ -41,14 +41,14 @@ class FrameRows:
 
 @dataclass(frozen=True)
 class BoxRows:
-    """Boxes in any order, one per row.
+    """The boxes of a data set, in any order; element ``i`` of each array describes box ``i``.
 
     Args:
-        frames: Row of the frame of each box in ``FrameRows``.
+        frames: Frame of each box, as a position in ``FrameRows``.
         boxes: xyxy in pixels of the image file.
-        labels: Position of the class of each box in the class names.
-        tracks: Number of the track of each box, at least 0 and unique within the video; -1 where
-            the track is unknown.
+        labels: Class of each box, as a position in the list of class names.
+        tracks: Track of each box, a number that identifies the object within its video; -1 if the
+            track is unknown.
         areas: Area of each object in square pixels.
         iscrowd: Whether each box is a crowd or an ignore region.
     """
@@ -63,10 +63,11 @@ class BoxRows:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class VideoIndex(Columns):
-    """Videos, frames and boxes of a data set.
+    """The annotations of a data set: its videos, frames and boxes.
 
-    Frames are ordered by video, then by frame number; boxes are ordered by frame. All arrays are
-    read-only, and worker processes, forked or spawned, share them without copies.
+    Each array is a column with one element per video, frame or box. Frames are ordered by video,
+    then by frame number; boxes are ordered by frame. All arrays are read-only, and worker
+    processes, forked or spawned, share them without copies.
 
     Args:
         source: The file that the index was read from.
@@ -74,19 +75,20 @@ class VideoIndex(Columns):
             read from a file, the classes are in ascending order of category id.
         category_ids: Category id of each label; ``NO_CATEGORY`` for classes that the file lacks.
         video_names: Names of the videos, in the order of their first appearance in the file.
-        video_starts: Frames of video ``v`` are rows ``video_starts[v]:video_starts[v + 1]``.
+        video_starts: The frames of video ``v`` are rows ``video_starts[v]:video_starts[v + 1]``.
         attribute_names: Names of the video attributes, such as ``night``.
-        video_attributes: Whether each video has each attribute.
-        file_names: Path of each image below the image root.
-        image_ids: Id of each frame in the file.
+        video_attributes: Whether each video has each attribute, ``[videos, attributes]``.
+        file_names: Path of each image, relative to the image root.
+        image_ids: Image id of each frame in the annotation file.
         frame_numbers: Number of each frame in its video.
         sizes: ``(height, width)`` of each frame in pixels.
         is_annotated: Whether the objects of each frame are known.
-        box_starts: Boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
+        box_starts: The boxes of frame ``f`` are rows ``box_starts[f]:box_starts[f + 1]``.
         boxes: xyxy in pixels of the image file.
-        labels: Class of each box.
-        track_ids: Track of each box, numbered from 0 in each video; -1 where unknown.
-        areas: Annotated area of each object in square pixels, or the area of its box.
+        labels: Class of each box, as a position in ``class_names``.
+        track_ids: Track of each box, numbered from 0 in each video; -1 if the track is unknown.
+        areas: Annotated area of each object in square pixels; if none is annotated, the area of
+            the box.
         iscrowd: Whether each box is a crowd or an ignore region: neither object nor background.
 
     Raises:
@@ -127,7 +129,8 @@ class VideoIndex(Columns):
             if len(getattr(self, name)) != length:
                 msg = (
                     f"Column {name!r} of the index of {self.source} should have {length} rows, "
-                    f"found {len(getattr(self, name))}."
+                    f"found {len(getattr(self, name))}. Build all columns from the same videos, "
+                    "frames and boxes."
                 )
                 raise DataError(msg)
 
@@ -144,8 +147,9 @@ class VideoIndex(Columns):
 
         Args:
             source: The file that was read.
-            categories: Name of each category id; labels are positions in the ascending ids.
-            video_names: Names of the videos, which ``frames.videos`` refers to by position.
+            categories: Class name of each category id. Classes are labelled 0, 1, 2, ... in
+                ascending order of category id.
+            video_names: Names of the videos; ``frames.videos`` contains positions in this list.
             frames: The frames.
             boxes: The boxes of the frames.
             attributes: Attributes by video name; videos without attributes can be left out.
@@ -190,12 +194,12 @@ class VideoIndex(Columns):
 
     @property
     def num_frames(self) -> int:
-        """Number of frames of all videos."""
+        """Number of frames in all videos."""
         return len(self.image_ids)
 
     @property
     def num_boxes(self) -> int:
-        """Number of boxes of all frames, crowds included."""
+        """Number of boxes in all frames, including crowds and ignore regions."""
         return len(self.boxes)
 
     def __repr__(self) -> str:
@@ -205,30 +209,30 @@ class VideoIndex(Columns):
         )
 
     def video_name(self, video: SupportsIndex) -> str:
-        """Return the name of a video."""
+        """Return the name of the video at a position in the index."""
         return self.video_names[video]
 
     def file_name(self, frame: SupportsIndex) -> str:
-        """Return the path of the image of a frame below the image root."""
+        """Return the path of a frame's image, relative to the image root."""
         return self.file_names[frame]
 
     def video_of(self, frame: SupportsIndex) -> int:
-        """Return the position of the video of a frame."""
+        """Return the position in the index of the video that contains a frame."""
         row = range(self.num_frames)[frame]
         return int(np.searchsorted(self.video_starts, row, side="right")) - 1
 
     def frames_of(self, video: SupportsIndex) -> range:
-        """Return the rows of the frames of a video, in ascending frame number."""
+        """Return the rows of a video's frames in the index, in order of frame number."""
         row = range(self.num_videos)[video]
         return range(int(self.video_starts[row]), int(self.video_starts[row + 1]))
 
     def boxes_of(self, frame: SupportsIndex) -> slice:
-        """Return the rows of the boxes of a frame."""
+        """Return the slice of ``boxes`` and the other box columns that belongs to a frame."""
         row = range(self.num_frames)[frame]
         return slice(int(self.box_starts[row]), int(self.box_starts[row + 1]))
 
     def target(self, frame: SupportsIndex) -> Target:
-        """Return the annotated objects of a frame, in pixels of the image file."""
+        """Return the annotated boxes of a frame, including crowds, in pixels of the image file."""
         rows = self.boxes_of(frame)
         return Target(
             boxes=torch.tensor(self.boxes[rows]),
@@ -238,7 +242,7 @@ class VideoIndex(Columns):
         )
 
     def ground_truth(self) -> GroundTruth:
-        """Return the annotations of the annotated frames, for metrics."""
+        """Return the ground truth for metrics, which leaves out frames that are not annotated."""
         everything = GroundTruth(
             class_names=self.class_names,
             category_ids=self.category_ids,
@@ -263,7 +267,12 @@ class VideoIndex(Columns):
 def _number_per_video(
     videos: Int[np.ndarray, " A"], tracks: Int[np.ndarray, " A"]
 ) -> Int32[np.ndarray, " A"]:
-    """Number the tracks of each video from 0, in ascending order."""
+    """Renumber the tracks of each video as 0, 1, 2, ..., in ascending order; -1 remains -1.
+
+    Args:
+        videos: Video of each box.
+        tracks: Track of each box.
+    """
     known = tracks != UNKNOWN_TRACK
     keys = videos[known].astype(np.int64) * (tracks.max(initial=0) + 1) + tracks[known]
     distinct, position = np.unique(keys, return_inverse=True)

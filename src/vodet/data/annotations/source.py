@@ -1,4 +1,4 @@
-"""Locations of data sets, and matching of classes by name."""
+"""Reads the data sets that a config names, and matches their classes by name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ Labelled = TypeVar("Labelled", VideoIndex, GroundTruth)
 
 @dataclass(frozen=True)
 class Source:
-    """The location of a data set.
+    """Where a data set is stored, and how often its clips are drawn in training.
 
     Args:
         annotations: ST-COCO file.
-        images: Folder or fsspec URL of the images; file names in the annotations are relative to
-            it.
-        share: Share of an epoch's clips, in proportion to the shares of the other training sets.
-            If all shares are None, each set has its own number of clips.
+        images: The image root, a folder or an fsspec URL, to which the file names in the
+            annotations are relative.
+        share: Relative share of the clips of an epoch: a training set with share 2 contributes
+            twice as many clips as one with share 1. If no training set has a share, the sets
+            contribute in proportion to their numbers of clips.
     """
 
     annotations: str
@@ -39,7 +40,7 @@ def read_source(source: Source, name: str) -> VideoIndex:
 
     Args:
         source: Location of the data set.
-        name: Name of the data set in the config below ``data``, for error messages.
+        name: Name of the data set in the config, such as ``train``, for error messages.
 
     Raises:
         DataError: If the annotations are missing or invalid, or the image folder is missing.
@@ -47,7 +48,7 @@ def read_source(source: Source, name: str) -> VideoIndex:
     advice = (
         f"Set data.{name}.annotations and data.{name}.images, or set VODET_DATA to the folder of "
         "your data sets. `vodet-data generate` generates a data set; `vodet-data check FILE` "
-        "checks an ST-COCO file of your own."
+        "checks an ST-COCO file."
     )
     if not os.path.lexists(source.annotations):
         msg = f"data.{name}.annotations: no such file: {source.annotations}. {advice}"
@@ -60,14 +61,14 @@ def read_source(source: Source, name: str) -> VideoIndex:
 
 
 def match_classes(data: Labelled, class_names: Sequence[str]) -> Labelled:
-    """Convert the labels of annotations to the labels of a detector by class name.
+    """Return annotations with the labels of a detector, matching classes by name.
 
-    The category ids are kept, so that exported predictions match the annotation file. A class that
-    the annotations lack gets the category id ``NO_CATEGORY``.
+    Each class keeps its category id, so that exported predictions match the annotation file. A
+    class of the detector that the annotations lack gets the category id ``NO_CATEGORY``.
 
     Args:
         data: The annotations.
-        class_names: Classes of the detector.
+        class_names: Class names of the detector, in order of label.
 
     Raises:
         ConfigError: If the annotations have a class that is not in ``class_names``.
@@ -76,7 +77,8 @@ def match_classes(data: Labelled, class_names: Sequence[str]) -> Labelled:
     if unknown:
         msg = (
             f"{data.source} has classes that the detector lacks: {', '.join(unknown)}. The "
-            f"detector has the classes of its training data: {', '.join(class_names)}."
+            f"detector has the classes of its training data: {', '.join(class_names)}. Rename or "
+            "remove the other classes in the annotations."
         )
         raise ConfigError(msg)
     ids = dict(zip(data.class_names, data.category_ids.tolist(), strict=True))

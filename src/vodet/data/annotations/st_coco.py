@@ -1,7 +1,7 @@
-"""Reading ST-COCO: COCO detection JSON with video fields; CocoVID's names are accepted too.
+"""Reads ST-COCO: COCO detection JSON with video fields; CocoVID's field names are accepted too.
 
-The rules for one entry are in its class in `st_coco_tables`. The rules between entries are here, in
-the functions that turn a table into columns.
+`st_coco_tables` checks single entries, such as the type of a field. This module checks rules that
+involve several entries, such as unique ids, while it turns the tables into arrays.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ MAX_CLASSES = int(np.iinfo(np.int16).max)  # the index keeps labels in 16 bits
 def read_st_coco(path: str | Path) -> VideoIndex:
     """Read an ST-COCO file, ``.json`` or ``.json.gz``.
 
-    Images may be in any order, unknown fields are ignored, and the names of CocoVID are accepted
-    (``videos``, ``video_id``, ``frame_id``, ``instance_id``). An entry of ``videos`` may have
-    ``attributes``, a list of strings.
+    Images may be in any order, unknown fields are ignored, and CocoVID's field names are accepted
+    (``videos``, ``video_id``, ``frame_id``, ``instance_id``). An entry of ``videos`` may have the
+    field ``attributes``, a list of strings.
 
     Args:
         path: The file.
 
     Raises:
-        DataError: If the file is missing, is not JSON or has faulty entries. The message gives the
-            number of faults of each kind and shows the first ten with their entry, field, expected
-            value and actual value.
+        DataError: If the file is missing, is not JSON or has faulty entries. The message counts the
+            faults of each kind, and shows for the first ten of each kind the entry, the field, and
+            what was expected and found.
     """
     source = Path(path)
     data = read_json(source, "an ST-COCO file (.json or .json.gz)")
@@ -75,7 +75,13 @@ def _build(file: TypedFile | FaultyFile, faults: Faults) -> VideoIndex:
 
 @dataclass(frozen=True)
 class _Ids:
-    """The ids of a table, to which entries of other tables refer."""
+    """The ids of a table such as ``images``, to which other tables refer by ``image_id``.
+
+    Args:
+        table: Name of the table.
+        readable: Ids of the entries that could be decoded.
+        unreadable: Ids of the other entries; referring to one of these ids is not a further fault.
+    """
 
     table: str
     readable: Int64[np.ndarray, " n"]
@@ -84,7 +90,10 @@ class _Ids:
     def rows_of(
         self, table: Table[Any], field: str, faults: Faults
     ) -> Int64[np.ndarray, " entries"]:
-        """Return the row of the id in ``field`` of each entry."""
+        """Return the position in ``readable`` of the id that each entry has in ``field``.
+
+        An id that does not exist is recorded as a fault.
+        """
         wanted = table.column(field)
         for row in np.flatnonzero(~np.isin(wanted, self.readable)).tolist():
             if int(wanted[row]) not in self.unreadable:
@@ -96,7 +105,7 @@ class _Ids:
 
 
 def _read_videos(table: Table[VideoEntry], faults: Faults) -> dict[object, str]:
-    """Return the name of each video id."""
+    """Return the video names by video id."""
     ids = [video.id for video in table.entries]
     names = [video.name for video in table.entries]
     _check_unique(table, "id", _number(ids)[0], lambda row: repr(ids[row]), faults)
@@ -106,7 +115,7 @@ def _read_videos(table: Table[VideoEntry], faults: Faults) -> dict[object, str]:
 
 
 def _read_categories(table: Table[CategoryEntry], faults: Faults) -> tuple[dict[int, str], _Ids]:
-    """Return the name of each category id, and the ids in ascending order."""
+    """Return the class names by category id, and the category ids in ascending order."""
     if not 1 <= table.size <= MAX_CLASSES:
         faults.add(table.name, f"1 to {MAX_CLASSES} entries", str(table.size))
     ids = table.column("id")
@@ -120,7 +129,7 @@ def _read_categories(table: Table[CategoryEntry], faults: Faults) -> tuple[dict[
 def _read_frames(
     table: Table[ImageEntry], name_of_video: dict[object, str], faults: Faults
 ) -> tuple[list[str], FrameRows, _Ids]:
-    """Return the names of the videos, the frames and the ids of the images."""
+    """Return the names of the videos, the frames, and the ids in the table ``images``."""
     if not table.size:
         faults.add(table.name, "at least 1 entry", "0")
     videos, names = _number(_video_names(table, name_of_video, faults))
@@ -160,7 +169,7 @@ def _video_names(
 def _read_boxes(
     table: Table[AnnotationEntry], image_ids: _Ids, category_ids: _Ids, faults: Faults
 ) -> BoxRows:
-    """Return the boxes; labels are positions in the ascending category ids."""
+    """Return the boxes, with classes labelled in ascending order of category id."""
     ids = table.column("id")
     _check_unique(table, "id", ids, lambda row: str(ids[row]), faults)
     boxes, areas = _boxes(table, faults)
@@ -177,7 +186,7 @@ def _read_boxes(
 def _boxes(
     table: Table[AnnotationEntry], faults: Faults
 ) -> tuple[Float32[np.ndarray, "n 4"], Float32[np.ndarray, " n"]]:
-    """Return boxes as xyxy, and their annotated areas; without one, width times height."""
+    """Return boxes as xyxy, and their annotated areas or, if missing, width times height."""
     entries = table.entries
     numbers = chain.from_iterable(map(attrgetter("bbox"), entries))
     xywh = np.fromiter(numbers, np.float64, 4 * len(entries)).reshape(-1, 4)
@@ -198,7 +207,10 @@ def _boxes(
 
 
 def _tracks(entries: list[AnnotationEntry]) -> Int64[np.ndarray, " n"]:
-    """Number the distinct track ids of the file; equal ids in two videos are different objects."""
+    """Return a number for the track id of each entry, or -1 for an entry without a track id.
+
+    Equal track ids get equal numbers. In different videos, equal numbers mean different objects.
+    """
     tracks = [entry.instance_id if entry.id_track is None else entry.id_track for entry in entries]
     numbers, distinct = _number(None if track is None else str(track) for track in tracks)
     if None in distinct:
@@ -210,7 +222,7 @@ Value = TypeVar("Value", bound=Hashable)
 
 
 def _number(values: Iterable[Value]) -> tuple[Int64[np.ndarray, " n"], list[Value]]:
-    """Number values by first appearance; return their numbers and the distinct values."""
+    """Number values in order of first appearance; return all numbers and the distinct values."""
     numbers: dict[Value, int] = {}
     rows = np.fromiter((numbers.setdefault(value, len(numbers)) for value in values), np.int64)
     return rows, list(numbers)
@@ -223,7 +235,15 @@ def _check_unique(
     describe: Callable[[int], str],
     faults: Faults,
 ) -> None:
-    """Record a fault for each entry that repeats the key of an earlier entry."""
+    """Record a fault for each entry whose key equals the key of an earlier entry.
+
+    Args:
+        table: The entries.
+        field: The field that the key is made from, for the message.
+        keys: Key of each entry.
+        describe: Returns the text that shows the key of an entry in the message.
+        faults: Where the faults are recorded.
+    """
     order = np.argsort(keys, kind="stable")
     repeats = np.flatnonzero(np.diff(keys[order]) == 0)
     for earlier, row in zip(order[repeats].tolist(), order[repeats + 1].tolist(), strict=True):

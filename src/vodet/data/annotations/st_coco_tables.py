@@ -1,4 +1,4 @@
-"""The tables of an ST-COCO file as typed entries, with the rules for each entry.
+"""Decodes the tables of an ST-COCO file, such as ``images``, and checks each entry.
 
 A valid file is decoded directly into typed entries, one table at a time, which keeps peak memory
 low. If decoding fails, the file is read again entry by entry, so that every fault is reported.
@@ -30,7 +30,7 @@ WINDOWS_SEPARATORS = ", with `/` between folders instead of the Windows separato
 
 
 class _EntryError(ValueError):
-    """A fault within one entry; ``where`` names the field."""
+    """A fault of one entry; ``where`` is its field, such as ``.bbox``, or empty for all fields."""
 
     def __init__(self, where: str, expected: str, found: str) -> None:
         super().__init__(where, expected, found)
@@ -38,7 +38,7 @@ class _EntryError(ValueError):
 
 
 class ImageEntry(msgspec.Struct, gc=False):
-    """A frame of a video, with the field names of ST-COCO or CocoVID."""
+    """An entry of ``images``: a frame of a video, with the field names of ST-COCO or CocoVID."""
 
     id: Id
     file_name: str
@@ -64,7 +64,11 @@ class ImageEntry(msgspec.Struct, gc=False):
 
 
 def expected_path(file_name: str) -> str | None:
-    """Describe the expected path if a file name leaves the image root; otherwise return None."""
+    """Check that a file name stays below the image root.
+
+    Returns:
+        None if it does; otherwise a description of the expected path, for an error message.
+    """
     if not leaves_root(file_name):
         return None
     separators = WINDOWS_SEPARATORS if "\\" in file_name else ""
@@ -72,7 +76,10 @@ def expected_path(file_name: str) -> str | None:
 
 
 def leaves_root(file_name: str) -> bool:
-    """Return whether a file name is empty or leads out of the image root."""
+    """Return whether a file name is empty or leads to a file outside the image root.
+
+    Absolute paths, Windows drives, URLs and paths with ``..`` lead outside.
+    """
     return (
         file_name.startswith(("/", "\\"))
         or file_name[1:2] == ":"
@@ -83,7 +90,7 @@ def leaves_root(file_name: str) -> bool:
 
 
 class AnnotationEntry(msgspec.Struct, gc=False):
-    """A box ``[x, y, width, height]``, with the field names of ST-COCO or CocoVID."""
+    """An entry of ``annotations``: a box, with the field names of ST-COCO or CocoVID."""
 
     id: Id
     image_id: Id
@@ -97,14 +104,14 @@ class AnnotationEntry(msgspec.Struct, gc=False):
 
 
 class CategoryEntry(msgspec.Struct, gc=False):
-    """A class of objects."""
+    """An entry of ``categories``: a class of objects."""
 
     id: Id
     name: str
 
 
 class VideoEntry(msgspec.Struct, gc=False):
-    """A video: its id as in CocoVID, its name and its attributes."""
+    """An entry of ``videos``, as in CocoVID, with optional attributes such as ``night``."""
 
     id: int | str
     name: str
@@ -112,7 +119,7 @@ class VideoEntry(msgspec.Struct, gc=False):
 
 
 class _Document(msgspec.Struct):
-    """The tables of a file, not yet decoded."""
+    """An ST-COCO file whose tables are not yet decoded."""
 
     images: msgspec.Raw
     annotations: msgspec.Raw
@@ -125,13 +132,14 @@ Entry = TypeVar("Entry", bound=msgspec.Struct)
 
 @dataclass(frozen=True)
 class Table(Generic[Entry]):
-    """The readable entries of a table.
+    """A table of an ST-COCO file, such as ``images``, without entries that cannot be decoded.
 
     Args:
-        name: Name of the table in the file.
-        entries: The readable entries.
-        positions: Position of each readable entry in the table of the file.
-        unreadable_ids: Id of each unreadable entry; ``None`` if the id is unreadable too.
+        name: Name of the table.
+        entries: The entries that could be decoded.
+        positions: Position of each of these entries in the table of the file.
+        unreadable_ids: Id of each entry that could not be decoded; ``None`` if the entry has no
+            usable id.
     """
 
     name: str
@@ -141,40 +149,40 @@ class Table(Generic[Entry]):
 
     @property
     def size(self) -> int:
-        """Number of entries, readable or not."""
+        """Number of entries in the file, including entries that could not be decoded."""
         return len(self.entries) + len(self.unreadable_ids)
 
     def place(self, row: int) -> str:
-        """Return the place of a readable entry in the file, such as ``images[3]``."""
+        """Return where entry ``entries[row]`` is in the file, such as ``images[3]``."""
         return f"{self.name}[{self.positions[row]}]"
 
     def column(self, field: str, dtype: type[np.generic] = np.int64) -> np.ndarray:
-        """Return one field of all readable entries."""
+        """Return one field of all decoded entries as an array."""
         return np.fromiter(map(attrgetter(field), self.entries), dtype, len(self.entries))
 
 
 class TypedFile:
-    """Decodes the tables of a file; raises an error of msgspec at the first faulty entry."""
+    """Decodes the tables of a valid file; msgspec raises an error at the first faulty entry."""
 
     def __init__(self, data: bytes) -> None:
         self._document = msgspec.json.decode(data, type=_Document)
 
     def read(self, name: str, kind: type[Entry]) -> Table[Entry]:
-        """Return a table whose entries are all readable."""
+        """Decode the table ``name`` into entries of type ``kind``."""
         raw = getattr(self._document, name)
         entries = msgspec.json.decode(raw, type=GenericAlias(list, (kind,)))
         return Table(name, entries, range(len(entries)))
 
 
 class FaultyFile:
-    """Decodes the tables of a file entry by entry; leaves out faulty entries and reports them."""
+    """Decodes the tables of a faulty file entry by entry, to find all its faults."""
 
     def __init__(self, data: bytes, faults: Faults) -> None:
         self._tables = _parse_tables(data, faults)
         self._faults = faults
 
     def read(self, name: str, kind: type[Entry]) -> Table[Entry]:
-        """Return a table without its faulty entries, and record their faults."""
+        """Decode the table ``name``, leaving out its faulty entries and recording their faults."""
         entries, positions, unreadable_ids = [], [], []
         for position, row in enumerate(self._tables[name]):
             try:
@@ -207,7 +215,7 @@ def _parse_tables(data: bytes, faults: Faults) -> dict[str, list[Any]]:
 def _entry_faults(
     row: object, kind: type[msgspec.Struct], error: msgspec.ValidationError
 ) -> Iterator[_EntryError]:
-    """Yield all faults of an entry; ``error`` is the error that msgspec raised for the first."""
+    """Yield all faults of an entry, given the error that msgspec raised for its first fault."""
     if isinstance(error.__cause__, _EntryError):
         yield error.__cause__
     elif not isinstance(row, dict):

@@ -1,4 +1,4 @@
-"""Statistics of a data set, and warnings about its peculiarities."""
+"""Statistics of a data set, and warnings about annotations that may be mistakes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_SIZES = 8  # in the table
 
 @dataclass(frozen=True)
 class Spread:
-    """Minimum, median and maximum of some values."""
+    """Minimum, median and maximum of several values."""
 
     minimum: float
     median: float
@@ -28,7 +28,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Shaped[np.ndarray, " n"]) -> Spread | None:
-        """Return the spread of the values, or ``None`` if there are none."""
+        """Return the minimum, median and maximum of an array, or ``None`` if it is empty."""
         if len(values) == 0:
             return None
         return cls(float(values.min()), float(np.median(values)), float(values.max()))
@@ -39,21 +39,22 @@ class Spread:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Statistics of a data set.
+    """Statistics of a data set. Ignore regions count as crowds.
 
     Args:
         videos: Number of videos.
         frames: Number of frames.
         annotated_frames: Number of frames whose objects are known.
         empty_frames: Number of annotated frames without any box.
-        boxes: Number of boxes that are not crowds or ignore regions.
-        crowds: Number of crowds and ignore regions.
+        boxes: Number of boxes, without crowds.
+        crowds: Number of crowds.
         boxes_per_class: Number of boxes of each class, without crowds.
-        frame_sizes: Number of frames of each ``(height, width)``, most frequent first.
-        video_lengths: Frames per video.
-        box_sizes: Square root of width times height of the boxes, in pixels, without crowds.
+        frame_sizes: Number of frames of each ``(height, width)``, most frequent size first.
+        video_lengths: Spread of the number of frames per video; ``None`` without videos.
+        box_sizes: Spread of the box sizes, where the size of a box is the square root of its area,
+            in pixels; without crowds. ``None`` without boxes.
         tracks: Number of tracks, without crowds.
-        track_lengths: Boxes per track; ``None`` if the data set has no tracks.
+        track_lengths: Spread of the number of boxes per track; ``None`` without tracks.
         videos_per_attribute: Number of videos with each attribute.
     """
 
@@ -73,7 +74,7 @@ class Statistics:
 
 
 def compute_statistics(index: VideoIndex) -> Statistics:
-    """Compute the statistics of an index."""
+    """Compute the statistics of a data set from its index."""
     objects = ~index.iscrowd
     per_class = np.bincount(index.labels[objects], minlength=len(index.class_names)).tolist()
     sizes, frames_of_size = np.unique(index.sizes, axis=0, return_counts=True)
@@ -112,7 +113,7 @@ def _track_lengths(index: VideoIndex) -> Int64[np.ndarray, " tracks"]:
 
 
 def statistics_table(index: VideoIndex) -> Table:
-    """Return the statistics of an index as a table for the terminal."""
+    """Return the statistics of a data set as a table to print on the terminal."""
     numbers = compute_statistics(index)
     table = Table("", "", title=Text(visible(index.source)), show_header=False)
     table.add_row("videos", str(numbers.videos))
@@ -141,7 +142,7 @@ def statistics_table(index: VideoIndex) -> Table:
 
 
 def oddities(index: VideoIndex) -> list[str]:
-    """Return warnings about data that ST-COCO allows but that can cause errors later."""
+    """Return warnings about annotations that ST-COCO allows but that may be mistakes."""
     return [
         *_mixed_sizes(index),
         *_windows_names(index),
@@ -190,7 +191,7 @@ def _boxes_outside(index: VideoIndex) -> Iterator[str]:
 
 
 def _repeated_tracks(index: VideoIndex) -> Iterator[str]:
-    """Name tracks with several boxes in one frame; the tracks of crowds are not looked at."""
+    """Warn about tracks with several boxes in one frame; tracks of crowds are not checked."""
     rows = np.flatnonzero((index.track_ids != UNKNOWN_TRACK) & ~index.iscrowd)
     pairs = np.stack([_frame_of_box(index)[rows], index.track_ids[rows]], axis=1)
     found, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -198,8 +199,8 @@ def _repeated_tracks(index: VideoIndex) -> Iterator[str]:
     if len(repeated):
         yield (
             f"In {len(np.unique(repeated[:, 0]))} of {index.num_frames} frames a track has more "
-            f"than one box, first in {index.file_name(int(repeated[0, 0]))!r}. A track is one "
-            "object of a video."
+            f"than one box, first in {index.file_name(int(repeated[0, 0]))!r}. Give each object "
+            "of a video its own id_track."
         )
 
 

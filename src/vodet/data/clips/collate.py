@@ -13,11 +13,11 @@ from vodet.structures import Clip, ClipBatch, Size
 
 
 def collate_clips(clips: Sequence[Clip], size_divisor: int = 1) -> ClipBatch:
-    """Collate clips with the same layout, padding with black at the right and bottom.
+    """Combine clips into a batch, padding frames with black at the right and bottom.
 
     Args:
-        clips: At least one clip.
-        size_divisor: Height and width of the batch are multiples of this number.
+        clips: At least one clip; all clips have the same layout.
+        size_divisor: The height and width of the batch are multiples of this number of pixels.
     """
     return ClipBatch(
         frames=_join(clips, size_divisor),

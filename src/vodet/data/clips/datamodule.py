@@ -1,4 +1,4 @@
-"""The data of an experiment: loads ST-COCO files and builds batches."""
+"""The data module of an experiment: reads ST-COCO files and builds the data loaders."""
 
 from __future__ import annotations
 
@@ -35,49 +35,55 @@ _log = logging.getLogger(__name__)
 
 
 class ClipDataModule(LightningDataModule):
-    """Batches of clips for training and chunks of whole videos for evaluation.
+    """Provides batches of clips for training, and chunks of whole videos for evaluation.
 
     The loaders already divide clips and videos among the processes, so the trainer must not divide
-    them again: set ``use_distributed_sampler=False``. The loaders also work without a trainer.
+    them again: pass it ``use_distributed_sampler=False``. The loaders also work without a trainer.
 
     Args:
         train: Training data; None for evaluation only.
-        extra_train: Additional training data: a `Source` for each name. Classes are matched by
-            name.
+        extra_train: Additional training sets: a `Source` for each name. Classes of different sets
+            are the same if they have the same name.
         balance_classes: Whether clips of rare classes are drawn more often, see `MixedClips`.
-        val: Evaluation data; None for training only. Its classes are matched by name with
-            ``class_names``.
+        val: Evaluation data; None for training only. Its classes are matched with the detector's
+            classes by name.
         class_names: Classes of a trained detector; None takes the classes of the training data or,
-            if there is none, of ``val``.
+            without training data, the classes of ``val``.
         window: The frames that the detector sees around the reference frame.
         batch_size: Clips per training batch and process.
         num_workers: Worker processes per loader; 0 loads in the main process.
         resize: Resizes frames to the evaluation size.
         train_resize: Resizes training frames before the augmentations; None means ``resize``.
         train_transforms: Augmentations: albumentations transforms or compatible ones.
-        min_visible: Boxes with a smaller visible share after a transform are dropped.
-        temporal_dropout: Random subset of support frames in training; None keeps all.
+        min_visible: A box is dropped if an augmentation leaves less than this share of its area in
+            the picture.
+        temporal_dropout: Keeps a random subset of the support frames in training; None keeps all
+            support frames.
         history: Additional windows of the same video for each training clip; None means no history.
         losses_on: ``reference`` or ``all``, see `ClipSampling`.
-        clips_per_video: Maximum number of training clips per video, evenly spaced; None for all.
-        require_complete_tubelets: Leave out training clips in which tracks start or end.
+        clips_per_video: Maximum number of training clips per video, evenly spaced; None makes one
+            clip around every annotated frame.
+        require_complete_tubelets: Whether training leaves out clips if a track starts or ends in
+            their window.
         chunk_size: Maximum number of frames per evaluation chunk.
-        size_divisor: Training batches are padded to multiples of this number of pixels.
+        size_divisor: Training batches are padded so that height and width are multiples of this
+            number of pixels.
         on_bad_frame: ``raise`` stops at an image that is missing, damaged or of another size;
             ``skip`` skips it and logs the number of skipped images at the end of the epoch.
-        exif: ``apply`` orients images by their EXIF tag, as viewers and annotation tools do;
-            ``ignore`` leaves images as stored.
-        candidate_cache: Whether the training reads what the frozen base computes of each frame from
-            a cache, which `VideoDetectionTask` writes before the training: True for a cache beside
-            the annotations of ``train``, or a folder for the caches.
+        exif: ``apply`` rotates images by their EXIF orientation, as viewers and annotation tools
+            do; ``ignore`` leaves images as stored.
+        candidate_cache: True or the folder of the caches: training clips hold the numbers of
+            frames in a candidate cache instead of pixels. `VideoDetectionTask` writes the cache
+            before the training. True puts caches beside the annotations of ``train``.
         seed: Seed of the order of clips and of all random choices for a clip.
-        pin_memory: Whether batches are pinned; None means only if there is a CUDA device.
+        pin_memory: Whether batches are copied to pinned memory; None does so if there is a CUDA
+            device.
         multiprocessing_context: Start method of workers: ``fork``, ``spawn`` or ``forkserver``;
             None means the default of the platform.
 
     Raises:
-        ConfigError: If a number is too small, for a reason given in `ClipSampling`, if
-            ``candidate_cache`` is of another type, or if it comes with augmentations.
+        ConfigError: If a number is too small, `ClipSampling` rejects its settings,
+            ``candidate_cache`` is of another type, or it is used together with augmentations.
     """
 
     def __init__(
@@ -144,7 +150,7 @@ class ClipDataModule(LightningDataModule):
 
     @cached_property
     def _train_indexes(self) -> list[VideoIndex]:
-        """The training data with the labels of each source, read once."""
+        """The annotations of each training set, with the labels of its own file; read only once."""
         return [read_source(source, name) for name, source in self._train_sources.items()]
 
     @property
@@ -161,24 +167,28 @@ class ClipDataModule(LightningDataModule):
 
     @cached_property
     def train_indexes(self) -> list[VideoIndex]:
-        """The training data with common labels, starting with ``train``.
+        """The annotations of all training sets, starting with ``train``.
+
+        Their labels are positions in ``class_names``.
 
         Raises:
-            ConfigError: If ``train`` is not set, or the data have a class not in ``class_names``.
+            ConfigError: If ``train`` is not set, or a file has a class not in ``class_names``.
             DataError: If a file is missing or invalid.
         """
         for name, index in zip(self._train_sources, self._train_indexes, strict=True):
             if lacking := [known for known in self.class_names if known not in index.class_names]:
-                message = "data.%s lacks these classes: %s. Their objects count as background."
+                message = "data.%s lacks these classes: %s. There, their objects are background."
                 _log.warning(message, name, ", ".join(lacking))
         return [match_classes(index, self.class_names) for index in self._train_indexes]
 
     @cached_property
     def val_index(self) -> VideoIndex:
-        """The evaluation data, read once, with the labels of the training data.
+        """The annotations for evaluation, read only once.
+
+        Their labels are positions in ``class_names``.
 
         Raises:
-            ConfigError: If ``val`` is not set, or it has a class not in ``class_names``.
+            ConfigError: If ``val`` is not set, or its file has a class not in ``class_names``.
             DataError: If its file is missing or invalid.
         """
         index = read_source(self._source("val"), "val")
@@ -188,7 +198,11 @@ class ClipDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Class names as given, or of all training data by first occurrence, or else of ``val``."""
+        """The class names of the detector, in order of label.
+
+        They are the argument ``class_names``; without it, the classes of all training sets in order
+        of first appearance; without training data, the classes of ``val``.
+        """
         if self._class_names is not None:
             return tuple(self._class_names)
         if self.train is None:
@@ -196,10 +210,10 @@ class ClipDataModule(LightningDataModule):
         return tuple(dict.fromkeys(n for index in self._train_indexes for n in index.class_names))
 
     def train_dataloader(self) -> DataLoader[ClipBatch]:
-        """Return batches of clips, reshuffled in each epoch.
+        """Return the loader of training batches; the clips are reshuffled in each epoch.
 
         Raises:
-            ConfigError: If there should be a candidate cache, but nobody has set `cached`.
+            ConfigError: If ``candidate_cache`` is set, but no task has written the cache.
         """
         if self.candidate_cache and self.cached is None:
             msg = (
@@ -249,7 +263,7 @@ class ClipDataModule(LightningDataModule):
         return self._loader(frames, SequentialSampler(frames), batch_size=self.chunk_size)
 
     def val_dataloader(self) -> DataLoader[VideoChunk]:
-        """Return chunks of consecutive frames of whole videos, in order."""
+        """Return the loader of evaluation chunks, which loads each video from start to end."""
         dataset = VideoChunkDataset(
             self.val_index,
             self._source("val").images,
@@ -270,17 +284,20 @@ class ClipDataModule(LightningDataModule):
         return {} if self.train is None else self._fingerprints
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Refuse to resume a run with different training data.
+        """Check that a resumed run has the same training data as the checkpoint.
 
         Raises:
-            ConfigError: If the annotations differ from the annotations in the checkpoint.
+            ConfigError: If the annotations differ from the fingerprints in the checkpoint.
         """
         check_same(state_dict, self.state_dict())
 
     def transfer_batch_to_device(
         self, batch: ClipBatch | VideoChunk, device: torch.device, dataloader_idx: int
     ) -> ClipBatch | VideoChunk:
-        """Move clips to the device, but not chunks: a stream moves the frames that it needs."""
+        """Move a training batch to the device, and return an evaluation chunk unchanged.
+
+        The streaming detector itself moves the frames of a chunk when it needs them.
+        """
         return batch if isinstance(batch, VideoChunk) else batch.to(device)
 
     def _source(self, name: Literal["train", "val"]) -> Source:
@@ -307,7 +324,7 @@ class ClipDataModule(LightningDataModule):
 
 
 class _ReportingLoader(DataLoader[Any]):
-    """A loader that logs the skipped frames at the end of each epoch."""
+    """A data loader that logs the number of skipped frames at the end of each epoch."""
 
     dataset: MixedClips | TrainingFrames | VideoChunkDataset
 
@@ -323,7 +340,7 @@ class _ReportingLoader(DataLoader[Any]):
 
 
 def killed_worker(error: BaseException) -> DataError | None:
-    """Return the error to raise if ``error`` means that a data loader worker was killed, else None.
+    """Return an error with advice if ``error`` means that a loader worker was killed, else None.
 
     PyTorch has no error class for a killed worker. It raises a RuntimeError at any point of the
     main process; if the worker was sending a batch, a connection error occurs instead.
@@ -358,6 +375,6 @@ def _require(name: str, number: int | None, least: int) -> None:
 
 
 def _use_one_thread(worker: int) -> None:
-    """Make OpenCV single-threaded in a worker."""
+    """Make OpenCV single-threaded in a data loader worker."""
     del worker
     cv2.setNumThreads(0)

@@ -1,4 +1,4 @@
-"""Training clips, read from an index."""
+"""The data set of training clips."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ MAX_SKIPPED_IN_A_ROW = 100
 
 @dataclass(frozen=True)
 class CachedFrames:
-    """The frames of a data set that a candidate cache holds.
+    """Maps the frames of a data set to the frames of a candidate cache.
 
     Args:
         numbers: Number of each frame of the data set in the cache, ``[F]`` int64; -1 for frames
-            that it does not hold.
+            that are not in the cache.
         sizes: ``(height, width)`` of each frame after resizing, ``[F, 2]``; 0 for bad frames.
     """
 
@@ -45,24 +45,25 @@ class CachedFrames:
 
 
 class ClipDataset(Dataset[Clip]):
-    """Training clips; a `ClipDraw` always gives the same clip, in any process and order.
+    """A data set of training clips.
 
-    With ``on_bad_frame=skip``, a clip with a bad frame is replaced by the next clip without one.
+    The same `ClipDraw` gives the same clip in every process, whatever was read before. With
+    ``on_bad_frame=skip``, a clip with a bad frame is replaced by the next clip without bad frames.
 
     Args:
-        index: The data set.
-        images: Folder or fsspec URL of the images.
+        index: The annotations.
+        images: The image root: a folder or an fsspec URL.
         sampling: Selects the frames of a clip around a reference frame.
         resize: Resizes frames before the transform.
         transform: Augmentation, with the same random parameters for all frames of a clip.
-        clips_per_video: Maximum number of reference frames per video, evenly spaced; None takes
-            all.
-        require_complete_tubelets: Replace a clip by the next one if a track starts or ends in its
-            window.
-        on_bad_frame: ``raise`` or ``skip``.
-        exif: ``apply`` or ``ignore`` the EXIF orientation of images.
+        clips_per_video: Maximum number of clips per video, whose reference frames are evenly
+            spaced; None makes every annotated frame the reference frame of a clip.
+        require_complete_tubelets: Whether a clip is replaced by the next one if a track starts or
+            ends in its window.
+        on_bad_frame: ``raise`` raises an error for a bad frame; ``skip`` skips its clip.
+        exif: ``apply`` rotates images by their EXIF orientation; ``ignore`` leaves them as stored.
         seed: Seed of all random choices, combined with the `ClipDraw`.
-        cached: Frames whose images are not read: clips hold their numbers in a candidate cache.
+        cached: If set, no image is read: clips contain the numbers of frames in a candidate cache.
 
     Raises:
         DataError: If no frame is annotated, or ``require_complete_tubelets`` is set but track ids
@@ -92,14 +93,17 @@ class ClipDataset(Dataset[Clip]):
         rows = reference_frames(index.video_starts, index.is_annotated, clips_per_video)
         self.references = rows.astype(np.int32)  # small: spawned workers get a copy
         if not len(rows):
-            msg = f"{index.source} has no annotated frame, so there is no clip to train on."
+            msg = (
+                f"{index.source} has no annotated frame, so there is no clip to train on: all its "
+                "images have is_annotated=false. Add annotated frames."
+            )
             raise DataError(msg)
         self.require_complete_tubelets = require_complete_tubelets
         if require_complete_tubelets and (unknown := _unknown_tracks(index)):
             msg = (
                 "data.require_complete_tubelets needs the id_track of every object, except in "
                 f"still images; {unknown} of {(~index.iscrowd).sum()} objects in {index.source} "
-                "have none."
+                "have none. Add the ids, or set data.require_complete_tubelets=false."
             )
             raise DataError(msg)
 
@@ -110,11 +114,12 @@ class ClipDataset(Dataset[Clip]):
         """Return a clip.
 
         Args:
-            item: The clip to draw; a plain number means epoch 0.
+            item: The clip to draw, or just its number, which means its first draw in epoch 0.
 
         Raises:
             FrameError: If a frame is bad and ``on_bad_frame`` is ``raise``.
-            DataError: If `MAX_SKIPPED_IN_A_ROW` consecutive clips are unusable.
+            DataError: If `MAX_SKIPPED_IN_A_ROW` consecutive clips have bad frames or incomplete
+                tubelets.
         """
         draw = ClipDraw(0, item) if isinstance(item, int) else item
         for clip in range(draw.clip, draw.clip + MAX_SKIPPED_IN_A_ROW):
@@ -135,7 +140,12 @@ class ClipDataset(Dataset[Clip]):
         raise DataError(msg)
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the clip and the class of each object in the reference frames, ``[P]`` each."""
+        """Return the clips and the classes of all objects in the reference frames.
+
+        Returns:
+            For each object, the number of its clip, ``[P]``, and its label, ``[P]``. Crowds and
+            ignore regions are left out.
+        """
         index = self.reader.index
         lengths = np.diff(index.box_starts)[self.references]
         firsts = np.cumsum(lengths) - lengths
@@ -156,7 +166,7 @@ class ClipDataset(Dataset[Clip]):
         return np.flatnonzero(found)
 
     def report_bad_frames(self) -> None:
-        """Log which frames were skipped since the last report."""
+        """Log how many bad frames were skipped since the last report, and the first errors."""
         self.reader.report_bad_frames()
 
     def _make(self, draw: ClipDraw) -> Clip | None:
@@ -185,7 +195,7 @@ class ClipDataset(Dataset[Clip]):
         )
 
     def _read(self, row: int) -> np.ndarray | None:
-        """Read a frame, or return an empty one of the same size if a cache holds it."""
+        """Read a frame; with a cache, return an empty frame of the same size instead."""
         if self.cached is None:
             return self.reader.read_or_record(row)
         height, width = self.cached.sizes[row].tolist()
@@ -203,9 +213,10 @@ class ClipDataset(Dataset[Clip]):
         return pictures if places == list(range(len(rows))) else pictures[places]
 
     def _info(self, info: FrameInfo, clip: list[int], number: int) -> FrameInfo:
-        """Set ``has_loss``.
+        """Return the info of frame ``number`` of a clip, with ``has_loss`` set.
 
-        With ``losses_on=all``, only the last occurrence of a frame in the clip has a loss.
+        With ``losses_on=all``, a frame that occurs several times in the clip has a loss only at its
+        last occurrence.
         """
         layout = self.sampling.layout
         later = (clip[n] for n in layout.reference_frames if n > number)
@@ -223,7 +234,7 @@ class ClipDataset(Dataset[Clip]):
         return tracks
 
     def _draw(self, clip: int, generator: np.random.Generator) -> list[int]:
-        """Draw the rows of the frames of a clip."""
+        """Draw the frames of a clip, and return their rows in the index."""
         row = int(self.references[clip])
         video = self.reader.index.frames_of(self.reader.index.video_of(row))
         positions = self.sampling.draw(row - video.start, len(video), generator)

@@ -1,8 +1,8 @@
-"""Reusable shared memory in which a worker hands frames to the main process.
+"""Shared memory in which data loader workers pass frames to the main process.
 
-The kernel clears every page of new memory; for frames this takes a fifth of the time of decoding
-them. A worker therefore keeps its shared memory in slots, and reuses a slot once the main process
-has freed all tensors in it. The last byte of a slot says whether the slot is in use.
+The kernel clears every page of new memory, which takes a fifth as long as decoding the frames. A
+worker therefore keeps up to `MAX_SLOTS` blocks of shared memory, called slots, and reuses a slot
+once the main process has freed all tensors in it. The last byte of a slot is 1 while it is in use.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from torch.utils.data import get_worker_info
 
 from vodet.structures import ClipBatch, VideoChunk
 
-# A loader holds fewer batches of one worker at a time. If all slots are in use, a new slot takes
-# the place of the oldest, which is then not reused.
+# A loader holds fewer batches of one worker than this at a time. If all slots are in use, a new
+# slot replaces the oldest slot in the list, which is then not reused.
 MAX_SLOTS = 16
 _slots: list[Tensor] = []  # the slots of this process
 
 
 def empty_frames(*shape: int) -> Tensor:
-    """Return uint8 memory for frames; in a worker, it is shared and handed over without a copy."""
+    """Return an uninitialised uint8 tensor for frames.
+
+    In a data loader worker, the tensor is in shared memory, so that it reaches the main process
+    without a copy.
+    """
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
     length = math.prod(shape)
@@ -43,7 +47,10 @@ def empty_frames(*shape: int) -> Tensor:
 
 
 def stack_frames(frames: Sequence[np.ndarray], out: UInt8[Tensor, "n 3 h w"]) -> Tensor:
-    """Write frames ``[H, W, 3]`` into ``out``; OpenCV's split is faster than transposing."""
+    """Copy frames ``[H, W, 3]`` into ``out``, channel by channel, and return ``out``.
+
+    OpenCV's split is faster than transposing.
+    """
     for planes, frame in zip(out.numpy(), frames, strict=True):
         cv2.split(frame, list(planes))
     return out
@@ -54,7 +61,10 @@ def _is_in_slot(frames: Tensor) -> bool:
 
 
 def _receive(frames: Tensor, is_in_slot: bool) -> Tensor:
-    """Mark the slot as free once the frames are freed, since torch then drops ``array``."""
+    """Return the frames in the main process, and mark their slot as free once they are freed.
+
+    The tensor that is returned keeps ``array`` alive, so the finalizer runs when it is freed.
+    """
     if not is_in_slot:
         return frames
     slot = torch.empty(0, dtype=torch.uint8).set_(frames.untyped_storage())

@@ -1,4 +1,4 @@
-"""Clips of several data sets as one data set, with weights for data sets and classes."""
+"""Combines the clips of several data sets, with sampling weights for data sets and classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MixedClips(Dataset[Clip]):
     """The concatenated clips of several data sets.
 
     Args:
-        parts: The data sets, at least one, with the same labels.
+        parts: At least one data set. A label means the same class in all of them.
     """
 
     def __init__(self, parts: Sequence[ClipDataset]) -> None:
@@ -31,25 +31,25 @@ class MixedClips(Dataset[Clip]):
         return int(self.starts[-1])
 
     def __getitem__(self, item: ClipDraw | int) -> Clip:
-        """Return a clip; see `ClipDataset`."""
+        """Return a clip, as in `ClipDataset`; its number counts the clips of all data sets."""
         draw = ClipDraw(0, item) if isinstance(item, int) else item
         part = int(np.searchsorted(self.starts, draw.clip, side="right")) - 1
         return self.parts[part][draw._replace(clip=draw.clip - int(self.starts[part]))]
 
     def report_bad_frames(self) -> None:
-        """Log which frames were skipped since the last report."""
+        """Log how many bad frames were skipped since the last report, and the first errors."""
         for part in self.parts:
             part.report_bad_frames()
 
     def weights(
         self, shares: Sequence[float | int | None], balance_classes: bool = False
     ) -> Float64[np.ndarray, " clips"] | None:
-        """Return the relative sampling frequency of each clip; None for uniform sampling.
+        """Return the sampling weight of each clip, or None if all clips have the same weight.
 
         Args:
-            shares: Relative share of each data set in an epoch. If all are None, each data set has
-                its own number of clips.
-            balance_classes: Whether to balance classes, see `class_balance`: within each data set
+            shares: Relative share of each data set in an epoch. If all are None, the data sets are
+                sampled in proportion to their numbers of clips.
+            balance_classes: Whether to balance classes (see `class_balance`): within each data set
                 if there are shares, otherwise over all clips.
 
         Raises:
@@ -79,7 +79,7 @@ class MixedClips(Dataset[Clip]):
 
 
 def _is_share(share: float | int | None) -> bool:
-    """Whether a value is a finite number above 0; a config may contain anything."""
+    """Return whether a value from a config is a finite number above 0."""
     if isinstance(share, bool) or not isinstance(share, int | float):
         return False
     return 0 < share < math.inf
@@ -88,15 +88,15 @@ def _is_share(share: float | int | None) -> bool:
 def class_balance(
     clips: Int[np.ndarray, " P"], labels: Int[np.ndarray, " P"], num_clips: int
 ) -> Float64[np.ndarray, " clips"]:
-    """Return sampling frequencies of clips that balance the classes.
+    """Return a sampling weight for each clip, so that all classes are drawn equally often.
 
-    The frequencies correspond to drawing a class uniformly, then a clip uniformly among the clips
-    that show the class. The total share of clips without objects is unchanged.
+    The weights correspond to drawing a class uniformly, then a clip uniformly among the clips with
+    this class in the reference frame. Clips without objects are drawn as often as without weights.
 
     Args:
-        clips: Clip of each object in a reference frame.
+        clips: Number of the clip of each object.
         labels: Class of each object.
-        num_clips: Number of clips.
+        num_clips: Number of clips, including clips without objects.
     """
     shown, classes = np.unique(np.stack([clips, labels]), axis=1)
     counts = np.bincount(classes)
@@ -115,11 +115,12 @@ def draw_clips(
     drawn once or twice.
 
     Args:
-        weights: Non-negative weights, at least one above 0.
+        weights: Sampling weight of each clip, 0 or more; at least one is above 0.
         offset: Random number in ``[0, 1)`` that decides which expected counts are rounded up.
 
     Returns:
-        The drawn clips in ascending order, and for each how often it was drawn before.
+        The numbers of the drawn clips in ascending order, and for each draw, how often the same
+        clip precedes it.
     """
     number = len(weights)
     ends = np.cumsum(weights)

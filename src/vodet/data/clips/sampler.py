@@ -19,7 +19,11 @@ from vodet.errors import DataError
 
 
 def process_of(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
-    """Return rank and number of processes as given, else from torch.distributed."""
+    """Return the rank of this process and the number of processes.
+
+    They are the arguments or, if one of them is None, the values of torch.distributed. Without
+    torch.distributed, they are 0 and 1.
+    """
     if rank is not None and world_size is not None:
         return rank, world_size
     if distributed.is_available() and distributed.is_initialized():
@@ -28,18 +32,17 @@ def process_of(rank: int | None = None, world_size: int | None = None) -> tuple[
 
 
 class ClipSampler(Sampler[ClipDraw]):
-    """Shuffled clips, with the same number of distinct draws for each process.
+    """Draws training clips in random order; all processes get the same number of clips.
 
-    If the number of clips is not a multiple of ``world_size``, the remaining clips are left out of
-    the epoch, different ones in each epoch. Items include the epoch, so that persistent workers
-    know it.
+    No two processes get the same draw. If the number of clips is not a multiple of ``world_size``,
+    the remaining clips are left out; they differ from epoch to epoch. Each draw includes the epoch,
+    which persistent workers could not know otherwise.
 
     Args:
-        num_clips: Number of clips of the data set, and of an epoch.
-        weights: Relative sampling frequency of each clip (see `draw_clips`); None draws each clip
-            once.
-        rank: Rank of the process. If it or ``world_size`` is None, both are taken from the
-            iterating process.
+        num_clips: Number of clips in the data set, and number of draws in an epoch.
+        weights: Sampling weight of each clip (see `draw_clips`); None draws each clip once.
+        rank: Rank of the process. If ``rank`` or ``world_size`` is None, both are taken from
+            torch.distributed when the sampler is iterated.
         world_size: Number of processes.
         seed: Seed of the order, combined with the epoch.
     """
@@ -65,7 +68,7 @@ class ClipSampler(Sampler[ClipDraw]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of clips of each process.
+        """Return the number of clips that each process draws in an epoch.
 
         Raises:
             DataError: If there are fewer clips than processes.
@@ -94,16 +97,17 @@ class ClipSampler(Sampler[ClipDraw]):
 def shard_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
     """Distribute whole videos among processes with about equal numbers of frames.
 
-    The longest remaining video goes to the process with the fewest frames so far, so no process
-    gets more than 4/3 of the smallest possible maximum (R. L. Graham, 1969).
+    Videos are assigned from the longest to the shortest, each to the process that then has the
+    fewest frames. The process with the most frames then has at most 4/3 times as many as in the
+    best possible distribution (R. L. Graham, 1969).
 
     Args:
         lengths: Number of frames of each video.
         world_size: Number of processes.
 
     Returns:
-        Ascending indices of the videos of each process; empty if there are more processes than
-        videos.
+        For each process, the indices of its videos in ascending order; an empty list for a process
+        without a video.
     """
     shards: list[list[int]] = [[] for _ in range(world_size)]
     loads = [0] * world_size
@@ -115,12 +119,14 @@ def shard_videos(lengths: Sequence[int], world_size: int) -> list[list[int]]:
 
 
 class WholeVideoSampler(Sampler[int]):
-    """Chunks of the videos of one process, in order; only -1 if the process has no video.
+    """Yields the indices of the chunks of all videos of one process, in order.
+
+    A process without a video gets the index -1, for which the data set returns an empty chunk.
 
     Args:
-        dataset: The videos.
-        rank: Rank of the process. If it or ``world_size`` is None, both are taken from the
-            iterating process.
+        dataset: The chunks of all videos.
+        rank: Rank of the process. If ``rank`` or ``world_size`` is None, both are taken from
+            torch.distributed when the sampler is iterated.
         world_size: Number of processes.
 
     Example:
@@ -143,7 +149,7 @@ class WholeVideoSampler(Sampler[int]):
 
     @property
     def chunks(self) -> list[int]:
-        """Indices of the chunks of the process."""
+        """Indices of the chunks of this process, or ``[-1]`` if it has no video."""
         rank, world_size = process_of(self.rank, self.world_size)
         videos = shard_videos(self.dataset.video_lengths, world_size)[rank]
         own = [chunk for video in videos for chunk in self.dataset.chunks_of_video[video]]

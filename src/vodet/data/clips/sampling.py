@@ -1,6 +1,6 @@
-"""Selects the frames of a clip: pure functions of frame positions.
+"""Selects the frames of a clip by their positions in the video.
 
-Positions count the frames of one video in order, from 0; a still image is a video of one frame. All
+The frames of a video have the positions 0, 1, 2, ...; a still image is a video of one frame. All
 random choices use a generator from `clip_generator`, so a clip depends only on the seed and its
 `ClipDraw`, not on the worker that builds it or on earlier clips.
 """
@@ -17,12 +17,18 @@ from jaxtyping import Bool, Int, Int64
 from vodet.errors import ConfigError
 from vodet.structures import ClipLayout, Window, clamped
 
-POLICIES = ("previous", "anywhere")
+POLICIES = ("previous", "anywhere", "earlier")
 LOSSES_ON = ("reference", "all")
 
 
 class ClipDraw(NamedTuple):
-    """A clip of an epoch: its number, and how often it was already drawn in this epoch."""
+    """Identifies one draw of a clip in training.
+
+    Args:
+        epoch: The epoch.
+        clip: Number of the clip in the data set.
+        repeat: How often the clip was drawn before in the same epoch.
+    """
 
     epoch: int
     clip: int
@@ -36,7 +42,7 @@ def clip_generator(seed: int, draw: ClipDraw) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class TemporalDropout:
-    """Random subset of the support frames, of fixed size, for training.
+    """Keeps only a random subset of the support frames of each training window.
 
     Args:
         past: Number of support frames kept before the reference frame.
@@ -51,21 +57,32 @@ class TemporalDropout:
 
     def __post_init__(self) -> None:
         if self.past < 0 or self.future < 0:
-            msg = f"Temporal dropout keeps 0 or more support frames on each side, found {self}."
+            msg = (
+                "data.temporal_dropout needs past >= 0 and future >= 0, found "
+                f"past={self.past}, future={self.future}."
+            )
             raise ConfigError(msg)
 
     def check(self, window: Window) -> None:
         """Check that a window has enough support frames.
 
         Raises:
-            ConfigError: If the window has fewer support frames on one side than should be kept.
+            ConfigError: If the window has fewer support frames before or after the reference frame
+                than should be kept.
         """
         if self.past > window.past or self.future > window.future:
-            msg = f"{self} keeps more support frames than {window} has."
+            msg = (
+                f"data.temporal_dropout keeps past={self.past}, future={self.future}: more support "
+                f"frames than the window has (past={window.past}, future={window.future}). Keep "
+                "fewer frames, or use a longer window."
+            )
             raise ConfigError(msg)
 
     def offsets(self, window: Window, generator: np.random.Generator) -> tuple[int, ...]:
-        """Draw offsets of the window, in order; the reference frame is at position ``past``."""
+        """Draw the frames to keep; return their offsets from the reference frame, ascending.
+
+        Offset 0, the reference frame, is at position ``past`` of the result.
+        """
         past, future = np.arange(-window.past, 0), np.arange(1, window.future + 1)
         kept = np.concatenate(
             [
@@ -83,9 +100,11 @@ class History:
 
     Args:
         windows: Number of history windows.
-        policy: ``previous``: the windows of the frames just before the reference frame, for
-            recurrent states; ``anywhere``: windows elsewhere in the video that share no frame with
-            the clip's own window, for long-term attention.
+        policy: ``previous`` takes the windows of the frames just before the reference frame, for
+            recurrent states; ``anywhere`` takes windows elsewhere in the video that share no frame
+            with the window of the reference frame, for long-term attention; ``earlier``
+            takes one window from each of ``windows`` equal parts of the video before the reference
+            frame, like the key frames that a long-term memory has collected in a stream.
 
     Raises:
         ConfigError: If ``windows`` is negative or ``policy`` is unknown.
@@ -97,8 +116,8 @@ class History:
     def __post_init__(self) -> None:
         if self.windows < 0 or self.policy not in POLICIES:
             msg = (
-                f"data.history needs windows >= 0 and the policy {' or '.join(POLICIES)}; found "
-                f"windows={self.windows}, policy={self.policy!r}."
+                f"data.history needs windows >= 0 and one of the policies {', '.join(POLICIES)}; "
+                f"found windows={self.windows}, policy={self.policy!r}."
             )
             raise ConfigError(msg)
 
@@ -113,14 +132,16 @@ class ClipSampling:
     Args:
         window: The frames that the detector sees around a reference frame.
         history: Additional windows of the same video.
-        temporal_dropout: Random subset of support frames in each window; None keeps all.
-        losses_on: ``reference``: only the reference frame of a clip has a loss; ``all``: each frame
-            of its window, and of a history of previous windows, has a loss once. The clip is then
-            treated as a short video: windows repeat the frames at its borders.
+        temporal_dropout: Keeps a random subset of the support frames in each window; None keeps all
+            support frames.
+        losses_on: ``reference`` computes a loss only for the reference frame of a clip; ``all``
+            computes a loss for every frame of its window, and of the previous windows if there is a
+            history of them. The clip is then treated as a short video: windows that extend beyond
+            it repeat its first or last frame.
 
     Raises:
-        ConfigError: If ``losses_on`` is unknown, or the temporal dropout does not fit the window or
-            comes with a history of previous windows, whose frames must be consecutive.
+        ConfigError: If ``losses_on`` is unknown, the temporal dropout keeps more frames than the
+            window has, or it is combined with previous windows, whose frames must be consecutive.
     """
 
     window: Window
@@ -147,7 +168,7 @@ class ClipSampling:
 
     @cached_property
     def layout(self) -> ClipLayout:
-        """The layout of a clip: which of its frames form each window."""
+        """The layout of all clips: which frames of a clip form each window."""
         kept, is_recurrent = self.temporal_dropout or self.window, self._is_recurrent
         window = self.window if is_recurrent else Window(kept.past, kept.future)
         earlier = self.history.windows if is_recurrent else 0
@@ -169,7 +190,7 @@ class ClipSampling:
         )
 
     def draw(self, reference: int, length: int, generator: np.random.Generator) -> list[int]:
-        """Return the positions of the frames of a clip, in the order of `layout`.
+        """Draw the frames of a clip; return their positions in the video, in the order of `layout`.
 
         Args:
             reference: Position of the reference frame in its video.
@@ -180,10 +201,11 @@ class ClipSampling:
             first = -(self.history.windows + self.window.lookback)
             return clamped(reference, range(first, self.window.lookahead + 1), length)
         references = [reference]
-        if self.history.windows:
-            references += references_elsewhere(
-                self.history.windows, reference, length, self.window, generator
-            )
+        count = self.history.windows
+        if count and self.history.policy == "earlier":
+            references += references_before(count, reference, generator)
+        elif count:
+            references += references_elsewhere(count, reference, length, self.window, generator)
         dropout, window = self.temporal_dropout, self.window
         positions = []
         for place in references:
@@ -206,11 +228,21 @@ class ClipSampling:
 def references_elsewhere(
     count: int, reference: int, length: int, window: Window, generator: np.random.Generator
 ) -> list[int]:
-    """Draw reference frames of additional windows of the same video, in temporal order.
+    """Draw the reference frames of additional windows of the same video.
 
-    Their windows share no frame with the window of ``reference``. If the video is too short, any of
-    its frames can be drawn; if there are fewer frames to choose from than ``count``, frames can be
-    drawn repeatedly.
+    These windows share no frame with the window of ``reference``. If the video is too short for
+    that, any of its frames can be drawn. With fewer candidates than ``count``, frames can be drawn
+    repeatedly.
+
+    Args:
+        count: Number of additional windows.
+        reference: Position of the clip's own reference frame.
+        length: Number of frames of the video.
+        window: The window around each reference frame.
+        generator: Random generator of the clip.
+
+    Returns:
+        Positions of the drawn reference frames, ascending.
     """
     positions = np.arange(length)
     reach = window.lookback + window.lookahead
@@ -220,12 +252,23 @@ def references_elsewhere(
     return sorted(drawn.tolist())
 
 
+def references_before(count: int, reference: int, generator: np.random.Generator) -> list[int]:
+    """Draw one reference frame from each of ``count`` equal parts of the video before a frame.
+
+    If there are fewer earlier frames than parts, frames are drawn repeatedly. The first frame of a
+    video has only itself.
+    """
+    parts = (np.arange(count) + generator.uniform(size=count)) / count
+    drawn: list[int] = (parts * max(reference, 1)).astype(np.int64).tolist()
+    return drawn
+
+
 def evenly_spaced(
     positions: Int[np.ndarray, " n"], count: int | None
 ) -> Int[np.ndarray, " chosen"]:
-    """Choose the middle position of each of ``count`` equal parts.
+    """Choose ``count`` evenly spaced elements of an array: the middle of each of ``count`` parts.
 
-    Returns all positions if there are at most ``count``, or if ``count`` is None.
+    Returns the whole array if it has at most ``count`` elements, or if ``count`` is None.
     """
     if count is None or count >= len(positions):
         return positions
@@ -237,12 +280,13 @@ def reference_frames(
     is_annotated: Bool[np.ndarray, " frames"],
     clips_per_video: int | None = None,
 ) -> Int[np.ndarray, " clips"]:
-    """Return the rows of the reference frames: annotated frames, evenly spaced in each video.
+    """Choose the reference frames of the training clips; return their rows in the index.
 
     Args:
-        video_starts: First row of each video, then the total number of frames.
-        is_annotated: Whether each frame is annotated.
-        clips_per_video: Maximum number of frames per video; None takes all.
+        video_starts: Row of the first frame of each video, then the total number of frames.
+        is_annotated: Whether each frame is annotated. Only annotated frames are chosen.
+        clips_per_video: Maximum number of reference frames per video, evenly spaced; None chooses
+            all annotated frames.
     """
     if clips_per_video is None:
         return np.flatnonzero(is_annotated)

@@ -1,4 +1,4 @@
-"""All frames that training clips can hold, one by one, for a candidate cache."""
+"""The frames of all training clips, each once, for a candidate cache."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _URL = "://"
 
 
 class TrainingFrames(Dataset[tuple[Tensor, Tensor]]):
-    """Frames ``[3, H, W]`` uint8 RGB of one size, and the sizes of their pictures, ``[2]``.
+    """Frames ``[3, H, W]`` uint8 RGB of the same size, each with its size before padding, ``[2]``.
 
-    Frames are padded with black at the right and bottom to the size of the largest. A bad frame
-    that is skipped is black, with a size of 0.
+    Frames are padded with black at the right and bottom to the size of the largest frame. If a bad
+    frame is skipped, its pixels are black and its size is 0.
 
     Args:
         parts: The training data.
-        size_divisor: Height and width are multiples of this number.
+        size_divisor: Frames are padded so that height and width are multiples of this number.
     """
 
     def __init__(self, parts: Sequence[ClipDataset], size_divisor: int = 1) -> None:
@@ -62,7 +62,7 @@ class TrainingFrames(Dataset[tuple[Tensor, Tensor]]):
         return frame, torch.tensor([height, width])
 
     def report_bad_frames(self) -> None:
-        """Log which frames were skipped since the last report."""
+        """Log how many bad frames were skipped since the last report, and the first errors."""
         for part in self.parts:
             part.report_bad_frames()
 

@@ -1,4 +1,4 @@
-"""Chunks of whole videos for evaluation, read from an index."""
+"""The data set of video chunks for evaluation."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ NO_VIDEO = -1
 
 
 class VideoChunkDataset(Dataset[VideoChunk]):
-    """Whole videos in chunks of consecutive frames, for evaluation; item -1 is an empty chunk.
+    """A data set for evaluation, whose elements are chunks of consecutive frames of a video.
 
-    With ``on_bad_frame=skip``, a bad frame is replaced by the last good frame of the video, or by a
-    black frame if there is none, so that frame timing is preserved. Its ``FrameInfo`` marks it as
-    not annotated: its detections are not evaluated, and its objects count as missed.
+    Index -1 gives an empty chunk. With ``on_bad_frame=skip``, a bad frame is replaced by the last
+    good frame before it or, if there is none, by a black frame, so that the timing of the frames
+    does not change. Its ``FrameInfo`` says that it is not annotated: its detections are not
+    evaluated, and its objects count as missed.
 
     Args:
-        index: The data set.
-        images: Folder or fsspec URL of the images.
+        index: The annotations.
+        images: The image root: a folder or an fsspec URL.
         resize: Resizes frames to the evaluation size.
         chunk_size: Maximum number of frames per chunk.
-        on_bad_frame: ``raise`` or ``skip``.
-        exif: ``apply`` or ``ignore`` the EXIF orientation of images.
+        on_bad_frame: ``raise`` raises an error for a bad frame; ``skip`` replaces the frame.
+        exif: ``apply`` rotates images by their EXIF orientation; ``ignore`` leaves them as stored.
     """
 
     def __init__(
@@ -57,14 +58,14 @@ class VideoChunkDataset(Dataset[VideoChunk]):
 
     @property
     def ground_truth(self) -> GroundTruth:
-        """The annotations of the annotated frames, for the evaluation."""
+        """The ground truth for the evaluation: the annotations of all annotated frames."""
         return self.reader.index.ground_truth()
 
     def __len__(self) -> int:
         return len(self.chunks)
 
     def __getitem__(self, chunk: int) -> VideoChunk:
-        """Return a chunk.
+        """Return the chunk at an index; -1 gives an empty chunk.
 
         Raises:
             FrameError: If a frame is bad and ``on_bad_frame`` is ``raise``, or if the frames of the
@@ -91,11 +92,11 @@ class VideoChunkDataset(Dataset[VideoChunk]):
         )
 
     def report_bad_frames(self) -> None:
-        """Log which frames were skipped since the last report."""
+        """Log how many bad frames were skipped since the last report, and the first errors."""
         self.reader.report_bad_frames()
 
     def _stand_in(self, earlier: range) -> np.ndarray:
-        """Return the last good frame of ``earlier``, or a black frame."""
+        """Return the last good frame in the rows ``earlier``, or a black frame if there is none."""
         for row in reversed(earlier):
             frame = self.reader.read_or_record(row)
             if frame is not None:

@@ -1,1 +1,1 @@
-"""Conversion of other data sets to ST-COCO: one reader per format, one writer for all."""
+"""Converts other data sets to ST-COCO: one reader for each format, one writer for all."""

@@ -1,4 +1,4 @@
-"""Cityscapes: ``gtFine`` as polygons or ``instanceIds``, images in ``leftImg8bit``.
+"""Reads Cityscapes: polygons or ``instanceIds`` in ``gtFine``, images in ``leftImg8bit``.
 
 Each annotated frame becomes a video. If the folder ``leftImg8bit_sequence`` exists, the video also
 has the 19 frames before and the 10 frames after the annotated frame as support frames.
@@ -34,7 +34,7 @@ _READERS = {"polygons": polygon_boxes, "instances": instance_id_boxes}
 
 
 class _Snippet(NamedTuple):
-    """The parts of the name of an annotated frame, ``{city}_{sequence}_{frame}``."""
+    """An annotated frame: the parts of its name ``{city}_{sequence}_{number}``, and its file."""
 
     city: str
     sequence: str
@@ -53,18 +53,20 @@ def read_cityscapes(
     sequences: Mapping[str, range | None] | None = None,
     masks: str = "polygons",
 ) -> Records:
-    """Read Cityscapes.
+    """Read a split of Cityscapes.
 
     Args:
         source: The folder with ``gtFine``.
-        images: Image root, with ``leftImg8bit``, and ``leftImg8bit_sequence`` for the neighbours.
+        images: The image root, with ``leftImg8bit`` and, for support frames,
+            ``leftImg8bit_sequence``; by default ``source``.
         split: ``train`` or ``val``.
-        sequences: Names of cities; by default all cities of the split.
-        masks: ``polygons`` or ``instances``. The results differ for groups of objects: each polygon
-            of a group is a region, but groups that touch are one region in ``instanceIds``.
+        sequences: The cities to read, as keys; by default all cities of the split.
+        masks: The files to read: ``polygons`` or ``instances``. They differ for groups of objects:
+            each group polygon is one ignore region, but in ``instanceIds``, groups of the same
+            class that touch are one region.
 
     Raises:
-        DataError: If something is missing or malformed.
+        DataError: If a file or folder is missing or malformed.
     """
     split = named("--split", split, SPLITS)
     folder = find_folder(source, (f"gtFine/{split}",), "annotations of Cityscapes")
@@ -89,7 +91,7 @@ def _snippets(folder: Path, suffix: str) -> list[_Snippet]:
             raise DataError(msg)
         snippets.append(_Snippet(match[1], match[2], int(match[3]), path))
     if not snippets:
-        msg = f"Expected annotations named *{suffix} in {folder}, found none."
+        msg = f"Expected annotations named *{suffix} in {folder}, found none. Check --masks."
         raise DataError(msg)
     return snippets
 
@@ -102,7 +104,7 @@ class _Reader:
     skipped: Counter[str]
 
     def video(self, snippet: _Snippet) -> Video:
-        """Return an annotated frame with its neighbours."""
+        """Return the video of an annotated frame, with the neighbouring frames that exist."""
         return Video(snippet.stem(snippet.number), self._frames(snippet))
 
     def _frames(self, snippet: _Snippet) -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""Boxes from the annotations of Cityscapes: from polygons or from images of instance ids."""
+"""Computes boxes from the annotations of Cityscapes: polygons or images of instance ids."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Polygons(msgspec.Struct):
 
 
 def polygon_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> list[Box]:
-    """Return the boxes of the visible parts of polygons; later polygons cover earlier ones.
+    """Return the boxes of the visible parts of polygons; a polygon covers the polygons before it.
 
     Args:
         path: A file ``*_polygons.json``.
@@ -88,7 +88,9 @@ def polygon_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> l
 
 
 def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) -> list[Box]:
-    """Return the boxes of an image of instance ids; groups are split into connected regions.
+    """Return the boxes in an image of instance ids.
+
+    An id of a group of objects gives one ignore region for each connected part.
 
     Args:
         path: A file ``*_instanceIds.png``.
@@ -97,7 +99,7 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
 
     Raises:
         FrameError: If the file cannot be read or has another size.
-        DataError: If an id belongs to no label.
+        DataError: If an id belongs to no class of Cityscapes.
     """
     ids = read_ids(path, size)
     boxes = []
@@ -106,7 +108,10 @@ def instance_id_boxes(path: Path, size: tuple[int, int], skipped: Counter[str]) 
         number = region.id if is_group else region.id // 1000
         label = _LABEL_OF_ID.get(number)
         if number > _LAST_ID:
-            msg = f"{path}: expected ids of labels 0 to {_LAST_ID}, found {region.id}."
+            msg = (
+                f"{path}: expected ids of labels 0 to {_LAST_ID}, that is label or label * 1000 + "
+                f"instance; found {region.id}."
+            )
             raise DataError(msg)
         if label is None:
             if not is_group:
@@ -124,7 +129,10 @@ def _read_polygons(path: Path) -> _Polygons:
     try:
         document = decode_json(data, _Polygons, path)
     except msgspec.ValidationError as error:
-        msg = f"{path}: expected the polygons of a Cityscapes *_polygons.json file: {error}."
+        msg = (
+            f"{path}: cannot be read as a Cityscapes polygon file: {error}. Replace the file with "
+            "the original."
+        )
         raise DataError(msg) from error
     for place, shape in enumerate(document.objects):
         if len(shape.polygon) < 3:
@@ -135,7 +143,7 @@ def _read_polygons(path: Path) -> _Polygons:
 
 
 def _label_of(shape: _Polygon, place: str) -> tuple[int | None, bool]:
-    """Return the label of a polygon (None: not evaluated) and whether it is a group."""
+    """Return the label of a polygon, None if it is not evaluated, and whether it is a group."""
     is_group = shape.label.endswith("group") and shape.label not in _OTHERS  # e.g. `polegroup`
     name = shape.label.removesuffix("group") if is_group else shape.label
     if name not in _LABELS and name not in _OTHERS and name != _NOT_DRAWN:

@@ -1,4 +1,4 @@
-"""COCO detection data sets: each image becomes a video of one frame."""
+"""Reads COCO detection files; each image becomes a video of one frame."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Document(msgspec.Struct):
 
 
 class _Named(msgspec.Struct):
-    """The tables that are also in a file without annotations, such as the file of a test set."""
+    """The tables that a COCO file has even without annotations, such as for a test set."""
 
     images: list[_Image]
     categories: list[_Category]
@@ -61,9 +61,9 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
 
     Args:
         source: The JSON file. The file names of images are kept.
-        images: Image root, needed to check sizes.
+        images: The image root; required if ``check_sizes`` is set.
         check_sizes: Whether every image is opened to compare its size with the annotated size. A
-            missing image or another size raises FrameError while the videos are iterated.
+            missing image or a different size raises FrameError while the videos are iterated.
 
     Raises:
         ConfigError: If ``check_sizes`` is set without ``images``.
@@ -71,7 +71,7 @@ def read_coco(source: Path, *, images: Path | None = None, check_sizes: bool = F
     """
     document = _read(source, _Document)
     if check_sizes and images is None:
-        msg = "--check-sizes: expected the image root with --images, found none."
+        msg = "--check-sizes: expected the image root, found none. Set --images."
         raise ConfigError(msg)
     root = images if check_sizes else None
     labels = {category.id: label for label, category in enumerate(document.categories)}
@@ -90,7 +90,7 @@ def read_coco_ids(source: Path) -> tuple[dict[str, int], dict[str, int]]:
         source: A COCO detection file, with or without annotations.
 
     Raises:
-        DataError: If it is missing or faulty.
+        DataError: If the file is missing or faulty.
     """
     document = _read(source, _Named)
     raise_faults(
@@ -111,7 +111,7 @@ def _read(source: Path, kind: type[Document]) -> Document:
 
 
 def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
-    """Report all inconsistencies between the tables together."""
+    """Check ids, names, paths and boxes, and raise one error for all faults."""
     images, categories = document.images, document.categories
     ids = {image.id for image in images}
     faults = [

@@ -1,4 +1,4 @@
-"""Reading and writing CocoVID, the format of mmtracking."""
+"""Reads and writes CocoVID, the annotation format of mmtracking."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vodet.files import replacing
 
 
 def read_cocovid(source: Path) -> Records:
-    """Read a CocoVID file. Tracks are renumbered from 0 in each video.
+    """Read a CocoVID file. Track ids are renumbered from 0 in each video.
 
     Args:
         source: The JSON file.
 
     Raises:
-        DataError: If it is missing or faulty.
+        DataError: If the file is missing or faulty.
     """
     index = read_st_coco(source)
     categories = [
@@ -48,17 +48,20 @@ def write_cocovid(
     overwrite: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Write a CocoVID file, which appears only when it is complete.
+    """Write a data set to a CocoVID file, which appears only when it is complete.
 
-    As mmtracking requires, ``frame_id`` numbers frames without gaps and track ids are unique in the
-    data set. ``frame_number`` keeps the original frame number. mmtracking does not train on frames
-    that are not annotated.
+    As mmtracking requires, ``frame_id`` numbers the frames of each video without gaps, and track
+    ids are unique in the whole data set. ``frame_number`` keeps the original frame number. Frames
+    that are not annotated are marked, so that mmtracking does not train on them.
 
     Args:
         index: The data set.
         target: The file to write.
         overwrite: Whether an existing file is replaced.
         on_frame: Called after each frame.
+
+    Returns:
+        Counts of what was written.
 
     Raises:
         ConfigError: If the file exists and may not be replaced.

@@ -1,4 +1,4 @@
-"""Detections in the formats of benchmark toolkits: text files with one detection per line."""
+"""Writes detections in the text formats of benchmark toolkits, one detection per line."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _DECIMALS = 6  # for widths and heights, which are rounded because they are diff
 
 
 class DetectionRows(NamedTuple):
-    """Detections of a data set in columns.
+    """Detections on a data set; element ``i`` of each array belongs to detection ``i``.
 
     Args:
-        frames: Rows of the frames in the index, ``[N]`` int64.
+        frames: Frame of each detection, as a row of the index, ``[N]`` int64.
         boxes: xyxy in original pixels, ``[N, 4]`` float64.
         scores: ``[N]`` float64.
         labels: ``[N]`` int64.
@@ -37,22 +37,22 @@ class DetectionRows(NamedTuple):
     labels: np.ndarray
 
     def select(self, rows: np.ndarray | slice) -> DetectionRows:
-        """Select rows by their numbers, a mask or a slice."""
+        """Return the detections at ``rows``: positions, a boolean mask or a slice."""
         return DetectionRows(*(column[rows] for column in self))
 
 
 Columns = Sequence[np.ndarray | int]
-# From frame numbers, classes and detections.
+# Makes the columns of a file from frame numbers, classes and detections.
 LineMaker = Callable[[np.ndarray, np.ndarray, DetectionRows], Columns]
 
 
 @dataclass(frozen=True)
 class Toolkit:
-    """The input format of a toolkit.
+    """The format in which a benchmark toolkit reads detections.
 
     Args:
         name: Name of the toolkit.
-        classes: The toolkit's value for each class name of the converted data set.
+        classes: The toolkit's number or name for each class, by class name in ST-COCO.
         columns: Makes the columns of a file from frame numbers, classes and detections.
         separator: Separator of the values.
         first_frame: The number of the first frame of a sequence.
@@ -65,7 +65,7 @@ class Toolkit:
     first_frame: int = 1
 
     def classes_of(self, index: VideoIndex) -> np.ndarray:
-        """Return the toolkit's value for each label of a data set.
+        """Return the toolkit's number or name of the class of each label of a data set.
 
         Raises:
             DataError: If the toolkit lacks a class of the data set.
@@ -73,7 +73,7 @@ class Toolkit:
         if unknown := [name for name in index.class_names if name not in self.classes]:
             msg = (
                 f"{index.source}: expected the classes of {self.name} ({', '.join(self.classes)}), "
-                f"found {listed(unknown)}."
+                f"found {listed(unknown)}. Export with another --format."
             )
             raise DataError(msg)
         return np.array([self.classes[name] for name in index.class_names])
@@ -101,7 +101,7 @@ def _xywh(boxes: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def numbered(names: Iterable[str]) -> dict[str, int]:
-    """Number names from 1."""
+    """Return the number of each name, counted from 1."""
     return {name: number for number, name in enumerate(names, start=1)}
 
 
@@ -121,10 +121,11 @@ SEQUENCE_TOOLKITS = {
 def write_sequences(
     toolkit: Toolkit, index: VideoIndex, detections: DetectionRows, folder: Path
 ) -> None:
-    """Write one file per sequence, named after the sequence, even if it has no detections.
+    """Write the detections of each sequence to a file named after the sequence.
 
-    Lines are ordered by frame, then by descending score. Frame numbers and coordinates follow the
-    toolkit's own annotations, since the conversion does not change them.
+    A sequence without detections gets an empty file. Lines are ordered by frame, then by descending
+    score. Frame numbers and coordinates are as in the toolkit's own annotations, because
+    `vodet-data convert` does not change them.
 
     - UAVDT, ``M0203.txt``: ``frame,-1,left,top,width,height,score,class,-1``, frames from 1. Class
       1 is car, 2 is truck, 3 is bus; the toolkit's evaluation ignores the class.
@@ -138,7 +139,7 @@ def write_sequences(
         toolkit: One of ``SEQUENCE_TOOLKITS``.
         index: The data set.
         detections: Detections on the data set.
-        folder: Folder for the files.
+        folder: The folder to write the files to.
 
     Raises:
         DataError: If the data set has classes that the toolkit lacks, frames before the toolkit's
@@ -156,13 +157,16 @@ def write_sequences(
 
 def _check_sequences(toolkit: Toolkit, index: VideoIndex, names: Sequence[str]) -> None:
     if leaving := [name for name in names if leaves_root(name)]:
-        msg = f"{index.source}: expected video names that can be file names, found {leaving[0]!r}."
+        msg = (
+            f"{index.source}: expected video names that can be file names, found {leaving[0]!r}. "
+            "Rename the video in the annotations."
+        )
         raise DataError(msg)
     first = int(index.frame_numbers.min(initial=toolkit.first_frame))
     if first < toolkit.first_frame:
         msg = (
             f"{index.source}: expected frames numbered from {toolkit.first_frame}, as in "
-            f"{toolkit.name}, found frame {first}."
+            f"{toolkit.name}, found frame {first}. Renumber the frames in the annotations."
         )
         raise DataError(msg)
 
@@ -174,14 +178,14 @@ def write_lines(
     frame_numbers: np.ndarray,
     rows: DetectionRows,
 ) -> None:
-    """Write detections in the given order; the file appears only when it is complete.
+    """Write detections to a text file, which appears only when it is complete.
 
     Args:
         path: The file.
-        toolkit: The toolkit that reads it.
-        classes: The toolkit's value for each label.
-        frame_numbers: The number of each frame of the index.
-        rows: The detections.
+        toolkit: The toolkit that reads the file.
+        classes: The toolkit's number or name of the class of each label.
+        frame_numbers: The number to write for each frame of the index.
+        rows: The detections, in the order of the lines.
     """
     with replacing(path) as partial, partial.open("wb") as file:
         for start in range(0, len(rows.frames), _CHUNK):

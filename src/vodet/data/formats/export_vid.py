@@ -1,4 +1,4 @@
-"""Detections in the format of the development kit of ImageNet VID: one file for all videos."""
+"""Writes detections in the format of ImageNet VID's development kit: one file for all videos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VID_DEVKIT = Toolkit("ImageNet VID", numbered(CLASSES.values()), _columns, " ")
 def write_vid_devkit(
     index: VideoIndex, detections: DetectionRows, target: Path, val_list: Path | None = None
 ) -> None:
-    """Write the file of the development kit of ImageNet VID.
+    """Write detections to the file that ImageNet VID's development kit evaluates.
 
     Each line is ``frame_index class_id score xmin ymin xmax ymax``; lines are ordered by frame,
     then by descending score. Class ids start at 1, in the kit's order of classes. Corners are
@@ -33,12 +33,12 @@ def write_vid_devkit(
         index: The data set.
         detections: Detections on the data set.
         target: The file to write.
-        val_list: The kit's ``val.txt``, with ``video/frame frame_index`` per line. By default,
-            frames are numbered from 1 in order of video name, then of frame, as in ``val.txt``.
-            The default is right only for a data set with exactly the frames of ``val.txt``.
+        val_list: The kit's ``val.txt``, with ``video/frame frame_index`` per line. Without it,
+            frames are numbered from 1, ordered by video name, then by frame number, as in
+            ``val.txt``; this is right only for a data set with exactly the frames of ``val.txt``.
 
     Raises:
-        DataError: If the data set has classes that VID lacks, or the list is faulty or lacks a
+        DataError: If the data set has classes that VID lacks, or ``val_list`` is faulty or lacks a
             frame with detections.
     """
     classes = VID_DEVKIT.classes_of(index)
@@ -57,12 +57,15 @@ def _numbers_in_order(index: VideoIndex) -> np.ndarray:
 
 
 def _of_list(index: VideoIndex, video: int) -> str:
-    """Return the name of a video in ``val.txt``, which lacks the prefix ``val/``."""
+    """Return the name of a video as in ``val.txt``, that is without the prefix ``val/``."""
     return index.video_name(video).removeprefix("val/")
 
 
 def _listed(index: VideoIndex, used: np.ndarray, val_list: Path) -> np.ndarray:
-    """Look up the number of each frame in ``used`` in the list; all other frames get 0."""
+    """Return the number in ``val_list`` of each frame of the index.
+
+    Only the frames in the rows ``used`` are looked up; all other frames get 0.
+    """
     rows = read_rows(val_list, {"frame": str, "frame_index": integer}, separator=None)
     known = {row.values["frame"]: row.values["frame_index"] for row in rows}
     videos = np.searchsorted(index.video_starts, used, side="right") - 1

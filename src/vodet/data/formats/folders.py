@@ -1,4 +1,4 @@
-"""Finding the folders, sequences and numbered images of a data set, and reading image sizes."""
+"""Finds the folders, sequences and numbered images of a data set, and reads image sizes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ SHOWN_NAMES = 10
 
 
 def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
-    """Return the first of some folders below ``root`` that exists.
+    """Return the first folder that exists among several candidates.
 
     Args:
-        root: Where to look.
-        candidates: Paths below ``root``; ``.`` for ``root`` itself.
-        what: Contents of the folder, for the error message.
+        root: The folder that contains the candidates.
+        candidates: Paths relative to ``root``; ``.`` for ``root`` itself.
+        what: What the folder contains, for the error message.
 
     Raises:
-        DataError: If no folder exists.
+        DataError: If no candidate exists.
     """
     expected = [root / candidate for candidate in candidates]
     for folder in expected:
@@ -40,10 +40,10 @@ def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
 
 
 def named(option: str, value: str | None, names: Iterable[str]) -> str:
-    """Return the value of an option if it is in ``names``.
+    """Return the value of a command-line option after checking that it is in ``names``.
 
     Raises:
-        ConfigError: If the value is not in ``names``.
+        ConfigError: If the value is None or not in ``names``; the message names the option.
     """
     if value is None or value not in names:
         msg = f"{option}: expected one of {', '.join(names)}; found {value or 'nothing'}."
@@ -58,22 +58,28 @@ def choose_sequences(
     wanted: Mapping[str, range | None] | None,
     where: Path,
 ) -> list[str]:
-    """Return the sequences to read: the wanted sequences, or a whole split, or all sequences.
+    """Return the names of the sequences to read.
+
+    These are the sequences of ``wanted`` or of ``split``, or all available sequences if both are
+    None.
 
     Args:
-        available: The sequences in the folder.
-        split: Name of a split.
+        available: The sequences in the folder of the data set.
+        split: Name of a split, or None.
         splits: The sequences of each split of the data set.
-        wanted: Names of sequences, instead of a split.
+        wanted: A mapping whose keys name the sequences to read, or None.
         where: The folder, for the error message.
 
     Raises:
         ConfigError: If there is no such split, or both a split and sequences are given.
-        DataError: If a sequence is missing.
+        DataError: If the folder has no sequences, or lacks one of the sequences to read.
     """
     there = set(available)
     if split is not None and wanted is not None:
-        msg = f"Expected --split or --sequences, found both: {split} and {listed(wanted)}."
+        msg = (
+            f"Expected either --split or --sequences, found both: {split} and {listed(wanted)}. "
+            "Leave out one of them."
+        )
         raise ConfigError(msg)
     if split is not None:
         chosen = list(splits[named("--split", split, splits)])
@@ -92,10 +98,14 @@ def choose_sequences(
 
 
 def read_sequences(text: str) -> dict[str, range | None]:
-    """Read a list of sequences: ``A,B,C``, or a file with one sequence per line.
+    """Read the option ``--sequences``: names as ``A,B,C``, or a file with one sequence per line.
 
     A line ``0002 empty 000000 000232``, as in the seqmaps of KITTI, also gives the first and the
-    last frame to read. A first line ``name``, as in the seqmaps of MOT Challenge, is a header.
+    last frame to read. A first line ``name``, as in the seqmaps of MOT Challenge, is skipped as a
+    header.
+
+    Returns:
+        The numbers of the frames to read by sequence; None for all frames of a sequence.
 
     Raises:
         ConfigError: If a line has another form, a sequence is repeated, or there is no sequence.
@@ -115,7 +125,7 @@ def read_sequences(text: str) -> dict[str, range | None]:
             case _:
                 where = f"{text}, line {number}" if is_file else "--sequences"
                 msg = (
-                    f"{where}: expected a sequence, or `sequence empty first last` as in the "
+                    f"{where}: expected a sequence name, or `name empty first last` as in the "
                     f"seqmaps of KITTI; found {line!r}."
                 )
                 raise ConfigError(msg)
@@ -126,7 +136,10 @@ def read_sequences(text: str) -> dict[str, range | None]:
     if is_file and next(iter(sequences), None) == "name":
         del sequences["name"]
     if not sequences:
-        msg = f"--sequences: expected names or a file with one per line, found none in {text!r}."
+        msg = (
+            "--sequences: expected names as A,B,C or a file with one name per line, found no name "
+            f"in {text!r}."
+        )
         raise ConfigError(msg)
     return sequences
 
@@ -138,21 +151,22 @@ def _is_range(first: str, last: str) -> bool:
 def numbered_images(
     folder: Path, pattern: str, frames: range | None = None, first: int = 0
 ) -> dict[int, Path]:
-    r"""Return the images of a folder by number, in ascending order.
+    r"""Return the images of a folder by frame number, in ascending order.
 
     Args:
         folder: The folder.
-        pattern: Regular expression of the file names, with the number as its group, such as
-            ``(\d{6})\.png``.
-        frames: The numbers of the wanted images; by default, all images.
-        first: Number of the first frame. Images that are numbered from 0 are renumbered from it.
+        pattern: Regular expression for the names of the images, whose group is the frame number,
+            such as ``(\d{6})\.png``.
+        frames: Numbers of the frames whose images are wanted; None returns all images.
+        first: Number of the first frame in the annotations. If the images are numbered from 0, this
+            is added to their numbers.
 
     Raises:
         DataError: If the folder or a wanted image is missing, there is no image, or two have the
             same number.
     """
     if not folder.is_dir():
-        msg = f"Expected a folder of images at {folder}, found none."
+        msg = f"Expected a folder of images at {folder}, found none. Check SRC and --images."
         raise DataError(msg)
     images: dict[int, Path] = {}
     for name in sorted(os.listdir(folder)):  # noqa: PTH208  most names need no Path
@@ -160,7 +174,7 @@ def numbered_images(
             number = int(match[1])
             if number in images:
                 found = f"{images[number].name} and {name}"
-                msg = f"Expected one image for each number in {folder}, found {found}."
+                msg = f"Expected one image with number {number} in {folder}, found {found}."
                 raise DataError(msg)
             images[number] = folder / name
     if 0 in images:
@@ -172,22 +186,24 @@ def numbered_images(
             raise DataError(msg)
         images = {number: images[number] for number in frames}
     if not images:
-        msg = f"Expected images named like `{pattern}` in {folder}, found none."
+        msg = f"Expected images whose names match `{pattern}` in {folder}, found none."
         raise DataError(msg)
     return dict(sorted(images.items()))
 
 
 def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int, int]:
-    """Return ``(height, width)`` of an image, read from the beginning of the file.
+    """Return ``(height, width)`` of an image without decoding it.
 
     Args:
         path: The image.
-        expected: Annotated size. It may be the size as displayed or the size as stored, because
-            ``data.exif`` decides later whether the EXIF orientation is applied. If it is given, the
-            result is this size; otherwise the result is the size as displayed.
+        expected: Annotated ``(height, width)``. It may be the size before or after the EXIF
+            orientation is applied, because ``data.exif`` decides later whether to apply it.
+
+    Returns:
+        The annotated size or, if it is not given, the size after applying the EXIF orientation.
 
     Raises:
-        FrameError: If the file is missing, is not an image, or has another size.
+        FrameError: If the file is missing, is not an image, or does not have the annotated size.
     """
     try:
         stored, upright = _read_sizes(path)
@@ -197,7 +213,8 @@ def image_size(path: Path, expected: tuple[int, int] | None = None) -> tuple[int
     if expected is not None and expected not in (stored, upright):
         msg = (
             f"{path}: expected {expected[0]} x {expected[1]} (height x width) as annotated, found "
-            f"{upright[0]} x {upright[1]}. Use the original images: the boxes do not fit others."
+            f"{upright[0]} x {upright[1]}. The boxes fit only images of the annotated size: use "
+            "the original images."
         )
         raise FrameError(msg)
     return upright if expected is None else expected
@@ -218,7 +235,7 @@ def relative(path: Path, root: Path) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the first names in alphabetical order, as text."""
+    """Return the first ten names in alphabetical order as text, or ``nothing`` without names."""
     ordered = sorted(names)
     more = ", ..." if len(ordered) > SHOWN_NAMES else ""
     return ", ".join(ordered[:SHOWN_NAMES]) + more if ordered else "nothing"

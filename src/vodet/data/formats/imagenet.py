@@ -1,4 +1,4 @@
-"""ImageNet VID: ``Annotations/VID/{split}/.../%06d.xml``, ``Data/VID/{split}/.../%06d.JPEG``."""
+"""Reads ImageNet VID: ``Annotations/VID/{split}/**/%06d.xml``, ``Data/VID/{split}/**/*.JPEG``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,13 @@ NO_XML = "images without an XML file"
 
 @dataclass(frozen=True)
 class _Plan:
-    """What to read from a video: the stems of its frames and of its annotated frames, in order."""
+    """The frames to read from a video.
+
+    Args:
+        name: Path of the video below the folder of the split.
+        frames: Names of the frames without suffix, such as ``000000``, in order.
+        annotated: Names of the frames whose XML files are read, in order.
+    """
 
     name: str
     frames: list[str]
@@ -71,19 +77,19 @@ def read_imagenet_vid(
     workers: int | None = None,
     check_sizes: bool = False,
 ) -> Records:
-    """Read ImageNet VID.
+    """Read a split of ImageNet VID.
 
     Args:
         source: The folder with ``Annotations`` and ``Data``, usually ``ILSVRC2015``.
-        images: Image root, with ``Data/VID``, if it is not ``source``.
+        images: The image root, with ``Data/VID``; by default ``source``.
         split: ``train`` or ``val``.
-        frames: A list of videos or frames (see ``imagenet_lists.read_list``); by default,
-            everything is read.
+        frames: A file that lists videos or frames (see ``imagenet_lists.read_list``); by default,
+            all videos of the split are read.
         workers: Number of parsing processes; by default one per processor.
         check_sizes: Whether every image is opened to compare its size with the annotated size.
 
     Raises:
-        DataError: If something is missing or malformed.
+        DataError: If a file or folder is missing or malformed.
     """
     split = named("--split", split, SPLITS)
     root = images or source
@@ -102,16 +108,20 @@ def read_imagenet_vid(
 def _plan(
     name: str, xml: Files, images: Files, selection: Selection, skipped: Counter[str]
 ) -> _Plan:
-    """Decide what to read from a video."""
+    """Decide which frames of a video to read, and check that their files exist."""
     annotated, length = selection.annotated.get(name), selection.lengths.get(name)
     numbers = range(length) if length is not None else sorted({*selection.frames.get(name, [])})
     wanted = _stems(numbers) or sorted(xml.stems(name))
     needed = wanted if annotated is None else _stems(sorted({*annotated}))
     if not needed:
-        msg = f"Expected XML files in {xml.folder / name}, found none."
+        msg = f"Expected XML files in {xml.folder / name}, found none. Check that SRC is complete."
         raise DataError(msg)
     if odd := [stem for stem in needed if not stem.isdecimal()]:
-        msg = f"Expected files named like 000000.xml in {xml.folder / name}, found {odd[0]}.xml."
+        msg = (
+            "Expected XML files named by frame number, such as 000000.xml, in "
+            f"{xml.folder / name}; found {odd[0]}.xml. Remove this file, or restore its original "
+            "name."
+        )
         raise DataError(msg)
     xml.expect(name, needed)
     images.expect(name, wanted)
@@ -133,7 +143,7 @@ class _Reader:
     check_sizes: bool
 
     def videos(self, plans: Iterable[_Plan], split: str) -> Iterator[Video]:
-        """Yield videos; their XML files are parsed in advance."""
+        """Yield the videos to read; XML files are parsed ahead, in other processes."""
         waiting: list[_Plan] = []
         paths = self._paths(plans, waiting)
         parsed = parse_all(paths, self.workers)
@@ -152,7 +162,7 @@ class _Reader:
     def _frames(
         self, plan: _Plan, files: dict[str, XmlFrame], size: tuple[int, int]
     ) -> Iterator[Frame]:
-        """Yield the frames; a frame without XML gets the size of the frame before it."""
+        """Yield frames of a video; one without an XML file gets the size of the frame before it."""
         folder = relative(self.pictures.folder / plan.name, self.root)
         annotations = self.xml.folder / plan.name
         for stem in plan.frames:

@@ -1,4 +1,4 @@
-"""ImageNet DET with the objects of the 30 VID classes: each image becomes a video of one frame."""
+"""Reads the objects of the 30 VID classes in ImageNet DET; each image becomes a video."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def read_imagenet_det(
     workers: int | None = None,
     check_sizes: bool = False,
 ) -> Records:
-    """Read ImageNet DET.
+    """Read the objects of the 30 classes of VID in a split of ImageNet DET.
 
     Args:
         source: The folder with ``Annotations`` and ``Data``, usually ``ILSVRC2015``.
-        images: Image root, with ``Data/DET``, if it is not ``source``.
+        images: The image root, with ``Data/DET``; by default ``source``.
         split: ``train`` or ``val``.
-        frames: A list with ``path number`` per line, such as ``DET_train_30classes.txt``; by
-            default, every XML file is read.
+        frames: A file with ``path number`` per line, such as ``DET_train_30classes.txt``, which
+            lists the images to read; by default, all images with an XML file are read.
         keep_empty: Whether images without an annotated object of the 30 classes are kept.
         workers: Number of parsing processes; by default one per processor.
         check_sizes: Whether every image is opened to compare its size with the annotated size.
 
     Raises:
-        DataError: If something is missing or malformed.
+        DataError: If a file or folder is missing or malformed.
     """
     split = named("--split", split, SPLITS)
     root = images or source

@@ -1,4 +1,4 @@
-"""The folders of ImageNet VID and DET: ``Annotations/.../*.xml`` and ``Data/.../*.JPEG``."""
+"""Finds the files of ImageNet VID and DET in ``Annotations`` (XML) and ``Data`` (JPEG)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from vodet.errors import DataError
 
 
 class Files:
-    """The annotation files or the images of a split, by their stems.
+    """Looks up the annotation files or the images of a split; a stem is a name without suffix.
 
-    Files should be looked up folder by folder: then each folder is listed only once, which is
+    Callers should look up files folder by folder: then each folder is listed only once, which is
     faster than checking each file.
 
     Args:
-        root: Image root or folder of the data set.
-        kind: ``Annotations`` or ``Data``.
+        root: The folder that contains ``Annotations`` or ``Data``.
+        kind: ``Annotations`` for XML files, ``Data`` for images.
         split: Data set and split, such as ``VID/train``.
 
     Raises:
@@ -31,11 +31,11 @@ class Files:
         self._listed: tuple[str, set[str]] | None = None
 
     def path(self, name: str) -> Path:
-        """Return the full path of a file from its path below the split without suffix."""
+        """Return the full path of a file, given its path in the split's folder without suffix."""
         return self.folder / f"{name}{self._suffix}"
 
     def stems(self, folder: str) -> set[str]:
-        """Return the stems of the files of a folder below the split.
+        """Return the stems of the files in a subfolder of the split.
 
         Raises:
             DataError: If the folder is missing.
@@ -52,10 +52,10 @@ class Files:
         return self._listed[1]
 
     def expect(self, folder: str, stems: Collection[str]) -> None:
-        """Refuse a folder that lacks some of its files.
+        """Check that a subfolder of the split has files with these stems.
 
         Raises:
-            DataError: If files are missing; names the first missing files.
+            DataError: If files are missing; the message names the first missing files.
         """
         if missing := set(stems) - self.stems(folder):
             names = listed(f"{stem}{self._suffix}" for stem in missing)
@@ -67,7 +67,7 @@ class Files:
             raise DataError(msg)
 
     def walk(self) -> Iterator[tuple[str, list[str]]]:
-        """Yield the folders that hold files, and the stems of their files, in order."""
+        """Yield each subfolder that contains files, with the stems of its files, both sorted."""
         for place, folders, names in os.walk(self.folder):
             folders.sort()
             if stems := sorted(self._stems(names)):

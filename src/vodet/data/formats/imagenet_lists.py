@@ -1,4 +1,4 @@
-"""The lists of ImageNet VID and DET, which select videos, frames and annotations to read."""
+"""Reads the list files of ImageNet VID and DET, which select the videos and frames to read."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from vodet.files import read_file
 
 @dataclass
 class Selection:
-    """What a list selects; videos are named by their paths below the split's folder of ``Data``.
+    """The videos and frames that a list file selects.
+
+    The keys are the paths of the videos below the folder of the split.
 
     Args:
-        frames: Frames to read, by video; an empty list for the whole video.
-        annotated: Frames whose boxes are read, by video; in a video without an entry, all frames
-            are annotated.
-        lengths: Number of frames by video, if the list gives it.
+        frames: Numbers of the frames to read from each video; an empty list reads all frames.
+        annotated: Numbers of the frames of each video whose boxes are read; the boxes of all frames
+            are read if a video is missing here.
+        lengths: Number of frames of each video; videos are missing if the list does not say it.
     """
 
     frames: dict[str, list[int]] = field(default_factory=dict)
@@ -27,9 +29,9 @@ class Selection:
 
 
 def read_list(path: Path, split: str) -> Selection:
-    """Read a list of videos or frames.
+    """Read a list file, which selects videos or frames.
 
-    The lines of a list have one of these forms:
+    The lines of a list file have one of these forms:
 
     - ``path 1 frame_index n_frames``, as in ``VID_train_15frames.txt``: only the listed frames of a
       video are annotated; its other frames are support frames.
@@ -38,11 +40,11 @@ def read_list(path: Path, split: str) -> Selection:
     - ``video index``, as in ``ImageSets/VID/train_1.txt``: whole videos.
 
     Args:
-        path: The list.
-        split: ``train`` or ``val``; paths may begin with it.
+        path: The list file.
+        split: ``train`` or ``val``; paths in the list may begin with ``train/`` or ``val/``.
 
     Raises:
-        DataError: If the list is missing, empty or malformed.
+        DataError: If the list file is missing, empty or malformed.
     """
     lines = _read_lines(path)
     numbered = {line: parts for line, parts in lines.items() if len(parts) == 4}
@@ -67,7 +69,7 @@ def _read_lines(path: Path) -> dict[int, list[str]]:
         raise DataError(msg) from error
     parts = {line: text.split() for line, text in enumerate(lines, start=1) if text.strip()}
     if not parts:
-        msg = f"--list: expected lines in {path}, found none."
+        msg = f"--list: expected videos or frames in {path}, found an empty file."
         raise DataError(msg)
     return parts
 

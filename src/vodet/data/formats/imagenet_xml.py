@@ -26,7 +26,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 class XmlObject(NamedTuple):
-    """An object of an XML file; VID has tracks, DET has none."""
+    """An object in an XML file: its WordNet id, its box, and its track id, None in DET."""
 
     name: str
     xyxy: tuple[int | float, ...]
@@ -35,14 +35,14 @@ class XmlObject(NamedTuple):
 
 
 class XmlFrame(NamedTuple):
-    """An XML file: ``(height, width)`` of the image, and its objects."""
+    """The content of an XML file: ``(height, width)`` of the image, and the objects in it."""
 
     size: tuple[int, int]
     objects: list[XmlObject]
 
 
 def parse_all(paths: Iterable[Path], workers: int | None = None) -> Iterator[XmlFrame]:
-    """Parse files in order, keeping a bounded number of results in memory.
+    """Parse XML files in order, keeping a limited number of results in memory.
 
     `FEW` or more files are parsed in several processes; a script that does this needs
     ``if __name__ == "__main__":``.
@@ -90,10 +90,10 @@ def _parse_chunk(paths: list[str]) -> list[XmlFrame]:
 
 
 def parse_xml(path: Path) -> XmlFrame:
-    """Parse one file.
+    """Parse one XML file.
 
     Raises:
-        DataError: If the file is missing or malformed; names the element.
+        DataError: If the file is missing or malformed; the message names the faulty element.
     """
     try:
         root = ElementTree.fromstring(read_file(path))

@@ -1,7 +1,7 @@
-"""Sequences, splits and images of KITTI tracking and KITTI MOTS.
+"""The sequences, splits and images that KITTI tracking and KITTI MOTS share.
 
-Images are ``image_02/%04d/%06d.png``, with frames numbered from 0. A frame without a line in the
-annotations has no objects.
+Images are ``image_02/%04d/%06d.png``, with frames numbered from 0. A frame that the
+annotation file does not mention has no objects.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ def read_videos(
     split: str | None,
     wanted: Mapping[str, range | None] | None,
 ) -> Iterator[Video]:
-    """Return the sequences to read; the images of a sequence are looked up when it is read.
+    """Yield the sequences to read as videos. Images are looked up sequence by sequence.
 
     Args:
         annotations: Folder with one file or folder per sequence.
-        suffix: Suffix of the file or folder names after the name of the sequence.
+        suffix: What follows the name of a sequence in the name of its file or folder.
         read: Reads the frames of a sequence from its file or folder.
-        root: Image root, which holds ``image_02`` or ``training/image_02``.
-        split: ``train`` or ``val``.
-        wanted: Names of sequences, with the frames to read.
+        root: The image root, which contains ``image_02`` or ``training/image_02``.
+        split: ``train``, ``val`` or None.
+        wanted: The sequences to read if ``split`` is None, each with the numbers of its frames to
+            read, or None for all its frames.
 
     Raises:
-        DataError: If something is missing.
+        DataError: If a sequence or its images are missing.
     """
     pixels = find_folder(root, ("training/image_02", "image_02"), "images of KITTI")
     there = [path.name.removesuffix(suffix) for path in annotations.glob(f"[0-9]*{suffix}")]

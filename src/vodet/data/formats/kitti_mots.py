@@ -1,7 +1,7 @@
-"""KITTI MOTS: masks as ``instances_txt/%04d.txt`` or 16-bit ``instances/%04d/%06d.png``.
+"""Reads KITTI MOTS: masks in ``instances_txt/%04d.txt`` or 16-bit ``instances/%04d/%06d.png``.
 
-An id is class * 1000 + instance; class 1 is car, 2 is pedestrian, 10 is an ignore region. The boxes
-are the tight boxes of the masks.
+The id of a mask is class * 1000 + instance; class 1 is car, 2 is pedestrian, 10 is an ignore
+region. The boxes are the tight boxes of the masks.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ def read_kitti_mots(
 
     Args:
         source: The folder with ``instances_txt`` or ``instances``.
-        images: Image root, with ``image_02`` or ``training/image_02``.
+        images: The image root, with ``image_02`` or ``training/image_02``; by default ``source``.
         split: ``train`` or ``val``.
-        sequences: Names of sequences, with the frames to read.
-        masks: ``txt`` or ``png``, which contain the same masks.
+        sequences: The sequences to read, each with the numbers of its frames to read, or None for
+            all its frames.
+        masks: The files to read, ``txt`` or ``png``. Both contain the same masks.
 
     Raises:
-        DataError: If something is missing or malformed.
+        DataError: If a file or folder is missing or malformed.
     """
     folder, suffix, read = {
         "txt": ("instances_txt", ".txt", _regions_of_text),
@@ -86,7 +87,7 @@ def _region(values: Mapping[str, Any], size: tuple[int, int]) -> Region:
         raise ValueError(msg)
     if annotated != size:
         found = f"{annotated[0]} x {annotated[1]}"
-        msg = f"expected a mask of the image size {size[0]} x {size[1]}, found {found}"
+        msg = f"expected the image size {size[0]} x {size[1]} (height x width), found {found}"
         raise ValueError(msg)
     return region_of_runs(mask_id, size, values["rle"])
 
@@ -97,7 +98,10 @@ def _regions_of_images(folder: Path, sequence: Sequence) -> Iterator[Frame]:
         boxes: list[Box] = []
         for region in regions_of_ids(read_ids(path, size)):
             if region.id and region.id // 1000 not in _CLASSES:
-                msg = f"{path}: expected ids of the classes {_CLASSES}, found {region.id}."
+                msg = (
+                    f"{path}: expected ids of the form class * 1000 + instance, where class is "
+                    f"1, 2 or {_IGNORED}; found {region.id}. Use the original files of KITTI MOTS."
+                )
                 raise DataError(msg)
             boxes += _boxes(region) if region.id else []
         return boxes

@@ -1,4 +1,4 @@
-"""KITTI tracking: ``label_02/%04d.txt``, one object per line; ``DontCare`` is an ignore region."""
+"""Reads KITTI tracking: ``label_02/%04d.txt``, whose ``DontCare`` objects are ignore regions."""
 
 from __future__ import annotations
 
@@ -47,16 +47,17 @@ def read_kitti_tracking(
     split: str | None = None,
     sequences: Mapping[str, range | None] | None = None,
 ) -> Records:
-    """Read sequences of KITTI tracking, with its eight types as classes.
+    """Read sequences of KITTI tracking; its eight object types are the classes.
 
     Args:
         source: The folder with ``label_02`` or ``training/label_02``.
-        images: Image root, with ``image_02`` or ``training/image_02``.
+        images: The image root, with ``image_02`` or ``training/image_02``; by default ``source``.
         split: ``train`` or ``val`` of KITTI MOTS, since KITTI tracking defines no such split.
-        sequences: Names of sequences, with the frames to read.
+        sequences: The sequences to read, each with the numbers of its frames to read, or None for
+            all its frames.
 
     Raises:
-        DataError: If something is missing or malformed.
+        DataError: If a file or folder is missing or malformed.
     """
     places = ("label_02", "training/label_02")
     annotations = find_folder(source, places, "labels of KITTI tracking")

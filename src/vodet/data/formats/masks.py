@@ -1,4 +1,4 @@
-"""Boxes of masks that are stored as images of ids or in COCO's compressed RLE."""
+"""Computes boxes of masks, which are stored as images of ids or in COCO's compressed RLE."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vodet.pictures import PNG_START, read_header
 
 
 class Region(NamedTuple):
-    """A mask: its id, its tight box and its number of pixels."""
+    """The id of a mask, its tight box and its area in pixels."""
 
     id: int
     xyxy: tuple[int, int, int, int]
@@ -25,10 +25,10 @@ class Region(NamedTuple):
 
 
 def regions_of_ids(ids: np.ndarray) -> Iterator[Region]:
-    """Yield the region of each id in an image of ids, in ascending order of id.
+    """Yield the region of each id in an image of ids, including id 0, in ascending order of id.
 
     Args:
-        ids: Integers ``[height, width]``.
+        ids: The id of the mask at each pixel, integers ``[height, width]``.
     """
     values, positions, areas = np.unique(ids, return_inverse=True, return_counts=True)
     boxes = find_objects(positions.reshape(ids.shape) + 1)
@@ -37,14 +37,19 @@ def regions_of_ids(ids: np.ndarray) -> Iterator[Region]:
 
 
 def connected_regions(mask: np.ndarray, mask_id: int) -> Iterator[Region]:
-    """Yield the connected parts of a mask, with 8-connectivity."""
+    """Yield the region of each connected part of a mask, with 8-connectivity.
+
+    Args:
+        mask: Bool ``[height, width]``.
+        mask_id: Id that all regions get.
+    """
     count, _, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     for left, top, width, height, area in statistics[1:count].tolist():
         yield Region(mask_id, (left, top, left + width, top + height), area)
 
 
 def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
-    """Return the region of a mask in compressed RLE; an empty mask has area 0.
+    """Return the region of a mask that is stored in compressed RLE; an empty mask has area 0.
 
     Args:
         mask_id: Id of the mask.
@@ -52,11 +57,11 @@ def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
         counts: The run lengths in COCO's compressed format.
 
     Raises:
-        ValueError: If the runs do not fill the image.
+        ValueError: If the run lengths do not add up to the number of pixels of the image.
     """
     # pycocotools does not check the total length of the runs.
     if (length := _length_of_runs(counts)) != size[0] * size[1]:
-        msg = f"rle: expected runs of {size[0]} x {size[1]} pixels, found {length} pixels"
+        msg = f"rle: expected runs that cover {size[0]} x {size[1]} pixels, found {length} pixels"
         raise ValueError(msg)
     encoded = {"size": list(size), "counts": counts.encode()}
     left, top, width, height = (int(value) for value in coco_mask.toBbox(encoded))
@@ -65,14 +70,14 @@ def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
 
 
 def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read a PNG of 8-bit or 16-bit ids.
+    """Read a PNG whose 8-bit or 16-bit pixel values are ids of masks.
 
     Args:
         path: The PNG.
-        size: ``(height, width)`` of the image that it describes.
+        size: ``(height, width)`` that the PNG should have.
 
     Raises:
-        FrameError: If it is missing or damaged, or has several channels or another size.
+        FrameError: If the PNG is missing or damaged, or has several channels or another size.
     """
     try:
         data = read_file(path)
@@ -88,7 +93,7 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     is_png = header is not None and data.startswith(PNG_START)
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
     if ids is None or ids.ndim != 2:
-        found = "an unreadable file" if ids is None else f"{ids.shape[2]} channels"
+        found = "a file that cannot be decoded" if ids is None else f"{ids.shape[2]} channels"
         msg = f"Expected a PNG with one channel of ids at {path}, found {found}."
         raise FrameError(msg)
     return np.asarray(ids)

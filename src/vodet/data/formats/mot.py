@@ -1,11 +1,12 @@
-"""MOT Challenge: ``{sequence}/img1/%06d.jpg`` and ``gt/gt.txt``, frames from 1.
+"""Reads MOT Challenge: images ``{sequence}/img1/%06d.jpg``, boxes ``{sequence}/gt/gt.txt``.
 
-CVAT exports are read too. Their images may be named ``frame_000000.jpg`` and numbered from 0, so
-that image 0 is frame 1 of ``gt.txt``; their ``gt/labels.txt`` names the classes.
+Frames are numbered from 1. CVAT exports in this format are read too: their images may be named
+``frame_000000.jpg`` and numbered from 0, so that image 0 is frame 1 of ``gt.txt``, and their file
+``gt/labels.txt`` names the classes.
 
 Without ``labels.txt``, the only class is pedestrian. People on vehicles, static persons,
-distractors, reflections and crowds are ignore regions, and so are pedestrians with ``conf`` 0.
-Boxes that extend beyond the image are clipped.
+distractors, reflections and crowds are ignore regions, and so are pedestrians whose column ``conf``
+is 0. Boxes that extend beyond the image are clipped.
 """
 
 from __future__ import annotations
@@ -47,7 +48,14 @@ _LABEL: dict[str, Callable[[str], str]] = {"label": str.strip}
 
 @dataclass(frozen=True)
 class _Classes:
-    """Meanings of the class numbers in `gt.txt`: a label, an ignore region, or neither."""
+    """What the class numbers in ``gt.txt`` mean.
+
+    Args:
+        categories: The classes of the data set.
+        labels: Label of each class number of an object.
+        ignored: Class numbers of ignore regions.
+        others: Class numbers that are skipped.
+    """
 
     categories: list[Category]
     labels: dict[int, int]
@@ -73,16 +81,17 @@ def read_mot(
     """Read sequences of MOT Challenge (MOT16, MOT17, MOT20).
 
     Args:
-        source: The folder of the sequences, or its parent folder with ``train``.
-        images: Image root with the same folders, if it is not ``source``.
+        source: The folder of the sequences, or a folder whose subfolder ``train`` contains them.
+        images: The image root, with the same folders as ``source``; by default ``source``.
         split: ``train``, the only split with annotations; ``half-train`` for the first
             ``length // 2 + 1`` frames of each training sequence, ``half-val`` for the remaining
             frames, as in X. Zhou et al., "Tracking Objects as Points" (ECCV 2020).
-        sequences: Names of sequences, with the frames to read. By default all sequences, without
-            the copies that MOT17 contains for each detector.
+        sequences: The sequences to read, each with the numbers of its frames to read, or None for
+            all its frames. By default all sequences are read, but only one of the three copies of a
+            sequence in MOT17.
 
     Raises:
-        DataError: If something is missing or malformed.
+        DataError: If a file or folder is missing or malformed.
     """
     if split is not None:
         named("--split", split, SPLITS)
@@ -115,7 +124,7 @@ def _sequences_in(folder: Path) -> set[str]:
 
 
 def _read_classes(folders: list[Path]) -> _Classes:
-    """Return the classes in ``gt/labels.txt``, which CVAT writes, or else of MOT Challenge."""
+    """Return the classes in ``gt/labels.txt``; without this file, the classes of MOT Challenge."""
     paths = [folder / "gt" / "labels.txt" for folder in folders]
     there = [path for path in paths if path.is_file()]
     if not there:
@@ -123,7 +132,10 @@ def _read_classes(folders: list[Path]) -> _Classes:
     names = {tuple(row.values["label"] for row in read_rows(path, _LABEL, "\n")) for path in there}
     if len(names) > 1 or len(there) < len(paths):
         found = f"found {len(names)} versions in {len(there)} of {len(paths)} sequences"
-        msg = f"{folders[0].parent}: expected the same gt/labels.txt in every sequence, {found}."
+        msg = (
+            f"{folders[0].parent}: expected the same gt/labels.txt in every sequence, {found}. "
+            "Make the files equal, or convert fewer sequences with --sequences."
+        )
         raise DataError(msg)
     categories = categories_of(names.pop())
     return _Classes(categories, {number: number - 1 for number in range(1, len(categories) + 1)})
@@ -164,7 +176,7 @@ def _video(
 
 
 def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int], int]:
-    """Return the folder, the file extension, the size and the number of the images."""
+    """Return the image folder, file extension, ``(height, width)`` and number of images."""
     parser = configparser.ConfigParser()
     try:
         parser.read_string(read_file(path).decode("utf-8-sig"))
@@ -180,7 +192,10 @@ def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int], int]:
         )
         raise DataError(msg) from error
     except (OSError, KeyError, ValueError, configparser.Error) as error:
-        msg = f"{path}: expected [Sequence] with imWidth, imHeight and seqLength, found: {error!r}."
+        msg = (
+            f"{path}: expected [Sequence] with imWidth, imHeight and seqLength; reading "
+            f"them failed with {error!r}."
+        )
         raise DataError(msg) from error
 
 

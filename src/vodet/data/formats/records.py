@@ -1,4 +1,4 @@
-"""Videos, frames and boxes that the reader of a format passes to the writer."""
+"""Videos, frames and boxes, as the readers of all formats pass them to the ST-COCO writer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ Number = int | float
 
 
 class Box(NamedTuple):
-    """An object or a region of a frame.
+    """A box in a frame: an object, a crowd or an ignore region.
 
     Args:
-        label: Position of its class in the classes of the data set.
+        label: Position of the box's class in ``Records.categories``.
         xyxy: Corners in pixels; they may lie outside the image, since the writer clips boxes.
-        track: Id of the object in its video.
-        area: Area in square pixels, such as of a mask; None means the area of the box.
-        is_ignored: Whether it is a crowd or an ignore region: neither object nor background.
-        is_occluded: Whether it is partly hidden; None if the data set does not say.
+        track: Id of the object in its video; None if it is unknown.
+        area: Area of the object's mask in square pixels; None takes the area of the box.
+        is_ignored: Whether the box is a crowd or an ignore region, which counts neither as an
+            object nor as background.
+        is_occluded: Whether the object is partly hidden; None if the data set does not say.
     """
 
     label: int
@@ -34,10 +35,10 @@ class Frame(NamedTuple):
     """A frame of a video.
 
     Args:
-        file_name: Path of its image below the image root.
-        number: Its number in its video.
-        size: ``(height, width)`` in pixels.
-        boxes: Its annotated boxes.
+        file_name: Path of the image, relative to the image root.
+        number: Number of the frame in its video.
+        size: ``(height, width)`` of the image in pixels.
+        boxes: The annotated boxes.
         is_annotated: Whether the frame is annotated, possibly without objects. A frame that is not
             annotated can only be a support frame.
     """
@@ -58,7 +59,7 @@ class Video(NamedTuple):
 
 
 class Category(NamedTuple):
-    """A class: its id in the output file, its name and the name of its group."""
+    """A class: its id in the output file, its name and the name of its supercategory."""
 
     id: int
     name: str
@@ -67,14 +68,16 @@ class Category(NamedTuple):
 
 @dataclass(frozen=True)
 class Records:
-    """A data set that is being read.
+    """A data set that is being converted to ST-COCO.
 
     Args:
         categories: The classes; a label is a position in this sequence.
         videos: The videos, read one by one while they are written.
-        num_frames: Number of frames, if it is known in advance.
-        skipped: Number of skipped items by reason; complete once the videos have been read.
-        official_frames: Number of annotated frames of the official split, if a split is read.
+        num_frames: Number of frames; None if it is not known in advance.
+        skipped: How many boxes, images or other parts of the data set are skipped, by reason;
+            complete once all videos have been read.
+        official_frames: Number of annotated frames that the official split should have; None if no
+            official split is read.
     """
 
     categories: Sequence[Category]
@@ -85,7 +88,7 @@ class Records:
 
 
 def categories_of(names: Sequence[str], supercategories: Sequence[str] = ()) -> list[Category]:
-    """Number classes from 0. Without groups, each class is its own group."""
+    """Return classes with ids from 0; without ``supercategories``, each class is its own."""
     groups = supercategories or names
     return [
         Category(label, name, group)
@@ -94,5 +97,5 @@ def categories_of(names: Sequence[str], supercategories: Sequence[str] = ()) -> 
 
 
 def ignored_for_all(box: Box, num_classes: int) -> list[Box]:
-    """Return an ignore region once per class, because evaluation ignores regions by class."""
+    """Return one copy of an ignore region per class, since an ignore region holds for one class."""
     return [box._replace(label=label, is_ignored=True) for label in range(num_classes)]

@@ -1,4 +1,4 @@
-"""A sequence: numbered images in one folder, and text files with one object per line."""
+"""Sequences of a data set: videos as folders of numbered images, annotated in text files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from vodet.data.formats.tables import Row, raise_faults, read_rows
 
 
 class Sequence:
-    r"""The frames to read from a sequence.
+    r"""A sequence of a data set, that is, a video; all frames are read, or only some.
 
     Args:
         name: Name of the sequence.
-        folder: The folder of its images.
-        pattern: Regular expression of the file names, with the frame number as its group, such as
-            ``(\d{6})\.png``.
+        folder: The folder of the images.
+        pattern: Regular expression for the names of the images, whose group is the frame number,
+            such as ``(\d{6})\.png``.
         root: The image root.
-        wanted: The frames to read; by default, all frames.
-        first: Number of the first frame. Images that are numbered from 0 are renumbered from it.
+        wanted: Numbers of the frames to read; None reads all frames.
+        first: Number of the first frame in the annotations. If the images are numbered from 0, this
+            is added to their numbers.
 
     Raises:
         DataError: If the folder or a wanted image is missing, or there is no image.
@@ -44,7 +45,14 @@ class Sequence:
     def rows(
         self, path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","
     ) -> Mapping[int, list[Row]]:
-        """Group the lines of a file by its column ``frame``, for the frames to read.
+        """Read a text file with a column ``frame``; return its lines by frame number.
+
+        Lines of frames that are not to be read are left out.
+
+        Args:
+            path: The file.
+            columns: Parser of each column, see `read_rows`.
+            separator: Separator of the values; None for whitespace.
 
         Raises:
             DataError: If the file is missing or malformed, or a line has a frame without an image.
@@ -66,11 +74,11 @@ class Sequence:
         boxes_of: Callable[[int, tuple[int, int]], Iterable[Box]],
         size: tuple[int, int] | None = None,
     ) -> Iterator[Frame]:
-        """Yield the frames in order.
+        """Yield the frames to read, in order of frame number.
 
         Args:
-            boxes_of: Returns the boxes of a frame by its number and ``(height, width)``.
-            size: ``(height, width)`` that every image should have, if it is known.
+            boxes_of: Returns the boxes of a frame, given its number and its ``(height, width)``.
+            size: ``(height, width)`` that every image should have; None if it is not known.
 
         Raises:
             FrameError: If an image cannot be read or has another size.

@@ -1,4 +1,4 @@
-"""Reading text files with one object per line; every malformed line is named."""
+"""Reads text files with one object per line, and reports malformed lines by number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHOWN_FAULTS = 10
 
 
 class Row(NamedTuple):
-    """A line: its number from 1 and its values by column."""
+    """A line of a text file: its line number, from 1, and its values by column name."""
 
     line: int
     values: Mapping[str, Any]
@@ -24,15 +24,17 @@ class Row(NamedTuple):
 def read_rows(
     path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","
 ) -> list[Row]:
-    """Read a file with one object per line; empty lines are skipped.
+    """Read a text file with one object per line; empty lines are skipped.
 
     Args:
         path: The file.
-        columns: Name and parser of each column; a parser takes text and may raise ValueError.
+        columns: Parser of each column by column name, in the order of the file. A parser takes the
+            text of a value and raises ValueError if the text is malformed.
         separator: Separator of the values; None for whitespace.
 
     Raises:
-        DataError: If the file is missing or has malformed lines; names the first malformed lines.
+        DataError: If the file is missing or has malformed lines. The message shows the first ten
+            malformed lines.
     """
     rows, faults = [], []
     for line, text in enumerate(_read_lines(path), start=1):
@@ -46,7 +48,11 @@ def read_rows(
 
 
 def raise_faults(path: Path, faults: list[str]) -> None:
-    """Raise an error if there are faults in a file.
+    """Raise one error for all faults of a file, if there are any.
+
+    Args:
+        path: The file.
+        faults: Descriptions of the faults.
 
     Raises:
         DataError: If there are faults. The message shows the first ten and counts the others.
@@ -59,7 +65,7 @@ def raise_faults(path: Path, faults: list[str]) -> None:
 
 
 def number(text: str) -> Number:
-    """Read a finite number, as an int if it is whole.
+    """Parse a finite number, and return an int if it is whole.
 
     Raises:
         ValueError: If the text is not a finite number.
@@ -75,7 +81,7 @@ def number(text: str) -> Number:
 
 
 def integer(text: str) -> int:
-    """Read an integer.
+    """Parse an integer.
 
     Raises:
         ValueError: If the text is not an integer.
@@ -88,7 +94,7 @@ def integer(text: str) -> int:
 
 
 def one_of(*choices: int) -> Callable[[str], int]:
-    """Return a parser of a column that may contain only these integers."""
+    """Return a parser that accepts only the given integers."""
 
     def read(text: str) -> int:
         value = integer(text)
@@ -110,9 +116,9 @@ def _read_lines(path: Path) -> list[str]:
     try:
         return read_file(path).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
-        msg = f"Expected annotations at {path}, found no such file."
+        msg = f"Expected a text file at {path}, found no such file. Is the data set complete?"
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"Cannot read the annotations {path}: {error}."
+        msg = f"Cannot read the text file {path}: {error}."
     raise DataError(msg)
 
 

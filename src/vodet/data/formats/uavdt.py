@@ -1,6 +1,7 @@
-"""UAVDT (UAV-benchmark-M): ``M0101/img000001.jpg`` and ``M0101_gt_whole.txt``, frames from 1.
+"""Reads UAVDT: images such as ``M0101/img000001.jpg``, boxes such as ``M0101_gt_whole.txt``.
 
-``M0101_gt.txt`` is not read, because its last columns are constants instead of classes.
+Frames are numbered from 1. ``M0101_gt.txt`` is not read, because its last columns are constants
+instead of classes.
 """
 
 from __future__ import annotations
@@ -77,13 +78,16 @@ def read_uavdt(
     """Read sequences of the multi-object benchmark of UAVDT.
 
     Args:
-        source: The folder with the annotations, directly or in ``GT``, and with ``M_attr``.
-        images: Image root with the folders of the sequences, directly or in ``UAV-benchmark-M``.
+        source: The folder with the annotation files, directly or in ``GT``, and with the video
+            attributes in ``M_attr``.
+        images: The image root, with the folders of the sequences, directly or in
+            ``UAV-benchmark-M``; by default ``source``.
         split: ``train`` or ``test``.
-        sequences: Names of sequences, with the frames to read.
+        sequences: The sequences to read, each with the numbers of its frames to read, or None for
+            all its frames.
 
     Raises:
-        DataError: If something is missing or malformed.
+        DataError: If a file or folder is missing or malformed.
     """
     root = images or source
     benchmark = "UAV-benchmark-MOTD_v1.0"
@@ -136,11 +140,11 @@ def _read_attributes(folder: Path, name: str) -> list[str]:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         places = f"train/{names[0]} or test/{names[0]}"
-        msg = f"Expected the attributes of {name} at {places} in {folder}, found neither."
+        msg = f"Expected the attributes of {name} at {places} in {folder}, found neither file."
         raise DataError(msg)
     kinds = dict.fromkeys(ATTRIBUTES, one_of(0, 1))
     rows = read_rows(path, kinds)
     if len(rows) != 1:
-        msg = f"{path}: expected one line of {len(ATTRIBUTES)} values, found {len(rows)}."
+        msg = f"{path}: expected one line of {len(ATTRIBUTES)} values, found {len(rows)} lines."
         raise DataError(msg)
     return [attribute for attribute in ATTRIBUTES if rows[0].values[attribute]]

@@ -1,4 +1,4 @@
-"""Writing records as ST-COCO, frame by frame: memory does not grow with the data set."""
+"""Writes ST-COCO files frame by frame, so that memory use does not grow with the data set."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ encode = msgspec.json.Encoder().encode
 
 @dataclass
 class Summary:
-    """Counts of what was written and what was left out.
+    """What a conversion wrote and what it left out.
 
     Args:
         class_names: Names of the classes.
         videos: Number of videos.
         frames: Number of frames.
-        support_frames: Number of frames whose objects are not known.
+        support_frames: Number of frames that are not annotated, so they can only be support frames.
         boxes: Number of objects by label.
         ignored: Number of crowds and ignore regions by label.
         clipped: Number of boxes that were clipped to the image.
-        skipped: Number of skipped items by reason.
-        official_frames: Number of annotated frames that the split should have, if known.
+        skipped: How many boxes, images or other parts of the data set were left out, by reason.
+        official_frames: Number of annotated frames that the official split should have; None if it
+            is not known.
     """
 
     class_names: list[str]
@@ -55,7 +56,7 @@ class Summary:
 
 
 def check_target(target: Path, *, overwrite: bool, sources: Iterable[Path] = ()) -> None:
-    """Refuse an unusable output file before hours are spent on reading.
+    """Check that an output file can be written, before a long conversion starts.
 
     Args:
         target: The file to write.
@@ -76,10 +77,10 @@ def check_target(target: Path, *, overwrite: bool, sources: Iterable[Path] = ())
 
 
 def refuse_source(target: Path, sources: Iterable[Path]) -> None:
-    """Refuse to replace an input file.
+    """Check that the output file is not one of the input files.
 
     Raises:
-        ConfigError: If the target is one of the sources.
+        ConfigError: If ``target`` is one of the ``sources``.
     """
     if os.path.realpath(target) in map(os.path.realpath, sources):
         msg = f"DST: expected a file other than the input, found {target}. Choose another DST."
@@ -94,19 +95,22 @@ def write_st_coco(
     drop_ignored: bool = False,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Summary:
-    """Write records to a JSON file, which appears only when it is complete.
+    """Write a data set to an ST-COCO file, which appears only when it is complete.
 
     Args:
         records: The data set.
-        target: The file, ``.json``.
+        target: The file to write; its name ends in ``.json``.
         overwrite: Whether an existing file is replaced.
         drop_ignored: Whether crowds and ignore regions are left out, for programs that do not
             support them.
         on_frame: Called after each frame.
 
+    Returns:
+        What was written and what was left out.
+
     Raises:
         ConfigError: If the file exists and may not be replaced.
-        DataError: If the records are faulty or there is no frame.
+        DataError: If the data set is faulty or has no frame.
     """
     check_target(target, overwrite=overwrite)
     with (
@@ -117,7 +121,10 @@ def write_st_coco(
         writing = _Writing(records, images, annotations, drop_ignored)
         writing.write(on_frame)
         if not writing.summary.frames:
-            msg = f"Nothing to write to {target}: found no frame. Skipped: {_listed(records)}."
+            msg = (
+                f"Nothing to write to {target}: found no frame. Skipped: {_listed(records)}. Check "
+                "SRC and the options of the conversion."
+            )
             raise DataError(msg)
     return writing.summary
 
@@ -127,10 +134,10 @@ def _listed(records: Records) -> str:
 
 
 class JsonTable:
-    """An array of a JSON file that is being written, with consecutive ids.
+    """Writes the entries of a JSON array to a file, and gives them consecutive ids.
 
     Args:
-        file: The file, positioned after the opening bracket.
+        file: The file, positioned after the opening bracket of the array.
         first_id: Id of the first entry. Annotations need `FIRST_ANNOTATION`.
     """
 
@@ -140,14 +147,14 @@ class JsonTable:
         self.size = 0
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Write an entry with the next id."""
+        """Write an entry, and give it the next id."""
         self._file.write(b",\n" if self.size else b"\n")
         self._file.write(encode({"id": self._first_id + self.size, **entry}))
         self.size += 1
 
 
 class _Writing:
-    """A conversion in progress. Annotations go to a temporary file until all images are written."""
+    """Writes one file. Annotations go to a temporary file until all images are written."""
 
     def __init__(
         self, records: Records, file: IO[bytes], annotations: IO[bytes], drop_ignored: bool
@@ -165,7 +172,7 @@ class _Writing:
         )
 
     def write(self, on_frame: Callable[[], None]) -> None:
-        """Write everything."""
+        """Write the whole file, and call ``on_frame`` after each frame."""
         self._file.write(b'{"info": {}, "images": [')
         for video in self._records.videos:
             for frame in self._frames(video):
@@ -212,7 +219,7 @@ class _Writing:
                 self._annotations.append(_annotation(clipped, self._images.size - 1, category))
 
     def _clip(self, box: Box, size: tuple[int, int]) -> Box | None:
-        """Return the part of a box inside the image; count it and return None if it is empty."""
+        """Return a box clipped to the image, or None if it has no area there; count both cases."""
         (left, top, right, bottom), (height, width) = box.xyxy, size
         if not _has_area(box.xyxy):
             self.summary.skipped[NO_AREA] += 1

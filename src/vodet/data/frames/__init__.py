@@ -1,1 +1,1 @@
-"""Images: reading, resizing, augmenting."""
+"""Reads, resizes and augments the images of frames."""

@@ -1,4 +1,4 @@
-"""Reads and resizes the frames of an index; a bad frame raises an error or is recorded."""
+"""Reads and resizes the frames of a data set; a bad frame raises an error or is recorded."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ OnBadFrame = Literal["raise", "skip"]
 
 
 class FrameReader:
-    """Reads and resizes the frames of an index, and records bad frames.
+    """Reads and resizes the frames of a data set, and records bad frames.
+
+    A frame is bad if its image is missing, damaged or not of the annotated size. Methods take the
+    row of a frame in the index.
 
     Args:
-        index: The data set.
-        images: Folder or fsspec URL of the images.
-        resize: Resizes frames.
-        on_bad_frame: ``raise`` raises the error of a bad frame; ``skip`` records the frame.
-        exif: ``apply`` orients images by their EXIF tag; ``ignore`` leaves images as stored.
+        index: The annotations of the data set.
+        images: The image root: a folder or an fsspec URL.
+        resize: Applied to every frame after reading.
+        on_bad_frame: ``raise`` raises an error for a bad frame; ``skip`` records that it is bad.
+        exif: ``apply`` rotates images by their EXIF orientation; ``ignore`` leaves them as stored.
 
     Raises:
         ConfigError: If ``on_bad_frame`` or ``exif`` has another value.
@@ -53,14 +56,14 @@ class FrameReader:
         self.on_bad_frame = on_bad_frame
         self.exif: ExifUse = exif
         # In shared memory, because workers write to it; one flag per frame needs no lock.
-        # Evaluation creates its loaders in inference mode; tensors created there are read-only
-        # outside of it.
+        # Created outside inference mode, in which evaluation creates its loaders, because a tensor
+        # from inference mode could not be changed outside of it.
         with torch.inference_mode(mode=False):
             self._is_bad = torch.zeros(index.num_frames, dtype=torch.bool)
         self._is_bad.share_memory_()  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def size(self, row: int) -> Size:
-        """Return the size of the image file of a frame, as annotated."""
+        """Return the annotated ``(height, width)`` of a frame's image file."""
         height, width = self.index.sizes[row].tolist()
         return height, width
 
@@ -73,7 +76,7 @@ class FrameReader:
         """Read and resize a frame.
 
         Raises:
-            FrameError: If the image is bad.
+            FrameError: If its image is missing, damaged or not of the annotated size.
         """
         size = self.size(row)
         path = image_path(self.images, self.index.file_name(row))
@@ -82,10 +85,10 @@ class FrameReader:
         return self.resize(read_frame(path, image_id, size, reduction, self.exif))
 
     def read_or_record(self, row: int) -> UInt8[np.ndarray, "height width 3"] | None:
-        """Read a frame; if it is bad and bad frames are skipped, record it and return None.
+        """Read and resize a frame; record a bad frame and return None if it is to be skipped.
 
         Raises:
-            FrameError: If the image is bad and ``on_bad_frame`` is ``raise``.
+            FrameError: If the frame is bad and ``on_bad_frame`` is ``raise``.
         """
         try:
             return self.read(row)
@@ -100,9 +103,9 @@ class FrameReader:
         self._is_bad[row] = True
 
     def target(self, row: int) -> Target:
-        """Return the objects of a frame in pixels of the resized frame.
+        """Return the annotated boxes of a frame, in pixels of the resized frame.
 
-        In a video of one frame, each object gets its own track id.
+        In a video of one frame, such as a still image, each object gets a track id of its own.
         """
         size = self.size(row)
         target = self.index.target(row)
@@ -112,13 +115,13 @@ class FrameReader:
         return target
 
     def info(self, row: int, size: Size | None = None, is_known: bool = True) -> FrameInfo:
-        """Describe a frame.
+        """Return the ``FrameInfo`` of a frame: its video, number, image id and sizes.
 
         Args:
-            row: The frame.
-            size: Size of the frame in the batch without padding; by default, the size after
-                resizing.
-            is_known: Whether the frame could be read.
+            row: Row of the frame in the index.
+            size: ``(height, width)`` of the frame in the batch, without padding; by default, the
+                size after resizing.
+            is_known: Whether the frame could be read; otherwise it is marked as not annotated.
         """
         original_size = self.size(row)
         return FrameInfo(
@@ -131,11 +134,15 @@ class FrameReader:
         )
 
     def expect_one_size(self, frames: Sequence[np.ndarray], rows: Sequence[int]) -> None:
-        """Refuse frames of one video that differ in size after resizing.
+        """Check that frames of one video have the same size after resizing.
+
+        Args:
+            frames: The resized frames.
+            rows: Rows of the frames in the index.
 
         Raises:
-            FrameError: If the sizes differ; names the video, and each size before resizing with a
-                file that has it.
+            FrameError: If the sizes differ. The message names the video, and one file of each size
+                before resizing.
         """
         if len({frame.shape for frame in frames}) == 1:
             return
@@ -153,7 +160,7 @@ class FrameReader:
         raise FrameError(msg)
 
     def report_bad_frames(self) -> None:
-        """Log how many frames were skipped since the last report, with the first three errors."""
+        """Log how many bad frames were skipped since the last report, and the first errors."""
         rows = self._is_bad.nonzero()[:, 0].tolist()
         self._is_bad.zero_()
         if not rows:
@@ -163,12 +170,12 @@ class FrameReader:
         logger.warning(message, len(rows), self.index.source, texts)
 
     def _why_bad(self, row: int) -> str:
-        """Read a frame again to find what is wrong with it, since workers send no messages."""
+        """Return the error of a bad frame by reading it again, since workers record no errors."""
         try:
             self.read(row)
         except FrameError as error:
             return str(error)
-        return f"{self.index.file_name(row)}: unreadable at first, but readable now."
+        return f"{self.index.file_name(row)}: could not be read at first, but can be read now."
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

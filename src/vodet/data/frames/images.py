@@ -29,15 +29,19 @@ ExifUse = Literal["apply", "ignore"]
 
 
 def image_path(root: str | Path, file_name: str) -> str:
-    """Join an image root (a folder or an fsspec URL) and the name of a file below it."""
+    """Return the path or URL of an image: the image root, then the file name of the image."""
     return f"{str(root).rstrip('/')}/{file_name}"
 
 
 def reduction_for(size: Size, resize: FrameResize) -> int:
-    """Return the largest reduction (1, 2, 4 or 8) of a JPEG that keeps the size after resizing.
+    """Return the largest factor by which a JPEG can be shrunk during decoding: 1, 2, 4 or 8.
 
-    The reduced image must be at least as large as the target, and resizing it must give the same
-    size as resizing the original, so that boxes keep their positions.
+    The shrunk image must be at least as large as the resized frame, and ``resize`` must give it the
+    same size as the original image, so that boxes keep their positions.
+
+    Args:
+        size: ``(height, width)`` of the original image.
+        resize: Applied to the image after decoding.
     """
     target = resize.target_size(size)
     for reduction in sorted(REDUCTIONS, reverse=True):
@@ -60,14 +64,16 @@ def read_frame(
     Args:
         path: A local path or an fsspec URL.
         image_id: Id of the image in the annotation file, for error messages.
-        expected_size: Size of the image according to the annotations.
+        expected_size: Annotated ``(height, width)`` of the image.
         reduction: 2, 4 or 8 decodes a JPEG at 1/2, 1/4 or 1/8 of its size, which is faster than
-            shrinking it afterwards. PNG images are always decoded at full size.
-        exif: ``apply`` orients the image by its EXIF tag, as viewers and annotation tools do;
-            ``ignore`` leaves the image as stored.
+            shrinking it afterwards; 1 decodes it at full size. A PNG is always decoded at full
+            size.
+        exif: ``apply`` rotates the image by its EXIF orientation, as viewers and annotation tools
+            do; ``ignore`` leaves the image as stored.
 
     Raises:
-        FrameError: If the image is missing, truncated, of another format or of another size.
+        FrameError: If the image is missing, damaged, neither JPEG nor PNG, of another size, or
+            larger than `MAX_PIXELS`.
     """
     where = f"{path} (image id {image_id})"
     data = _read_bytes(str(path), where)
@@ -86,11 +92,11 @@ def read_frame(
 
 
 def _check_size(header: PictureHeader, expected: Size, exif: ExifUse, where: str) -> None:
-    """Refuse an image that has the wrong size or too many pixels, before decoding it.
+    """Check the size of an image before decoding it.
 
     Raises:
-        FrameError: If the size is wrong or too large. The message gives both sizes, and the EXIF
-            orientation if it is the cause.
+        FrameError: If the image does not have the expected size, or has too many pixels. If the
+            EXIF orientation is the cause, the message says which value of ``exif`` to use.
     """
     stored, upright = header.stored_size, header.upright_size
     found, other = (upright, stored) if exif == "apply" else (stored, upright)
@@ -106,6 +112,8 @@ def _check_size(header: PictureHeader, expected: Size, exif: ExifUse, where: str
                 f"{stored[1]}, the upright image is {upright[0]} x {upright[1]}. If the boxes were "
                 f"drawn on the {drawn_on} image, set data.exif={use} (vodet-data: --exif {use})."
             )
+        else:
+            msg += " Use the images that were annotated, or scale the annotations to these images."
         raise FrameError(msg)
     if found[0] * found[1] > MAX_PIXELS:
         msg = (
@@ -119,9 +127,9 @@ def _read_bytes(path: str, where: str) -> bytes:
     try:
         return _read_url(path) if "://" in path else read_file(path)
     except FileNotFoundError as error:
-        advice = "Is the image root right?"
+        advice = "Check the image root (data.*.images or --images)."
         if "\\" in path:
-            advice = "Only Windows reads `\\` as a separator: use `/` instead."
+            advice = "Only Windows reads `\\` as a separator: use `/` in the annotations."
         msg = f"{where}: expected an image, found no such file. {advice}"
         raise FrameError(msg) from error
     except OSError as error:
@@ -152,10 +160,10 @@ def _damaged(where: str, found: str) -> FrameError:
 
 
 def is_image_there(path: str) -> bool:
-    """Return whether there is a file at a local path or an fsspec URL.
+    """Return whether a file exists at a local path or an fsspec URL.
 
     Raises:
-        FrameError: If the storage of the URL cannot be reached.
+        FrameError: If the server or storage of the URL cannot be reached.
     """
     if "://" not in path:
         return os.path.isfile(path)  # noqa: PTH113  Path.is_file may raise
@@ -163,5 +171,5 @@ def is_image_there(path: str) -> bool:
         filesystem, place = fsspec.url_to_fs(path)
         return bool(filesystem.isfile(place))
     except Exception as error:  # each fsspec backend has its own errors
-        msg = f"{path}: expected a URL that can be reached, found {error}."
+        msg = f"{path}: expected a URL that can be reached, found {error}. Check the image root."
         raise FrameError(msg) from error

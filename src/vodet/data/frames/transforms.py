@@ -1,4 +1,4 @@
-"""Augmentation of clips: one random draw for all frames and their boxes."""
+"""Augmentation of clips, with the same random parameters for all frames and their boxes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes 
     """Pastes the picture at a random place on a larger canvas, so that objects become smaller.
 
     Args:
-        max_ratio: Maximum ratio of the canvas to the picture, per side; at least 1.
-        fill: Value of the canvas around the picture.
+        max_ratio: Maximum side of the canvas, as a multiple of the side of the picture; at least 1.
+        fill: Pixel value of the canvas around the picture.
         p: Probability of applying the transform.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]  # as above
-        """Types of the arguments, which albumentations checks."""
+        """Types of the constructor's arguments, which albumentations checks."""
 
         max_ratio: float
         fill: float
@@ -50,7 +50,7 @@ class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw the canvas and the place on it."""
+        """Draw the size of the canvas and the position of the picture on it."""
         del data
         ratio = self.random_generator.uniform(1, self.max_ratio)
         height, width = (round(side * (ratio - 1)) for side in params["shape"][:2])
@@ -64,21 +64,22 @@ class Expand(albumentations.Pad):  # type: ignore[misc]  # albumentations comes 
 
 
 class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without types
-    """Random crop whose IoU with every box of the clip is at least a randomly drawn minimum.
+    """Crops randomly, so that the IoU of the crop with every box is at least a random minimum.
 
-    The crop of SSD (W. Liu et al., arXiv 1512.02325, section 2.2), applied to the boxes of all
-    frames, as in the released settings of STF. The sides of a crop are ``min_size`` to 1 of the
-    picture's sides, with an aspect ratio from 1/2 to 2, and the crop must contain the centre of a
-    box. If none of 50 random crops qualifies, or there is no box, the picture is not cropped.
+    This is the crop of SSD (W. Liu et al., arXiv 1512.02325, section 2.2), applied to the boxes of
+    all frames of a clip, as in the released settings of STF. Each side of the crop is at least
+    ``min_size`` times the side of the picture, the aspect ratio is from 1/2 to 2, and the crop
+    contains the centre of at least one box. If none of 50 random crops meets these conditions, or
+    there is no box, the picture is not cropped.
 
     Args:
-        min_ious: Minimum IoUs to draw from.
-        min_size: Smallest side of the crop, as a share of the side of the picture.
+        min_ious: Values from which the minimum IoU is drawn.
+        min_size: Minimum side of the crop, as a share of the side of the picture.
         p: Probability of applying the transform.
     """
 
     class InitSchema(BaseTransformInitSchema):  # type: ignore[misc]  # as above
-        """Types of the arguments, which albumentations checks."""
+        """Types of the constructor's arguments, which albumentations checks."""
 
         min_ious: Sequence[float]
         min_size: float
@@ -90,7 +91,10 @@ class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without t
         p: float = 0.5,
     ) -> None:
         if not min_ious or not 0 < min_size <= 1:
-            msg = f"IouCrop needs min_ious and 0 < min_size <= 1, found {min_ious}, {min_size}."
+            msg = (
+                "IouCrop needs at least one value in min_ious and 0 < min_size <= 1, found "
+                f"min_ious={min_ious}, min_size={min_size}."
+            )
             raise ConfigError(msg)
         super().__init__(p=p)
         self.min_ious = tuple(min_ious)
@@ -99,7 +103,7 @@ class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without t
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw crops and take the first that satisfies the conditions."""
+        """Draw 50 crops and return the first that meets the conditions."""
         height, width = params["shape"][:2]
         scale = np.array([width, height, width, height])
         generator = self.random_generator
@@ -114,7 +118,7 @@ class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without t
 
 
 def _is_good_crop(crops: np.ndarray, boxes: Float[np.ndarray, "n 4"], min_iou: float) -> np.ndarray:
-    """Return whether each crop satisfies the conditions of `IouCrop`, ``[crops]``."""
+    """Return whether each crop meets the conditions of `IouCrop`, as ``[crops]`` bool."""
     low = np.maximum(crops[:, None, :2], boxes[None, :, :2])
     high = np.minimum(crops[:, None, 2:], boxes[None, :, 2:])
     shared = (high - low).clip(0).prod(axis=2)
@@ -129,21 +133,20 @@ def _is_good_crop(crops: np.ndarray, boxes: Float[np.ndarray, "n 4"], min_iou: f
 
 
 class ClipTransform:
-    """Applies albumentations to a clip: one random draw for all frames and their boxes.
+    """Applies albumentations to a clip, with the same random parameters for all frames.
 
     Args:
         transforms: Transforms of albumentations or with the same interface, in order.
-        min_visible: A box is dropped if less than this share of its area remains in the picture
-            after a transform, or less than one square pixel. Other boxes are clipped to the
-            picture.
+        min_visible: A box is dropped if less than this share of its area, or less than one square
+            pixel, remains in the picture after a transform. Other boxes are clipped to the picture.
 
     Raises:
-        ConfigError: If ``min_visible`` is not from 0 to 1.
+        ConfigError: If ``min_visible`` is below 0 or above 1.
     """
 
     def __init__(self, transforms: Sequence[Any] = (), min_visible: float = 0.3) -> None:
         if not 0 <= min_visible <= 1:
-            msg = f"min_visible must be a share of the area from 0 to 1, found {min_visible}."
+            msg = f"data.min_visible must be a share of the box area, 0 to 1; found {min_visible}."
             raise ConfigError(msg)
         boxes = albumentations.BboxParams(
             "pascal_voc",
@@ -163,22 +166,25 @@ class ClipTransform:
         targets: Sequence[Target],
         generator: np.random.Generator,
     ) -> tuple[Sequence[np.ndarray], tuple[Target, ...]]:
-        """Transform a clip.
+        """Apply the transforms to the frames of a clip and their boxes.
 
         Args:
             frames: ``T`` frames ``[H, W, 3]`` uint8 of the same size.
-            targets: One target per frame.
-            generator: Random generator of the clip; the only source of randomness.
+            targets: The annotations of each frame.
+            generator: The only source of randomness.
 
         Returns:
-            ``T`` frames ``[H', W', 3]`` uint8 and their targets.
+            The ``T`` transformed frames ``[H', W', 3]`` uint8 and their annotations.
 
         Raises:
             FrameError: If the frames differ in size.
         """
         sizes = {frame.shape for frame in frames}
         if len(sizes) > 1:
-            msg = f"Frames of a clip must have the same size, found {sorted(sizes)}."
+            msg = (
+                f"Frames of a clip must have the same size, found {sorted(sizes)}. Resize them to "
+                "one size first."
+            )
             raise FrameError(msg)
         boxes = torch.cat([target["boxes"] for target in targets])
         if self._compose is None:
@@ -201,12 +207,12 @@ class ClipTransform:
 def _select(
     targets: Sequence[Target], boxes: Float[Tensor, "n 4"], rows: Int64[Tensor, " n"]
 ) -> tuple[Target, ...]:
-    """Assign boxes to their frames.
+    """Return the annotations of each frame after a transform.
 
     Args:
-        targets: The targets before the transform.
-        boxes: The remaining boxes.
-        rows: Positions of the remaining boxes among the boxes of all frames, ascending.
+        targets: The annotations of each frame before the transform.
+        boxes: The transformed boxes that remain, frame by frame.
+        rows: Positions of the remaining boxes among all boxes before the transform, ascending.
     """
     lengths = [len(target["boxes"]) for target in targets]
     if len(rows) == sum(lengths):  # the usual case, and by far the cheapest

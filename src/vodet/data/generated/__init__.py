@@ -1,1 +1,1 @@
-"""The generated data set."""
+"""Generates a small data set of moving, textured shapes."""

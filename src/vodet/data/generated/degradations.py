@@ -1,4 +1,4 @@
-"""Degradations of the generated set, which hide textures and borders in single frames."""
+"""Degradations that hide textures and borders in single frames of the generated data set."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def degrade(picture: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def _motion_blur(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blur along a line like a shaken camera, then in all directions.
+    """Blur a picture along a random line, like a shaken camera, then in all directions.
 
     Without the second blur, stripes along the line would remain visible.
     """
@@ -54,13 +54,13 @@ def _noise(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _darkness(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Reduce the light to about a quarter, and add the noise of a camera in the dark."""
+    """Reduce the brightness to about a quarter and add noise, like a camera in the dark."""
     grain = np.abs(_grain(picture.shape, 12.0, rng))
     return cv2.addWeighted(picture, rng.uniform(0.22, 0.34), grain, 1, 0)
 
 
 def _occluders(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a few large, plain patches with soft edges, like objects close to the camera."""
+    """Hide parts of a picture behind 4 to 7 large, plain ellipses with soft edges."""
     picture, size = picture.copy(), max(picture.shape[:2])
     for _ in range(rng.integers(4, 8)):
         centre = (rng.uniform(0, 1, size=2) * picture.shape[1::-1]).astype(int).tolist()
@@ -72,7 +72,7 @@ def _occluders(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _grain(shape: tuple[int, ...], deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise with grains of 3 pixels; convolutions would soon average out finer noise."""
+    """Return noise with a grain of 3 pixels; a few convolutions would average out finer noise."""
     height, width, channels = shape
     cells = (-(-height // 3), -(-width // 3), channels)
     coarse = rng.normal(0, deviation, cells).astype(np.float32)

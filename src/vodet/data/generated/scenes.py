@@ -1,4 +1,4 @@
-"""Scenes of the generated set: textured objects that move over a textured, moving background.
+"""Scenes of the generated data set: textured objects that move over a moving background.
 
 A class is a combination of a shape and a texture. Colours, sizes and motion have the same
 distribution for every class, so only shape and texture reveal the class. The sizes of objects and
@@ -19,20 +19,20 @@ CLASS_NAMES = tuple(f"{texture} {shape}" for shape in SHAPES for texture in TEXT
 MIN_SHARE_IN_PICTURE = 0.25
 MIN_SHARE_UNCOVERED = 0.25
 
-_SUPERSAMPLING = 4
+SUPERSAMPLING = 4
 _PERIOD = 11.0  # pixels: about four periods on an object; a blur of 4 pixels removes the pattern
 _TRIANGLE_REACH = 1.25  # centre to corner in radii of the disc: both shapes have similar box sizes
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object of a video.
+    """One object of a video, drawn as a sprite: a small picture that is warped into each frame.
 
     Args:
-        label: Position of its class in ``CLASS_NAMES``.
+        label: Position of the object's class in ``CLASS_NAMES``.
         texture: Colours of the sprite, ``[s, s, 3]`` float32 RGB.
         silhouette: Opacity of the sprite, ``[s, s]`` float32 from 0 to 1.
-        transforms: Affine transform from sprite to picture for each frame, ``[T, 2, 3]`` float64.
+        transforms: Affine transform from the sprite to each frame, ``[T, 2, 3]`` float64.
     """
 
     label: int
@@ -41,18 +41,25 @@ class SceneObject:
     transforms: np.ndarray
 
     def opacity(self, frame: int, size: int) -> np.ndarray:
-        """Return the opacity of this object alone in a picture, ``[size, size]`` float32."""
+        """Return the opacity of the object at each pixel of a frame, ``[size, size]`` float32."""
         return _warp(self.silhouette, self.transforms[frame], size)
 
     def area(self, frame: int) -> float:
-        """Return the area in square pixels, including the part outside the picture."""
+        """Return the object's area in a frame, in square pixels, including parts outside it."""
         scale = abs(np.linalg.det(self.transforms[frame, :, :2]))
         return float(self.silhouette.sum() * scale)
 
 
 @dataclass(frozen=True)
 class ObjectBox:
-    """Annotation of an object in a frame: box ``xywh`` in whole pixels, area of the silhouette."""
+    """The annotation of an object in a frame.
+
+    Args:
+        track_id: Identifies the object within its video.
+        label: Position of the object's class in ``CLASS_NAMES``.
+        bbox: ``(x, y, width, height)`` in whole pixels.
+        area: Number of pixels of the object's silhouette inside the picture.
+    """
 
     track_id: int
     label: int
@@ -62,13 +69,13 @@ class ObjectBox:
 
 @dataclass(frozen=True)
 class Scene:
-    """A video before degradation.
+    """The content of a generated video, from which its frames are rendered.
 
     Args:
-        size: Side of the square pictures.
-        background: ``[h, w, 3]`` float32 RGB.
-        camera: Position of the picture's top left corner in the background, ``[T, 2]`` xy.
-        objects: The objects from back to front; their positions are their track ids.
+        size: Height and width of the frames in pixels.
+        background: The background, ``[h, w, 3]`` float32 RGB, larger than a frame.
+        camera: Where the top left corner of each frame is in the background, ``[T, 2]`` xy.
+        objects: The objects from back to front; the track id of an object is its position here.
     """
 
     size: int
@@ -77,7 +84,7 @@ class Scene:
     objects: tuple[SceneObject, ...]
 
     def picture(self, frame: int) -> np.ndarray:
-        """Render a frame, ``[size, size, 3]`` uint8 RGB."""
+        """Render a frame as ``[size, size, 3]`` uint8 RGB, before degradation."""
         shift = np.array([[1, 0, -self.camera[frame, 0]], [0, 1, -self.camera[frame, 1]]])
         picture = _warp(self.background, shift, self.size, cv2.BORDER_REFLECT_101)
         for item in self.objects:
@@ -86,7 +93,7 @@ class Scene:
         return picture.round().clip(0, 255).astype(np.uint8)
 
     def boxes(self, frame: int) -> list[ObjectBox]:
-        """Annotate a frame.
+        """Return the annotations of a frame.
 
         A box is the tight rectangle around the part of the silhouette (opacity of at least one
         half) inside the picture, including parts that other objects cover. An object is left out if
@@ -109,7 +116,7 @@ class Scene:
 
 
 def draw_scene(rng: np.random.Generator, *, size: int, num_frames: int, num_objects: int) -> Scene:
-    """Draw a random scene."""
+    """Return a random scene with ``num_frames`` frames of ``size`` x ``size`` pixels."""
     time = np.arange(num_frames) - rng.uniform(0, num_frames)
     drift = rng.uniform(-1.5, 1.5, size=2)
     sway = rng.uniform(0, 2, size=2) * np.sin(0.5 * time[:, None] + rng.uniform(0, 6, size=2))
@@ -118,7 +125,7 @@ def draw_scene(rng: np.random.Generator, *, size: int, num_frames: int, num_obje
     decks = [rng.permutation(len(CLASS_NAMES)) for _ in range(num_objects // len(CLASS_NAMES) + 1)]
     labels = np.concatenate(decks)[:num_objects].tolist()
     objects = tuple(_draw_object(rng, label, size, camera) for label in labels)
-    background = _draw_background(rng, 2 * size)
+    background = draw_background(rng, 2 * size)
     return Scene(size, background, camera + size / 2, objects)
 
 
@@ -136,7 +143,7 @@ def _draw_object(
     scales = np.exp(rng.uniform(-0.01, 0.01) * time).clip(0.7, 1.4)
     middle = len(silhouette) / 2 - 0.5  # centre of the sprite; pixel centres are whole numbers
     transforms = [
-        _similarity(angle, scale, middle, centre)
+        similarity(angle, scale, middle, centre)
         for angle, scale, centre in zip(angles, scales, centres, strict=True)
     ]
     return SceneObject(label, texture, silhouette, np.stack(transforms))
@@ -145,10 +152,10 @@ def _draw_object(
 def _draw_sprite(
     rng: np.random.Generator, class_name: str, side: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw texture ``[s, s, 3]`` and opacity ``[s, s]`` of an object, with supersampling."""
+    """Return the texture ``[s, s, 3]`` and the opacity ``[s, s]`` of an object of a class."""
     texture_name, shape = class_name.split(" ")
     pixels = int(np.ceil(_TRIANGLE_REACH * side)) + 4  # a transparent border
-    axis = (np.arange(pixels * _SUPERSAMPLING) + 0.5) / _SUPERSAMPLING - pixels / 2
+    axis = (np.arange(pixels * SUPERSAMPLING) + 0.5) / SUPERSAMPLING - pixels / 2
     x, y = np.meshgrid(axis, axis)
     inside = _inside(shape, x, y, side / 2)
     phase = rng.uniform(0, _PERIOD, size=2)
@@ -156,7 +163,7 @@ def _draw_sprite(
     u = x * np.cos(turn) + y * np.sin(turn) + phase[0]
     v = y * np.cos(turn) - x * np.sin(turn) + phase[1]
     coloured = _colour(rng, _pattern(texture_name, u, v))
-    return _shrink(coloured, pixels), _shrink(inside.astype(np.float32), pixels)
+    return shrink(coloured, pixels), shrink(inside.astype(np.float32), pixels)
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
@@ -169,7 +176,7 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarr
 
 
 def _pattern(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Return which of two tones each pixel has, ``[s, s]`` bool."""
+    """Return which of the two tones of a texture each pixel has, ``[s, s]`` bool."""
     if texture == "dotted":
         cell_u, cell_v = (axis % _PERIOD - _PERIOD / 2 for axis in (u, v))
         return np.asarray(cell_u**2 + cell_v**2 < (0.32 * _PERIOD) ** 2)
@@ -178,7 +185,7 @@ def _pattern(texture: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def _colour(rng: np.random.Generator, pattern: np.ndarray) -> np.ndarray:
-    """Paint a pattern ``[s, s]`` in two tones of a random colour, ``[s, s, 3]`` float32.
+    """Return a pattern ``[s, s]`` painted in two tones of a random colour, ``[s, s, 3]`` float32.
 
     The mean colour does not depend on the pattern and stands out from the grey background, so a
     blurred object can be detected but not classified.
@@ -190,8 +197,8 @@ def _colour(rng: np.random.Generator, pattern: np.ndarray) -> np.ndarray:
     return painted
 
 
-def _draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Draw noise at several scales with translucent patches and lines, ``[size, size, 3]``."""
+def draw_background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Return a background ``[size, size, 3]``: noise with translucent patches and lines."""
     background = np.full((size, size, 3), rng.uniform(100, 140, size=3), dtype=np.float32)
     for cells, amplitude in ((4, 20), (12, 16), (40, 14), (120, 10)):
         grey = rng.normal(0, amplitude, (cells, cells, 1))
@@ -216,14 +223,15 @@ def _draw_clutter(rng: np.random.Generator, background: np.ndarray) -> np.ndarra
     return cv2.addWeighted(layer, weight, background, 1 - weight, 0)
 
 
-def _similarity(angle: float, scale: float, middle: float, centre: np.ndarray) -> np.ndarray:
-    """Return a transform that rotates, scales, and moves ``(middle, middle)`` to ``centre``."""
+def similarity(angle: float, scale: float, middle: float, centre: np.ndarray) -> np.ndarray:
+    """Return a transform that rotates, scales, and maps ``(middle, middle)`` to ``centre``."""
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cos, -sin], [sin, cos]])
     return np.column_stack([linear, centre - linear @ [middle, middle]])
 
 
-def _shrink(image: np.ndarray, pixels: int) -> np.ndarray:
+def shrink(image: np.ndarray, pixels: int) -> np.ndarray:
+    """Reduce a supersampled drawing to ``[pixels, pixels, ...]``."""
     return cv2.resize(image, (pixels, pixels), interpolation=cv2.INTER_AREA)
 
 

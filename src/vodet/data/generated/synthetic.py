@@ -1,47 +1,35 @@
-"""The generated set: videos in which a single frame is often not enough to recognise the objects.
+"""The degraded set: videos in which a single frame is often not enough to recognise the objects.
 
 Some frames, never two in a row, are degraded so that textures and borders disappear (see
 ``degradations``). Objects move a few pixels from frame to frame (see ``scenes``), so the
-neighbours of a degraded frame show what it hides. The folder of a generated set contains::
-
-    images/{train,val}/{video}/{frame:06d}.jpg
-    train.json, val.json      ST-COCO, file names relative to the folder
-    config.json               the settings of the set
-
-In ``train.json`` and ``val.json``, the field ``degradations`` of an image names its degradations.
+neighbours of a degraded frame show what it hides. In the ST-COCO files, the field ``degradations``
+of an image names its degradations.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-
-import cv2
-import numpy as np
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
 
 from vodet.data.generated.degradations import degrade
-from vodet.data.generated.scenes import CLASS_NAMES, ObjectBox, Scene, draw_scene
-from vodet.errors import ConfigError, DataError
-from vodet.files import writing
-from vodet.json_files import parse_json, read_json
-
-SPLITS = ("train", "val")
-
-_GENERATOR = "vodet-data generate"
-_VERSION = 3  # increase it when the same settings give different files
-_CONFIG_FILE = "config.json"
+from vodet.data.generated.scenes import CLASS_NAMES, Scene, draw_scene
+from vodet.data.generated.settings import (
+    COUNT,
+    LENGTH,
+    QUALITY,
+    SEED,
+    SIZE,
+    Frame,
+    Range,
+    check_ranges,
+    generators,
+)
 
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """Settings of a generated set; the same settings give identical files.
+    """Settings of a degraded set; the same settings give identical files.
 
     Args:
         train_videos: Number of videos of the training split.
@@ -58,6 +46,10 @@ class SyntheticConfig:
         ConfigError: If a number is out of range.
     """
 
+    generator: ClassVar[str] = "vodet-data generate"
+    version: ClassVar[int] = 3  # increase it when the same settings give different files
+    class_names: ClassVar[tuple[str, ...]] = CLASS_NAMES
+
     train_videos: int = 60
     val_videos: int = 12
     frames_per_video: int = 16
@@ -69,231 +61,47 @@ class SyntheticConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        ranges: dict[str, tuple[float, float]] = {
-            "train_videos": (1, 100_000),
-            "val_videos": (1, 100_000),
-            "frames_per_video": (1, 1_000_000),
-            "size": (64, 4096),
+        ranges: dict[str, Range] = {
+            "train_videos": COUNT,
+            "val_videos": COUNT,
+            "frames_per_video": LENGTH,
+            "size": SIZE,
             "min_objects": (0, self.max_objects),
             "max_objects": (1, 1000),
-            "degradation_rate": (0, 0.5),
-            "jpeg_quality": (1, 100),
-            "seed": (0, 2**63),
+            "degradation_rate": (0.0, 0.5),
+            "jpeg_quality": QUALITY,
+            "seed": SEED,
         }
-        faults = [
-            f"{name} must be from {low:g} to {high:g}, found {getattr(self, name)}"
-            for name, (low, high) in ranges.items()
-            if not low <= getattr(self, name) <= high
-        ]
-        if faults:
-            msg = f"A generated set cannot have these settings: {'; '.join(faults)}."
-            raise ConfigError(msg)
+        check_ranges(self, ranges)
 
+    def frames(self, split: str, video: int) -> Iterator[Frame]:
+        """Render the frames of one video of a split."""
+        scene = video_scene(self, split, video)
+        _, rng = generators(self.seed, split, video)
+        degradations: tuple[str, ...] = ()
+        for frame in range(self.frames_per_video):
+            picture = scene.picture(frame)
+            probability = self._degradation_probability(frame, was_degraded=bool(degradations))
+            degradations = ()
+            if rng.random() < probability:
+                picture, degradations = degrade(picture, rng)
+            yield Frame(picture, scene.boxes(frame), {"degradations": degradations})
 
-@dataclass(frozen=True)
-class RenderedFrame:
-    """The annotations of a frame: its degradations (empty for a clean frame) and its objects."""
+    def _degradation_probability(self, frame: int, *, was_degraded: bool) -> float:
+        """Return the probability of degrading a frame.
 
-    degradations: tuple[str, ...]
-    boxes: list[ObjectBox]
-
-
-def generate(
-    root: str | Path,
-    config: SyntheticConfig = SyntheticConfig(),
-    *,
-    workers: int | None = None,
-    overwrite: bool = False,
-) -> None:
-    """Generate a data set in the folder ``root``.
-
-    The files are written to a temporary folder next to ``root``, which is renamed at the end, so an
-    interrupted run leaves no incomplete set.
-
-    Args:
-        root: The folder to create.
-        config: Settings of the set.
-        workers: Number of videos rendered in parallel; by default one per processor. The files do
-            not depend on it.
-        overwrite: Whether an existing generated set is replaced.
-
-    Raises:
-        DataError: If ``root`` exists, unless it is a generated set and ``overwrite`` is set.
-        OutputError: If the set cannot be written.
-    """
-    root = Path(root).resolve()
-    _refuse_existing(root, overwrite)
-    with writing(root, root.parent), _temporary_folder(root) as folder:
-        for split in SPLITS:
-            _write_split(folder, split, config, workers)
-        (folder / _CONFIG_FILE).write_text(json.dumps(_settings(config), indent=2) + "\n")
-        if root.exists():
-            root.rename(folder.with_name("replaced"))
-        folder.rename(root)
-
-
-@contextmanager
-def _temporary_folder(root: Path) -> Iterator[Path]:
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as temporary:
-        yield Path(temporary, "new")
-
-
-def ensure_generated(root: str | Path, config: SyntheticConfig = SyntheticConfig()) -> None:
-    """Generate a data set in ``root`` unless it exists already.
-
-    Raises:
-        DataError: If ``root`` exists but is not a generated set, or has other settings.
-    """
-    root = Path(root)
-    if not root.exists():
-        generate(root, config)
-        return
-    found, expected = _read_settings(root), _settings(config)
-    names = [name for name in expected | found if found.get(name) != expected.get(name)]
-    if names:
-        differences = ", ".join(
-            f"{name}: expected {expected.get(name)}, found {found.get(name)}" for name in names
-        )
-        msg = (
-            f"The generated set in {root} has other settings ({differences}). Generate it again "
-            "with overwrite, or choose another folder."
-        )
-        raise DataError(msg)
+        This keeps the expected share of degraded frames at ``degradation_rate``, with no two in a
+        row.
+        """
+        if frame == 0:
+            return self.degradation_rate
+        return 0.0 if was_degraded else self.degradation_rate / (1 - self.degradation_rate)
 
 
 def video_scene(config: SyntheticConfig, split: str, video: int) -> Scene:
     """Draw the scene of one video of a split, before degradation."""
-    scene_rng, _ = _generators(config, split, video)
-    num_objects = int(scene_rng.integers(config.min_objects, config.max_objects + 1))
+    rng, _ = generators(config.seed, split, video)
+    num_objects = int(rng.integers(config.min_objects, config.max_objects + 1))
     return draw_scene(
-        scene_rng, size=config.size, num_frames=config.frames_per_video, num_objects=num_objects
+        rng, size=config.size, num_frames=config.frames_per_video, num_objects=num_objects
     )
-
-
-def _generators(
-    config: SyntheticConfig, split: str, video: int
-) -> tuple[np.random.Generator, np.random.Generator]:
-    """Return the random generators for the scene of a video and for its degradations."""
-    seeds = np.random.SeedSequence([config.seed, SPLITS.index(split), video]).spawn(2)
-    return np.random.default_rng(seeds[0]), np.random.default_rng(seeds[1])
-
-
-def _write_split(folder: Path, split: str, config: SyntheticConfig, workers: int | None) -> None:
-    def render(video: int) -> list[RenderedFrame]:
-        return _write_video(folder, split, config, video)
-
-    num_videos = config.train_videos if split == "train" else config.val_videos
-    # Threads suffice, because OpenCV releases the interpreter lock. Unlike processes, threads start
-    # at once and need no `if __name__ == "__main__":`.
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        videos = list(pool.map(render, range(num_videos)))
-    document = _st_coco(split, config.size, videos)
-    (folder / f"{split}.json").write_text(json.dumps(document, separators=(",", ":")))
-
-
-def _write_video(
-    folder: Path, split: str, config: SyntheticConfig, video: int
-) -> list[RenderedFrame]:
-    """Write the pictures of a video and return their annotations."""
-    scene = video_scene(config, split, video)
-    _, rng = _generators(config, split, video)
-    frames: list[RenderedFrame] = []
-    for frame in range(config.frames_per_video):
-        picture = scene.picture(frame)
-        degradations: tuple[str, ...] = ()
-        if rng.random() < _degradation_probability(config.degradation_rate, frames):
-            picture, degradations = degrade(picture, rng)
-        _write_jpeg(folder / _file_name(split, video, frame), picture, config.jpeg_quality)
-        frames.append(RenderedFrame(degradations, scene.boxes(frame)))
-    return frames
-
-
-def _degradation_probability(rate: float, earlier: list[RenderedFrame]) -> float:
-    """Return the probability of degrading the next frame.
-
-    This keeps the expected share of degraded frames at ``rate``, with no two in a row.
-    """
-    if not earlier:
-        return rate
-    return 0.0 if earlier[-1].degradations else rate / (1 - rate)
-
-
-def _write_jpeg(path: Path, picture: np.ndarray, quality: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    path.write_bytes(encoded.tobytes())
-
-
-def _st_coco(split: str, size: int, videos: Iterable[list[RenderedFrame]]) -> dict[str, Any]:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for video, frames in enumerate(videos):
-        for frame_number, frame in enumerate(frames):
-            image_id = len(images)
-            image = {
-                "id": image_id,
-                "file_name": _file_name(split, video, frame_number),
-                "video": _video_name(split, video),
-                "frame_number": frame_number,
-                "height": size,
-                "width": size,
-                "degradations": frame.degradations,
-            }
-            images.append(image)
-            for box in frame.boxes:
-                annotations.append(_annotation(len(annotations) + 1, image_id, box))
-    categories = [{"id": label, "name": name} for label, name in enumerate(CLASS_NAMES)]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _annotation(annotation_id: int, image_id: int, box: ObjectBox) -> dict[str, Any]:
-    return {
-        "id": annotation_id,
-        "image_id": image_id,
-        "category_id": box.label,
-        "id_track": box.track_id,
-        "bbox": box.bbox,
-        "area": box.area,
-        "iscrowd": 0,
-    }
-
-
-def _video_name(split: str, video: int) -> str:
-    return f"{split}_{video:03d}"
-
-
-def _file_name(split: str, video: int, frame: int) -> str:
-    return f"images/{split}/{_video_name(split, video)}/{frame:06d}.jpg"
-
-
-def _settings(config: SyntheticConfig) -> dict[str, Any]:
-    return {"generator": _GENERATOR, "version": _VERSION, **asdict(config)}
-
-
-def _read_settings(root: Path) -> dict[str, Any]:
-    path = root / _CONFIG_FILE
-    try:
-        settings = parse_json(read_json(path, "the settings of a generated set"), path)
-    except DataError as error:
-        raise _not_generated(root, str(error).rstrip(".")) from error
-    if not isinstance(settings, dict) or settings.get("generator") != _GENERATOR:
-        raise _not_generated(root, f"{path} was not written by `{_GENERATOR}`")
-    return settings
-
-
-def _not_generated(root: Path, reason: str) -> DataError:
-    return DataError(
-        f"{root} exists, but is not a generated set: {reason}. Choose another folder, or remove "
-        "this one by hand."
-    )
-
-
-def _refuse_existing(root: Path, overwrite: bool) -> None:
-    if not root.exists():
-        return
-    if not overwrite:
-        msg = f"{root} exists already. Choose another folder, or replace it with overwrite."
-        raise DataError(msg)
-    _read_settings(root)  # refuses to replace anything but a generated set
