@@ -93,22 +93,23 @@ RECURRENT = (
     "data.clips_per_video=8",
     "data.batch_size=8",
 )
+CENTERNET = ("experiment=demo", "data.batch_size=16", "optimizer.lr=1e-3")
 TABLES = {
     "centernet": [
-        Row("none", ("experiment=demo", "model/fusion=none", "window=single"), ("single",)),
-        Row("mean", ("experiment=demo", "model/fusion=mean"), ("previous",)),
-        Row("stf", ("experiment=demo", "model/fusion=stf"), ("previous",)),
+        Row("none", (*CENTERNET, "model/fusion=none", "window=single"), ("single",)),
+        Row("mean", (*CENTERNET, "model/fusion=mean"), ("previous",)),
+        Row("stf", (*CENTERNET, "model/fusion=stf"), ("previous",)),
         Row(
             "fgfa",
             (
-                "experiment=demo",
+                *CENTERNET,
                 "model/fusion=fgfa",
                 "model.fusion.embedding_width=48",
                 "model.fusion.flow_updates=3",
             ),
             ("previous",),
         ),
-        Row("conv_gru", ("experiment=demo", "model/fusion=conv_gru", *RECURRENT), ("single",)),
+        Row("conv_gru", (*CENTERNET, "model/fusion=conv_gru", *RECURRENT), ("single",)),
     ],
     "two-stage": [
         Row("baseline", ("experiment=demo_baseline",), ("single",)),

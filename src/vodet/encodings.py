@@ -34,8 +34,9 @@ class FeatureSpec:
         )
         if not self.channels or len(self.channels) != len(self.strides) or not ascending:
             msg = (
-                "A feature pyramid needs one number of channels and one stride per level, with "
-                f"increasing strides; found channels={self.channels}, strides={self.strides}."
+                "A feature pyramid needs at least one level, one entry per level in channels and "
+                "in strides, and strides that increase from level to level; found "
+                f"channels={self.channels}, strides={self.strides}."
             )
             raise ConfigError(msg)
 
@@ -265,7 +266,9 @@ class CandidateSpec:
         return self.width // self.branches
 
     def split(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return class features and box features ``[B, N, branch_width]``, the same for one branch.
+        """Return class features and box features, each ``[B, N, branch_width]``.
+
+        With a single branch, both are the same tensor.
 
         Args:
             features: Features of candidates, ``[B, N, C, s, s]``.

@@ -25,7 +25,7 @@ from vodet.files import read_file, writing
 from vodet.names import file_names
 
 _HEADER = "frames.json"
-_ADVICE = "Delete the folder, and the next training writes it again."
+_ADVICE = "Delete the folder, and the next training will write it again."
 
 
 class _Column(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,8 +36,8 @@ class _Column(msgspec.Struct, forbid_unknown_fields=True):
         is_stored: Whether its values are stored, not only their shape.
         dtype: Type of its values, by its name in torch.
         shape: Shape of its values for one frame.
-        channels_last: Whether values ``[C, h, w]`` are stored as ``[h, w, C]``, the memory format in
-            which the base computes maps and RoIAlign reads them.
+        channels_last: Whether values ``[C, h, w]`` are stored as ``[h, w, C]``, the memory format
+            in which the base computes maps and RoIAlign reads them.
     """
 
     name: str
@@ -161,12 +161,12 @@ def write_frames(
         folder: The folder.
         chunks: All frames, in order, on any device.
         frames: Total number of frames.
-        levels: Number of the finest levels of the maps to store.
+        levels: How many levels of the maps to store, starting with the finest.
         about: Further values for the header, as JSON types.
         announce: Called before writing, with the size of the store in bytes.
 
     Raises:
-        OutputError: If the frames do not fit on the disk or cannot be written. It leaves no file.
+        OutputError: If the frames do not fit on the disk or cannot be written. No file is left.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     try:

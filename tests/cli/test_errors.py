@@ -421,3 +421,11 @@ def test_a_truncated_checkpoint(fails: Fails, trained: Path, tmp_path: Path) -> 
 )
 def test_numbers_of_a_prediction(setting: str, message: str, fails: Fails) -> None:
     assert fails("predict", "ckpt=none.ckpt", "source=none", setting) == message
+
+
+def test_argument_of_another_class(fails: Fails) -> None:
+    message = fails("train", *SMALL, "model/head=two_stage_small")
+    assert message.startswith("model.head.channels: ")
+    assert "TwoStageHead has no argument 'channels'" in message
+    assert "width" in message
+    assert "'~model.head.channels'" in message

@@ -145,7 +145,7 @@ def test_chunks_out_of_order_are_named(source: Source) -> None:
     dataset = chunks_of(source, chunk_size=2)
     with pytest.raises(DataError, match=r"found video 'val_001' frame 2 .* after video 'val_000' "):
         Evaluator(detector(), loader_of([0, 3], dataset)).run()
-    with pytest.raises(DataError, match=r"after no other frame. Do not shuffle the loader."):
+    with pytest.raises(DataError, match=r"found .* at the start\. Do not shuffle"):
         Evaluator(detector(), loader_of([1, 0], dataset)).run()
 
 

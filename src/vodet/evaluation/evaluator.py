@@ -226,9 +226,9 @@ def check_sharding(loader: Any) -> None:
     if isinstance(getattr(loader, "sampler", None), DistributedSampler):
         msg = (
             "Expected a loader that divides its data among the processes with a sampler of vodet, "
-            "found a DistributedSampler, which splits videos and drops frames. Create the trainer "
-            "with L.Trainer(use_distributed_sampler=False, ...). If you build the loader yourself, "
-            "use WholeVideoSampler."
+            "found a DistributedSampler, which splits videos and repeats frames. Create the "
+            "trainer with L.Trainer(use_distributed_sampler=False, ...). If you build the loader "
+            "yourself, use WholeVideoSampler."
         )
         raise ConfigError(msg)
 
@@ -248,9 +248,10 @@ def _check_order(before: list[FrameInfo], after: tuple[FrameInfo, ...]) -> None:
     last, first = before[-1] if before else None, after[0]
     if last and last.video == first.video and last.frame_number < first.frame_number:
         return
+    place = f"after {last}" if last else "at the start"
     msg = (
         "Expected the chunks of each video in order, one video after the other; found "
-        f"{first} after {last or 'no other frame'}. Do not shuffle the loader."
+        f"{first} {place}. Do not shuffle the loader."
     )
     raise DataError(msg)
 

@@ -81,7 +81,7 @@ def _check_scores(predictions: DetectionTable, linking: str) -> None:
 def link_tubelets(
     ground_truth: GroundTruth, predictions: DetectionTable, linking: str
 ) -> DetectionTable:
-    """Link the detections of each video to tubelets, which changes their scores.
+    """Link the detections of each video into tubelets, which changes their scores.
 
     Detections are linked between neighbouring frames. Two frames are neighbours if no annotated
     frame of the video lies between them.

@@ -21,9 +21,9 @@ from vodet.errors import ConfigError
 class PAFPN(nn.Module):
     """Path aggregation network: merges coarse levels into fine ones, then fine into coarse ones.
 
-    On the way down, each level is enlarged and concatenated with the next finer level. On the way
-    up, each level is reduced by a convolution with stride and concatenated with the next coarser
-    level. A cross-stage partial block merges the two levels in each step.
+    In the top-down path, each level is upsampled and concatenated with the next finer level. In the
+    bottom-up path, each level is downsampled by a strided convolution and concatenated with the
+    next coarser level. A cross-stage partial block merges the two levels in each step.
 
     Args:
         spec: Levels of the backbone's maps.

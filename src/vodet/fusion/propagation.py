@@ -84,18 +84,20 @@ def assigned_by_attention(
 def assigned_by_links(
     state: State, previous: Float[Tensor, "B N 4"], is_current: Bool[Tensor, "B N"]
 ) -> Int[Tensor, "B K M"]:
-    """Assign each remembered candidate to the linked one that it overlapped most one frame ago.
+    """Assign each remembered candidate to the current candidate with the most similar past box.
 
-    Several can be assigned to the same one. Only the best `PROPAGATED_FROM` current candidates
-    count, and an IoU of at least 0.3.
+    Current candidates are linked, so their boxes in the previous frame are known. A remembered
+    candidate is assigned to the current candidate whose box in the previous frame has the highest
+    IoU with it, if the IoU is at least 0.3. Several remembered candidates may be assigned to one
+    current candidate. Only the best `PROPAGATED_FROM` current candidates are considered.
 
     Args:
         state: Key frames of ``B`` videos, with boxes as they were in the previous frame.
         previous: Boxes of the current candidates in the previous frame.
-        is_current: Which of them are valid.
+        is_current: Which current candidates are valid.
 
     Returns:
-        The current candidate of each remembered one; -1 for none.
+        Index of the current candidate assigned to each remembered candidate; -1 if there is none.
     """
     is_valid, count = state["is_valid"], min(PROPAGATED_FROM, previous.shape[1])
     if count == 0:

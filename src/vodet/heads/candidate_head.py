@@ -144,7 +144,8 @@ class CandidateHead(Head):
         """Return the features of the candidates, ``[F, N, C, 1, 1]``.
 
         Args:
-            raw: The tensors that `detect` returned with the prefix ``raw.``, without the prefix.
+            raw: The tensors that `detect` returned under names that start with ``raw.``; the names
+                here lack this prefix.
         """
         raise NotImplementedError
 

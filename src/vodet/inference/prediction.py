@@ -38,7 +38,7 @@ class PredictedVideo:
             "000000", "detections": [{"box": [x1, y1, x2, y2], "score": 0.9, "label": "car"}]}``.
             Boxes are in pixels of the original frame.
         num_frames: Number of frames.
-        num_detections: Number of detections with at least the score threshold.
+        num_detections: Number of detections whose score is at least the score threshold.
         seconds: Time from the first frame to the finished files, in seconds.
         faults: Sentences that describe missing and damaged frames; empty for an intact video.
     """

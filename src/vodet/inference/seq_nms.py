@@ -25,9 +25,10 @@ def seq_nms(
     labels: np.ndarray,
     rescore: Rescore = "mean",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Link detections of one class in neighbouring frames; rescore and suppress the sequences.
+    """Link detections over time, rescore each sequence, and suppress detections that overlap it.
 
-    Detections of neighbouring frames are linked if their IoU is above 0.5, with widths ``x2 - x1``.
+    Detections of one class in neighbouring frames are linked if their IoU is above 0.5. The width
+    of a box is ``x2 - x1`` pixels, not ``x2 - x1 + 1``.
     The sequence of linked detections with the largest sum of scores is taken first. All of its
     detections get the score of the sequence, and other detections of the class that overlap them in
     the same frame with an IoU above 0.3 are removed. This is repeated until no detection is left.

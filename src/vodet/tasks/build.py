@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, ListConfig
 
 from vodet.detector import VideoDetector
+from vodet.errors import ConfigError
 
 
 def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetector:
@@ -22,8 +25,10 @@ def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetect
         class_names: Names of the classes, in the order of the labels.
 
     Raises:
-        InstantiationException: If the detector cannot be built.
+        ConfigError: If a class in the config lacks an argument that the config passes to it.
+        InstantiationException: If the detector cannot be built for another reason.
     """
+    _check_arguments(model, "model")
     build = instantiate(model, _partial_=True)
     try:
         detector: VideoDetector = build(class_names=tuple(class_names))
@@ -33,3 +38,28 @@ def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetect
         msg = f"Cannot build {model.get('_target_')} from its config: {error!r}"
         raise InstantiationException(msg) from error
     return detector
+
+
+def _check_arguments(node: Any, key: str) -> None:
+    """Check that all classes in a config have the arguments that the config passes to them.
+
+    Hydra calls a ``_partial_`` class only later, and the error would then not name the config key.
+    """
+    if isinstance(node, ListConfig):
+        for number, entry in enumerate(node):
+            _check_arguments(entry, f"{key}[{number}]")
+    if not isinstance(node, DictConfig):
+        return
+    if isinstance(target := node.get("_target_"), str):
+        parameters = inspect.signature(get_object(target)).parameters
+        takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+        names = [str(name) for name in node if not str(name).startswith("_")]
+        if not takes_any and (unknown := [name for name in names if name not in parameters]):
+            msg = (
+                f"{key}.{unknown[0]}: {target} has no argument {unknown[0]!r}; its arguments are "
+                f"{', '.join(parameters)}. If an experiment sets it for another class, remove it "
+                f"with '~{key}.{unknown[0]}'."
+            )
+            raise ConfigError(msg)
+    for name in node:
+        _check_arguments(node.get(name), f"{key}.{name}")

@@ -342,8 +342,8 @@ class _ReportingLoader(DataLoader[Any]):
 def killed_worker(error: BaseException) -> DataError | None:
     """Return an error with advice if ``error`` means that a loader worker was killed, else None.
 
-    PyTorch has no error class for a killed worker. It raises a RuntimeError at any point of the
-    main process; if the worker was sending a batch, a connection error occurs instead.
+    PyTorch has no error class for a killed worker. The main process may get a RuntimeError at any
+    time, or a connection error if the worker was sending a batch.
     """
     if "DataLoader worker" not in str(error) and not isinstance(error, ConnectionError | EOFError):
         return None

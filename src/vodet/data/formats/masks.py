@@ -82,7 +82,7 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         data = read_file(path)
     except OSError as error:
-        msg = f"Expected a PNG of ids at {path}, found no readable file: {error}."
+        msg = f"Expected a PNG of ids at {path}, but it cannot be read: {error}. Check the path."
         raise FrameError(msg) from error
     header = read_header(data)
     if header is not None and header.stored_size != size:

@@ -17,7 +17,7 @@ class Box(NamedTuple):
         label: Position of the box's class in ``Records.categories``.
         xyxy: Corners in pixels; they may lie outside the image, since the writer clips boxes.
         track: Id of the object in its video; None if it is unknown.
-        area: Area of the object's mask in square pixels; None takes the area of the box.
+        area: Area of the object's mask in square pixels; None means the area of the box.
         is_ignored: Whether the box is a crowd or an ignore region, which counts neither as an
             object nor as background.
         is_occluded: Whether the object is partly hidden; None if the data set does not say.
