@@ -62,6 +62,8 @@ SMALL_HEADS = {
         "data.train_transforms=[]",  # they enlarge the frames to as much as 736 pixels
     ),
 }
+# With 100 keys per frame, each of the 15 frames of a clip attends to 1,500 keys.
+SMALL_FUSIONS = {"yolov_pp": ("model.head.fusion.yolov.keys_per_frame=10",)}
 HEADLINES = {
     "cityscapes": {"map"},
     "imagenet_vid": {"vid/ap_50", "motion/ap_50_slow", "map", "stability/found"},
@@ -117,7 +119,8 @@ def test_experiment(experiment: str, inside: Path, command: Command) -> None:
             command("train", f"experiment={before}", *small, f"run_dir={first}")
         begin = [f"init_from={first}/best.ckpt"]
 
-    command("train", f"experiment={experiment}", *small, *begin, f"run_dir={run}")
+    fusion = SMALL_FUSIONS.get(method, ())
+    command("train", f"experiment={experiment}", *small, *fusion, *begin, f"run_dir={run}")
     command("eval", f"ckpt={run}/best.ckpt", "trainer=cpu", "data.num_workers=0")
 
     report = json.loads((run / "metrics.json").read_text())
