@@ -5,6 +5,7 @@
     python scripts/benchmarks/fusion_gain.py --detector one-stage     candidate fusions, YOLOV
     python scripts/benchmarks/fusion_gain.py --detector detr          candidate fusions, RT-DETR
     python scripts/benchmarks/fusion_gain.py --detector long-range    SLTnet, on the long-range set
+    python scripts/benchmarks/fusion_gain.py --detector one-stage-long-range    YOLOV, likewise
 
 The runs of one table differ only in fusion and seed. With CenterNet, each run is one training. With
 the other detectors, a baseline is trained once per seed. Each fusion is then trained in a second
@@ -50,11 +51,15 @@ class Row:
 
 
 def second_phase(
-    name: str, candidate_fusion: str, *overrides: str, experiment: str = "demo_sltnet"
+    name: str,
+    candidate_fusion: str,
+    *overrides: str,
+    experiment: str = "demo_sltnet",
+    windows: tuple[str, ...] = ("causal", "symmetric"),
 ) -> Row:
-    """Return a row of a second phase with a candidate fusion, evaluated in two windows."""
+    """Return a row of a second phase with a candidate fusion."""
     chosen = (f"experiment={experiment}", f"model/head/fusion={candidate_fusion}", *overrides)
-    return Row(name, chosen, ("causal", "symmetric"), is_second_phase=True)
+    return Row(name, chosen, windows, is_second_phase=True)
 
 
 def candidate_fusions(experiment: str) -> list[Row]:
@@ -65,7 +70,7 @@ def candidate_fusions(experiment: str) -> list[Row]:
         phase("YOLOV", "yolov"),
         phase("YOLOV++", "yolov_pp"),
         phase("query attention", "query_attention"),
-        phase("long-term attention", "long_term", OFTEN, *REMEMBERED),
+        phase("long-term attention", "long_term", OFTEN, *REMEMBERED, windows=("single",)),
     ]
 
 
@@ -75,6 +80,7 @@ REMEMBERED = ("data.history.windows=2", "window=single", "data.losses_on=referen
 # On the long-range set, the training clips bring key frames like the ones of a stream.
 LONG_RANGE = "data=long_range"
 KEY_FRAMES = (LONG_RANGE, "data.history.policy=earlier", "data.history.windows=5")
+ONLY_MEMORY = (*KEY_FRAMES, "window=single", "data.losses_on=reference", "data.clips_per_video=6")
 # Clips of three frames, as for the second phases: the RPN learns from all of them.
 THREE_FRAMES = (
     "experiment=demo_baseline",
@@ -140,6 +146,24 @@ TABLES = {
         second_phase("linking, max", "max", LONG_RANGE, NO_HISTORY),
         second_phase("long-term attention", "long_term", *KEY_FRAMES),
         second_phase("SLTnet: max + long-term", "sltnet", *KEY_FRAMES),
+    ],
+    "one-stage-long-range": [
+        Row("baseline", ("experiment=demo_one_stage", LONG_RANGE), ("single",)),
+        second_phase("YOLOV", "yolov", LONG_RANGE, experiment="demo_yolov"),
+        second_phase(
+            "YOLOV, memory",
+            "yolov_memory",
+            *ONLY_MEMORY,
+            experiment="demo_yolov",
+            windows=("single",),
+        ),
+        second_phase(
+            "long-term attention",
+            "long_term",
+            *ONLY_MEMORY,
+            experiment="demo_yolov",
+            windows=("single",),
+        ),
     ],
 }
 
