@@ -155,7 +155,7 @@ def write_frames(
     about: Mapping[str, Any],
     announce: Callable[[int], None],
 ) -> None:
-    """Write encoded frames to a new folder. Two processes must not write the same folder at once.
+    """Write encoded frames to a new folder. Only one process may write to it at a time.
 
     Args:
         folder: The folder.
@@ -166,7 +166,7 @@ def write_frames(
         announce: Called before writing, with the size of the store in bytes.
 
     Raises:
-        OutputError: If the frames do not fit on the disk or cannot be written. No file is left.
+        OutputError: If the frames do not fit on the disk or cannot be written. No files are left.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     try:

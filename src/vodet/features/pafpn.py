@@ -28,7 +28,7 @@ class PAFPN(nn.Module):
     Args:
         spec: Levels of the backbone's maps.
         channels: Number of output channels of each level.
-        depth: Number of blocks in each cross-stage partial block: 1 in YOLOX-s, 3 in YOLOX-l.
+        depth: Number of bottlenecks in each cross-stage partial block: 1 in YOLOX-s, 3 in YOLOX-l.
 
     Raises:
         ConfigError: If a stride is not a multiple of the stride of the next finer level.

@@ -213,7 +213,7 @@ class LongTermAttention(CandidateFusion):
         if not history:
             msg = (
                 "Long-term attention needs training clips with history windows, found none: set "
-                "data.history.windows=2."
+                "data.history.windows, for example to 2."
             )
             raise ConfigError(msg)
         frames = []

@@ -92,7 +92,8 @@ def assigned_by_links(
     current candidate. Only the best `PROPAGATED_FROM` current candidates are considered.
 
     Args:
-        state: Key frames of ``B`` videos, with boxes as they were in the previous frame.
+        state: The remembered candidates of the key frames of ``B`` videos. Their boxes have been
+            propagated to the previous frame.
         previous: Boxes of the current candidates in the previous frame.
         is_current: Which current candidates are valid.
 

@@ -52,7 +52,7 @@ def read_config(source: str | Path, values: Mapping[str, Any]) -> Any:
         CheckpointError: If the config cannot be read, or is not the config of a detector.
     """
     library, values = transformers(), _plain(values)
-    with _guard("read the config of", source):
+    with _reading("config", source):
         config = library.AutoConfig.from_pretrained(source, trust_remote_code=False, **values)
     return _checked(library, config, values, source)
 
@@ -74,7 +74,7 @@ def make_config(values: Mapping[str, Any]) -> Any:
         )
         raise ConfigError(msg)
     library, values = transformers(), _plain(values)
-    with _guard("build", values["model_type"]):
+    with _building(values["model_type"]):
         config = library.AutoConfig.for_model(**values)
     return _checked(library, config, values, "model.head.config")
 
@@ -85,7 +85,7 @@ def build_model(config: Any) -> nn.Module:
     Raises:
         CheckpointError: If no model can be built from the values of the config.
     """
-    with _guard("build", config.model_type):
+    with _building(config.model_type):
         model: nn.Module = transformers().AutoModelForObjectDetection.from_config(
             config, trust_remote_code=False, dtype=torch.float32
         )
@@ -105,7 +105,7 @@ def read_model(source: str | Path, config: Any, *, trusted: bool) -> tuple[nn.Mo
         CheckpointError: If the weights cannot be read.
     """
     library = transformers()
-    with _guard("read the weights of", source), _quiet(library):
+    with _reading("weights", source), _quiet(library):
         model, info = library.AutoModelForObjectDetection.from_pretrained(
             source,
             config=config,
@@ -129,7 +129,7 @@ def read_processor(source: str | Path) -> Any:
         CheckpointError: If the image processor cannot be read.
     """
     library, name = transformers(), "preprocessor_config.json"
-    with _guard("read the preprocessing of", source):
+    with _reading("preprocessing", source):
         if not library.utils.cached_file(source, name, _raise_exceptions_for_missing_entries=False):
             return None
         return library.AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
@@ -187,20 +187,28 @@ def _without_places(value: Any) -> Any:
 
 
 @contextmanager
-def _guard(action: str, source: object) -> Iterator[None]:
-    """Raise a `CheckpointError` for any exception in the block.
-
-    Args:
-        action: What the block does, such as ``read the weights of``, for the message.
-        source: The model, for the message.
-    """
+def _reading(part: str, source: object) -> Iterator[None]:
+    """Raise a `CheckpointError` for any exception while a part of a model is read."""
     try:
         yield
     except Exception as error:
         msg = (
-            f"Cannot {action} the detector {source}: {first_line(error)} Expected a model of the "
-            "Hugging Face hub, such as PekingU/rtdetr_v2_r18vd, or a folder with config.json and "
-            "model.safetensors."
+            f"Cannot read the {part} of the detector {source}: {first_line(error)} Expected a "
+            "model on the Hugging Face Hub, such as PekingU/rtdetr_v2_r18vd, or a folder with "
+            "config.json and model.safetensors."
+        )
+        raise CheckpointError(msg) from error
+
+
+@contextmanager
+def _building(model_type: object) -> Iterator[None]:
+    """Raise a `CheckpointError` for any exception while a model is built from its config."""
+    try:
+        yield
+    except Exception as error:
+        msg = (
+            f"Cannot build a detector of type {model_type}: {first_line(error)} Check model_type "
+            "and the other values in model.head.config."
         )
         raise CheckpointError(msg) from error
 

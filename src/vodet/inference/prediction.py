@@ -33,8 +33,8 @@ class PredictedVideo:
     """The output files of `predict_video` for one video, and statistics of the video.
 
     Args:
-        video: Path of the annotated video.
-        detections: Path of a JSON Lines file with one object per frame: ``{"frame": 0, "name":
+        video: Path of the video with the detections drawn on its frames.
+        detections: Path of a JSON Lines file with one line per frame: ``{"frame": 0, "name":
             "000000", "detections": [{"box": [x1, y1, x2, y2], "score": 0.9, "label": "car"}]}``.
             Boxes are in pixels of the original frame.
         num_frames: Number of frames.

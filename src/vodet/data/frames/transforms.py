@@ -103,7 +103,7 @@ class IouCrop(BaseCrop):  # type: ignore[misc]  # albumentations comes without t
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
     ) -> dict[str, Any]:
-        """Draw 50 crops; return the first crop that meets the conditions, or the whole picture."""
+        """Draw 50 crops; return the first that meets the conditions, or else the whole picture."""
         height, width = params["shape"][:2]
         scale = np.array([width, height, width, height])
         generator = self.random_generator
