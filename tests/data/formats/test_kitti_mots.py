@@ -103,7 +103,7 @@ def test_official_splits(source):
     ("line", "message"),
     [
         ("0 1001 1 12 20 0", r"line 1: rle: .* 12 x 20 pixels, found 0"),
-        ("0 1001 1 12 20 \x7f", "line 1: rle: .* 12 x 20 pixels, found -1"),
+        ("0 1001 1 12 20 \x7f", "line 1: rle: .* 12 x 20 pixels, found a string that is not"),
         ("0 1001 1 20 12 0", "line 1: expected the image size 12 x 20 .*found 20 x 12"),
         ("0 1001 2 12 20 0", r"line 1: id: expected class \* 1000"),
         ("0 3001 3 12 20 0", "line 1: class: expected one of 1, 2, 10, found 3"),

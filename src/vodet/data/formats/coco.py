@@ -128,12 +128,13 @@ def _check(source: Path, document: _Document, labels: dict[int, int]) -> None:
         if not all(map(math.isfinite, annotation.bbox)):
             bbox = list(annotation.bbox)
             faults.append(f"annotations[{place}].bbox: expected finite numbers, found {bbox}")
-        for field, value, known in (
-            ("image_id", annotation.image_id, ids),
-            ("category_id", annotation.category_id, labels),
+        for table, field, value, known in (
+            ("images", "image_id", annotation.image_id, ids),
+            ("categories", "category_id", annotation.category_id, labels),
         ):
             if value not in known:
-                faults.append(f"annotations[{place}].{field}: expected a known id, found {value}")
+                expected = f"expected the id of an entry in {table}"
+                faults.append(f"annotations[{place}].{field}: {expected}, found {value}")
     raise_faults(source, faults)
 
 

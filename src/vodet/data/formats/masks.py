@@ -61,7 +61,8 @@ def region_of_runs(mask_id: int, size: tuple[int, int], counts: str) -> Region:
     """
     # pycocotools does not check the total length of the runs.
     if (length := _length_of_runs(counts)) != size[0] * size[1]:
-        msg = f"rle: expected runs that cover {size[0]} x {size[1]} pixels, found {length} pixels"
+        found = "a string that is not a compressed RLE" if length is None else f"{length} pixels"
+        msg = f"rle: expected runs that cover {size[0]} x {size[1]} pixels, found {found}"
         raise ValueError(msg)
     encoded = {"size": list(size), "counts": counts.encode()}
     left, top, width, height = (int(value) for value in coco_mask.toBbox(encoded))
@@ -99,8 +100,8 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(ids)
 
 
-def _length_of_runs(counts: str) -> int:
-    """Return the number of pixels that compressed run lengths cover; -1 if they are malformed.
+def _length_of_runs(counts: str) -> int | None:
+    """Return the number of pixels that compressed run lengths cover; None if they are malformed.
 
     Each character minus 48 holds five bits of a number, lowest bits first; bit 5 is set if more
     characters of the number follow. From the fourth number, a run is the sum of the number and the
@@ -111,7 +112,7 @@ def _length_of_runs(counts: str) -> int:
     for character in counts.encode():
         bits = character - 48
         if not 0 <= bits < 64:
-            return -1
+            return None
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -120,6 +121,6 @@ def _length_of_runs(counts: str) -> int:
             value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
         if runs[-1] < 0:
-            return -1
+            return None
         value = shift = 0
-    return -1 if shift else sum(runs)
+    return None if shift else sum(runs)
