@@ -75,6 +75,9 @@ def candidate_fusions(experiment: str) -> list[Row]:
 
 
 OFTEN = "model.head.fusion.attention.key_frame_interval=4"  # videos have 16 frames
+STATIC = "model.head.fusion.attention.propagate=none"
+FOLLOW_LINKS = "model.head.fusion.attention.assignment=linking"
+GENTLE = "model.head.fusion.attention.value_std=0"  # starts as linking without memory
 NO_HISTORY = "data.history.windows=0"
 REMEMBERED = ("data.history.windows=2", "window=single", "data.losses_on=reference")
 # On the long-range set, the training clips bring key frames like the ones of a stream.
@@ -129,6 +132,8 @@ TABLES = {
         second_phase("linking, adaptive", "adaptive", NO_HISTORY),
         second_phase("long-term attention", "long_term", OFTEN),
         second_phase("SLTnet: max + long-term", "sltnet", OFTEN),
+        second_phase("SLTnet, no propagation", "sltnet", OFTEN, STATIC, GENTLE),
+        second_phase("SLTnet, boxes follow links", "sltnet", OFTEN, FOLLOW_LINKS, GENTLE),
         # The layers of SELSA replace the layers of the box head, so they must be trained.
         second_phase("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
         second_phase("SELSA, double head", "selsa", NO_HISTORY, "model.head.refine=scores"),
