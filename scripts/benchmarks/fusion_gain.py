@@ -7,9 +7,9 @@
     python scripts/benchmarks/fusion_gain.py --detector long-range    SLTnet, on the long-range set
     python scripts/benchmarks/fusion_gain.py --detector one-stage-long-range    YOLOV, likewise
 
-The runs of one table differ only in fusion and seed. With CenterNet, each run is one training. With
-the other detectors, a baseline is trained once per seed. Each fusion is then trained in a second
-phase on top of the frozen baseline, and its checkpoint is evaluated with several windows.
+The runs of one table differ only in fusion and seed. With CenterNet, each run is a single training
+run. With the other detectors, a baseline is trained once per seed. Each fusion is then trained in a
+second phase on top of the frozen baseline, and its checkpoint is evaluated with several windows.
 """
 
 from __future__ import annotations

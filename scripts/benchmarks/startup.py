@@ -3,7 +3,7 @@
     python scripts/benchmarks/startup.py --folder WORK
 
 The help of every command, and the error for a mistyped key, are compared with `import hydra`. The
-time until the first batch of a training is compared with its imports and building its detector.
+time until the first batch of a training run is compared with its imports and building its detector.
 The training is experiment=demo on the CPU, in WORK, with a data set that is generated beforehand.
 The processes of a round run one after the other. The table shows medians over the rounds.
 """
@@ -64,7 +64,7 @@ def until_the_end(program: Program, folder: Path) -> float:
 
 
 def until_the_first_batch(folder: Path) -> float:
-    """Return the seconds from the start of a training to the start of its first batch."""
+    """Return the seconds from the start of a training run to the start of its first batch."""
     callback = folder / "first_batch.py"
     callback.write_text(
         "import os\nfrom lightning.pytorch.callbacks import Callback\n"

@@ -25,7 +25,7 @@ from vodet.files import read_file, writing
 from vodet.names import file_names
 
 _HEADER = "frames.json"
-_ADVICE = "Delete the folder, and the next training will write it again."
+_ADVICE = "Delete the folder, and the next training run will write it again."
 
 
 class _Column(msgspec.Struct, forbid_unknown_fields=True):

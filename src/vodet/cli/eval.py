@@ -242,7 +242,7 @@ def source(data: DictConfig, trained: dict[str, Any]) -> Source:
 
 
 def trained_source(trained: dict[str, Any]) -> dict[str, str]:
-    """Return the string values of ``data.val`` in the config of a training, by key."""
+    """Return the string values of ``data.val`` in the config of a training run, by key."""
     node: Any = trained
     for key in ("data", "val"):
         node = node.get(key) if isinstance(node, dict) else None

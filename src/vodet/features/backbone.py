@@ -47,9 +47,10 @@ class TimmBackbone(nn.Module):
             after normalisation, as in torchvision and detectron2.
         stride_in_1x1: Whether to move the stride of bottleneck blocks from the 3 x 3 to the first
             1 x 1 convolution, as in the ResNets (not the ResNeXts) of Caffe and detectron2.
-        img_size: ``(height, width)`` of the largest frames, for models built for a fixed size:
-            smaller frames are padded. Most models take any size and do not need it. For ViTs, it is
-            the size of the position embeddings, which are interpolated for other sizes.
+        img_size: ``(height, width)`` in pixels. For models built for a fixed size, the size of the
+            largest frames; smaller frames are padded to it. For ViTs that take any size, the frame
+            size for which the position embeddings are created; they are interpolated for other
+            sizes. Most other models have no such argument.
         model_kwargs: Further arguments of the timm model, such as ``drop_path_rate``.
 
     Attributes:

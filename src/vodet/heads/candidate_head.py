@@ -144,8 +144,8 @@ class CandidateHead(Head):
         """Return the features of the candidates, ``[F, N, C, 1, 1]``.
 
         Args:
-            raw: The tensors that `detect` returned under names that start with ``raw.``; the names
-                here lack this prefix.
+            raw: The tensors that `detect` returned under names starting with ``raw.``, by their
+                names after this prefix.
         """
         raise NotImplementedError
 

@@ -171,12 +171,12 @@ class TwoStageHead(Head):
     def detect(
         self, pixels: Tensor | None, sizes: Tensor, maps: FeatureMaps
     ) -> Mapping[str, Tensor]:
-        """Return the part of `encode` that depends on the RPN only.
+        """Return the output of the RPN.
 
-        If a fusion needs linked candidates, these are the RPN's predictions for all anchors,
-        ``anchor_logits`` ``[F, A]`` and ``anchor_boxes`` ``[F, A, 4]``. Otherwise they are the
-        proposals of the RPN, ``proposal_boxes`` ``[F, N, 4]``, ``proposal_scores`` and
-        ``proposal_is_valid`` ``[F, N]``.
+        If a fusion needs linked candidates, the output is the RPN's predictions for all anchors,
+        ``anchor_logits`` ``[F, A]`` and ``anchor_boxes`` ``[F, A, 4]``. Otherwise, it is the
+        proposals, ``proposal_boxes`` ``[F, N, 4]``, ``proposal_scores`` and ``proposal_is_valid``
+        ``[F, N]``.
         """
         anchors: dict[str, Tensor] = self.rpn(maps)
         if self.fusion.needs_links:

@@ -40,7 +40,7 @@ def seq_nms(
         boxes: xyxy in pixels, ``[N, 4]``.
         scores: ``[N]``, not negative; detections with score 0 are removed.
         labels: ``[N]`` int64.
-        rescore: Whether the score of a sequence is the mean or the maximum of its scores.
+        rescore: New score of a sequence: the ``mean`` or ``max`` of the scores of its detections.
 
     Returns:
         Indices of the detections that are kept, ascending, ``[n]`` int64, and their new scores,
@@ -107,7 +107,7 @@ class _Sequences:
         """Rescore and suppress all sequences.
 
         Args:
-            rescore: Whether the score of a sequence is the mean or the maximum of its scores.
+            rescore: New score of a sequence: ``mean`` or ``max`` of the scores of its detections.
 
         Returns:
             Whether each detection is kept, and its new score, both ``[T, n]``.

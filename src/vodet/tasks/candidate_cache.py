@@ -2,7 +2,7 @@
 
 Without augmentation, the outputs of a frozen base are the same in every epoch. `open_cache` writes
 them to a folder once; the training then reads no image and runs no backbone. The name of the folder
-is a hash of everything that the outputs depend on, so a training never reads the cache of another
+is a hash of everything that the outputs depend on, so no training run reads the cache of another
 base or frame size.
 """
 

@@ -1,4 +1,4 @@
-"""Starts a training with the weights of a checkpoint that match by name and shape."""
+"""Initialises a training run with the weights of a checkpoint that match by name and shape."""
 
 from __future__ import annotations
 

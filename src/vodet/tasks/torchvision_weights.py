@@ -139,7 +139,7 @@ class Architecture:
         }
 
     def place_of(self, name: str) -> str | None:
-        """Return the name that a weight of torchvision has in `VideoDetector`, or None."""
+        """Return the name in `VideoDetector` of a torchvision weight; None if it has none."""
         for pattern, replacement in _NAMES.items():
             if match := re.fullmatch(pattern, name):
                 return match.expand(replacement)

@@ -128,7 +128,7 @@ def test_faulty_images_of_ids(source, convert, picture):
     with pytest.raises(FrameError, match=r"expected the image size 12 x 20 .* found 12 x 3"):
         convert(read_kitti_mots(source, masks="png"))
     path.unlink()
-    with pytest.raises(FrameError, match="cannot be read"):
+    with pytest.raises(FrameError, match="Cannot read the instance masks"):
         convert(read_kitti_mots(source, masks="png"))
 
 

@@ -115,7 +115,7 @@ def test_what_is_missing_or_of_another_size(sequence, convert, tmp_path):
         convert(read_mot(source))
     (tmp_path / "img1").rename(source / "train/MOT17-02-FRCNN/img1")
     (source / "train/MOT17-02-FRCNN/gt/gt.txt").unlink()
-    with pytest.raises(DataError, match="found no such file"):
+    with pytest.raises(DataError, match="There is no text file"):
         convert(read_mot(source))
 
 

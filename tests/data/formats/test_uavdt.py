@@ -90,7 +90,7 @@ def test_what_is_missing_or_malformed(source, convert, text):
         convert(read_uavdt(source))
     text(source / "GT/M0101_gt_whole.txt")
     (source / "GT/M0101_gt_ignore.txt").unlink()
-    with pytest.raises(DataError, match=r"M0101_gt_ignore\.txt, found no such file"):
+    with pytest.raises(DataError, match=r"There is no text file .*M0101_gt_ignore\.txt"):
         convert(read_uavdt(source))
     (source / "M_attr/train/M0101_attr.txt").unlink()
     text(source / "GT/M0101_gt_ignore.txt")

@@ -149,7 +149,7 @@ class Table(Generic[Entry]):
 
     @property
     def size(self) -> int:
-        """Number of entries in the file, including entries that could not be decoded."""
+        """Number of entries of the table, including entries that could not be decoded."""
         return len(self.entries) + len(self.unreadable_ids)
 
     def place(self, row: int) -> str:

@@ -218,7 +218,7 @@ class ClipDataModule(LightningDataModule):
         if self.candidate_cache and self.cached is None:
             msg = (
                 f"data.candidate_cache={self.candidate_cache}: a VideoDetectionTask writes the "
-                "cache when a training starts with trainer.fit(task, datamodule=data)."
+                "cache when training starts with trainer.fit(task, datamodule=data)."
             )
             raise ConfigError(msg)
         dataset = MixedClips(self._parts())

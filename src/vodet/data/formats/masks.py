@@ -83,7 +83,7 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         data = read_file(path)
     except OSError as error:
-        msg = f"Expected a PNG of ids at {path}, but it cannot be read: {error}. Check the path."
+        msg = f"Cannot read the instance masks {path}: {error}. Is the data set complete?"
         raise FrameError(msg) from error
     header = read_header(data)
     if header is not None and header.stored_size != size:
@@ -95,7 +95,7 @@ def read_ids(path: Path, size: tuple[int, int]) -> np.ndarray:
     ids = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if is_png else None
     if ids is None or ids.ndim != 2:
         found = "a file that cannot be decoded" if ids is None else f"{ids.shape[2]} channels"
-        msg = f"Expected a PNG with one channel of ids at {path}, found {found}."
+        msg = f"Expected instance masks, a PNG with one channel of ids, at {path}; found {found}."
         raise FrameError(msg)
     return np.asarray(ids)
 

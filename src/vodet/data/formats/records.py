@@ -15,7 +15,7 @@ class Box(NamedTuple):
 
     Args:
         label: Position of the box's class in ``Records.categories``.
-        xyxy: Corners in pixels; they may lie outside the image, since the writer clips boxes.
+        xyxy: Corners in pixels; they may lie outside the image. The writer clips the boxes.
         track: Id of the object in its video; None if it is unknown.
         area: Area of the object's mask in square pixels; None means the area of the box.
         is_ignored: Whether the box is a crowd or an ignore region, which counts neither as an

@@ -74,7 +74,7 @@ class Sequence:
         boxes_of: Callable[[int, tuple[int, int]], Iterable[Box]],
         size: tuple[int, int] | None = None,
     ) -> Iterator[Frame]:
-        """Yield the frames to read, in order of frame number.
+        """Yield each selected frame with its boxes, in order of frame number.
 
         Args:
             boxes_of: Returns the boxes of a frame, given its number and its ``(height, width)``.

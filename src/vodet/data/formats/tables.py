@@ -116,7 +116,7 @@ def _read_lines(path: Path) -> list[str]:
     try:
         return read_file(path).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
-        msg = f"Expected a text file at {path}, found no such file. Is the data set complete?"
+        msg = f"There is no text file {path}. Is the data set complete?"
     except (OSError, UnicodeDecodeError) as error:
         msg = f"Cannot read the text file {path}: {error}."
     raise DataError(msg)

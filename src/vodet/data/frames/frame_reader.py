@@ -119,8 +119,8 @@ class FrameReader:
 
         Args:
             row: Row of the frame in the index.
-            size: ``(height, width)`` of the frame in the batch, without padding; by default, the
-                size after resizing.
+            size: ``(height, width)`` of the frame after augmentation, before the batch is padded;
+                by default, the size after resizing.
             is_known: Whether the frame could be read; otherwise it is marked as not annotated.
         """
         original_size = self.size(row)
