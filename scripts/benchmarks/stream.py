@@ -94,7 +94,7 @@ def build(overrides: list[str], options: argparse.Namespace) -> VideoDetector:
         f"data.resize.long_side={max(options.size)}",
     ]
     if options.detector == "two-stage":
-        common += [f"model.head.test_limits.total={options.proposals}"]
+        common += [f"model.head.test_limits.post_nms_top_n={options.proposals}"]
     chosen = dict(override.split("=", 1) for override in (*common, *overrides))
     config = hydra.compose("train", [f"{key}={value}" for key, value in chosen.items()])
     detector: VideoDetector = instantiate(config.model, class_names=CLASSES)

@@ -108,8 +108,9 @@ class RelationAttention(nn.Module):
         allowed = torch.zeros_like(is_key, dtype=torch.float).masked_fill(~is_key, -math.inf)
         if self.geometry is None or embedding is None:
             return allowed[:, None, None, :]
-        weights = F.relu(self.geometry(embedding)).float()  # [B, N, M, G]
-        return (weights + _FLOOR).log().permute(0, 3, 1, 2) + allowed[:, None, None, :]
+        weights = F.relu(self.geometry(embedding)).float().permute(0, 3, 1, 2)
+        # scaled_dot_product_attention would copy a bias that is not contiguous, more slowly.
+        return (weights.contiguous() + _FLOOR).log() + allowed[:, None, None, :]
 
     def project(self, keys: Float[Tensor, "*M D"]) -> Float[Tensor, "*M D2"]:
         """Return keys and values of candidates, concatenated, as `forward` needs them.

@@ -118,7 +118,7 @@ class RoIPooler:
         level_of_box = self.level_of(boxes)
         shape = (len(boxes), self.resolution, self.resolution, maps.levels[0].shape[1])
         # Channels last, like the output of roi_align, so that whole rows are copied.
-        pooled = boxes.new_zeros(shape).permute(0, 3, 1, 2)
+        pooled = boxes.new_empty(shape).permute(0, 3, 1, 2)
         for level, stride in enumerate(self.strides):
             features, is_own = maps.levels[level].float(), level_of_box == level
             if boxes.device.type == "cpu":
