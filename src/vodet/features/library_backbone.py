@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -94,9 +93,9 @@ class LibraryBackbone(nn.Module):
         self.frozen_norm = frozen_norm
         self.train(self.training)
 
-    @abstractmethod
     def levels_of(self, pixels: Float[Tensor, "N 3 H W"]) -> list[Tensor]:
         """Return the maps ``[N, C, h, w]`` of normalised and padded frames, one per level."""
+        raise NotImplementedError
 
     def train(self, mode: bool = True) -> LibraryBackbone:
         """Set the training mode; frozen modules stay in evaluation mode."""

@@ -32,18 +32,20 @@ class TorchvisionBackbone(LibraryBackbone):
 
     Args:
         name: Name of a classification model in ``torchvision.models``.
-        nodes: Names of the layers whose maps are returned, in the order in which the model computes
-            them, as in torchvision's ``create_feature_extractor``: ``("layer3", "layer4")``.
+        nodes: Names of the layers whose maps are returned, as in torchvision's
+            ``create_feature_extractor``, such as ``("layer3", "layer4")``. The levels are in the
+            order in which the model computes them.
         pretrained: Whether to load torchvision's default weights for ImageNet, from its cache or
             its server; no code in the file is executed.
-        frozen: As in `TimmBackbone`, as are all further arguments.
+        frozen: Names of modules that are not trained, such as ``("conv1", "bn1", "layer1")``.
         frozen_norm: Whether to freeze all batch norms.
         norm_eps: Constant that is added to the variance in batch norms; None means torchvision's
             value.
-        mean: Mean of the three channels; None means torchvision's value for its default weights.
+        mean: Mean of the three channels, as in `TimmBackbone`; None means torchvision's value for
+            its default weights.
         std: Standard deviation of the three channels, like ``mean``.
-        channel_order: ``rgb`` or ``bgr``.
-        padding: ``black`` or ``mean``.
+        channel_order: ``rgb`` or ``bgr``, as in `TimmBackbone`.
+        padding: ``black`` or ``mean``, as in `TimmBackbone`.
 
     Attributes:
         spec: Channels and strides of the levels.
