@@ -20,22 +20,22 @@ from vodet.errors import ConfigError
 class FeatureSpec:
     """Number of channels and stride of each level of a feature pyramid, finest level first.
 
+    Neighbouring levels may have the same stride.
+
     Raises:
-        ConfigError: If there are no levels, ``channels`` and ``strides`` differ in length, or the
-            strides do not increase.
+        ConfigError: If there are no levels, ``channels`` and ``strides`` differ in length, or a
+            stride is smaller than the previous one.
     """
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        ascending = all(
-            fine < coarse for fine, coarse in zip(self.strides, self.strides[1:], strict=False)
-        )
-        if not self.channels or len(self.channels) != len(self.strides) or not ascending:
+        is_sorted = list(self.strides) == sorted(self.strides)
+        if not self.channels or len(self.channels) != len(self.strides) or not is_sorted:
             msg = (
                 "A feature pyramid needs at least one level, one entry per level in channels and "
-                "in strides, and strides that increase from level to level; found "
+                "in strides, and strides that do not decrease from level to level; found "
                 f"channels={self.channels}, strides={self.strides}."
             )
             raise ConfigError(msg)

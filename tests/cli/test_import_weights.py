@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
 import vodet
 from tasks.lively import lively, resnet_fpn
@@ -154,6 +155,55 @@ def test_torchvision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (detector.resize.short_side, detector.resize.long_side) == (800, 1333)
     assert detector.class_names == ("car", "dog", "kite")
     assert_detects(target)
+
+
+MOBILENET = "torchvision_mobilenet_v3_large_fpn"
+MOBILENET_320 = "torchvision_mobilenet_v3_large_320_fpn"
+
+
+@pytest.mark.parametrize(
+    ("options", "sides", "proposals", "settings", "other"),
+    [
+        ((), (800, 1333), 1000, MOBILENET, MOBILENET_320),
+        (("--base", MOBILENET), (800, 1333), 1000, MOBILENET, MOBILENET_320),
+        (("--base", MOBILENET_320), (320, 640), 150, MOBILENET_320, MOBILENET),
+    ],
+)
+def test_a_mobilenet_of_torchvision(
+    options: tuple[str, ...],
+    sides: tuple[int, int],
+    proposals: int,
+    settings: str,
+    other: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path, target = tmp_path / "own.pth", tmp_path / "own.ckpt"
+    net = lively(fasterrcnn_mobilenet_v3_large_fpn, num_classes=4)
+    torch.save(net.state_dict(), path)
+
+    assert run(path, target, *CLASSES, *options, program="torchvision") == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Faster R-CNN of torchvision, mobilenet_v3_large, 4 outputs"
+    assert lines[3] == f"Settings: {settings}. --base chooses {other}, which also fits."
+    detector = vodet.load(target)
+    assert (detector.resize.short_side, detector.resize.long_side) == sides
+    assert detector.head.limits[False].post_nms_top_n == proposals
+    assert_detects(target)
+
+
+def test_a_base_that_does_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, target = tmp_path / "own.pth", tmp_path / "own.ckpt"
+    torch.save(lively(resnet_fpn, num_classes=4).state_dict(), path)
+    options = (*CLASSES, "--base", MOBILENET)
+    assert run(path, target, *options, program="torchvision") == 1
+    message = capsys.readouterr().err
+    assert "--base: expected torchvision_resnet50_fpn, which" in message
+    assert f"found '{MOBILENET}'" in message
+    assert run(path, target, "--base", MOBILENET, program="transformers") == 1
+    assert "--base is for weights of torchvision" in capsys.readouterr().err
+    assert not target.exists()
 
 
 def test_weights_of_the_other_program(

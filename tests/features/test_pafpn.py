@@ -11,6 +11,7 @@ SPECS = {
     "three levels": FeatureSpec((6, 8, 10), (8, 16, 32)),
     "four levels": FeatureSpec((4, 6, 8, 10), (4, 8, 16, 32)),
     "two levels, one left out": FeatureSpec((6, 10), (8, 32)),
+    "two levels of one stride": FeatureSpec((6, 8, 10), (8, 16, 16)),
     "one level": FeatureSpec((6,), (16,)),
 }
 

@@ -10,7 +10,7 @@ from tiny import fusion_names, fusion_of
 from vodet.encodings import EncodedFrames, FeatureMaps, FeatureSpec, State, WindowBatch
 from vodet.stages import MapFusion, PlainMapFusion
 
-SPEC = FeatureSpec(channels=(16, 24), strides=(4, 8))
+SPEC = FeatureSpec(channels=(16, 24, 16), strides=(4, 8, 8))  # levels may have the same stride
 
 
 def build(name: str) -> MapFusion:

@@ -130,7 +130,7 @@ def test_the_memory_stays_bounded_on_noise():
     module, frames = lively(), video(50, scale=100)
     state = module.begin(1, frames)
     shapes = {name: tensor.shape for name, tensor in state.items()}
-    assert shapes == {"hidden_4": (1, 3, 4, 8), "hidden_8": (1, 2, 2, 4)}
+    assert shapes == {"hidden_0": (1, 3, 4, 8), "hidden_1": (1, 2, 2, 4)}
     for step in range(1000):
         _, state = module(at(frames, step % 50), state)
         assert {name: tensor.shape for name, tensor in state.items()} == shapes
@@ -140,7 +140,7 @@ def test_the_memory_stays_bounded_on_noise():
 def test_levels_without_a_cell_pass():
     module, frames = lively(strides=[8], hidden=5), video(1)
     state = module.begin(1, frames)
-    assert {name: tensor.shape for name, tensor in state.items()} == {"hidden_8": (1, 5, 2, 4)}
+    assert {name: tensor.shape for name, tensor in state.items()} == {"hidden_1": (1, 5, 2, 4)}
     maps, _ = module(at(frames, 0), state)
     assert torch.equal(maps.levels[0], frames.maps.levels[0])
     assert not torch.equal(maps.levels[1], frames.maps.levels[1])

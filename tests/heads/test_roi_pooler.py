@@ -38,9 +38,9 @@ def test_levels_and_features_agree_with_the_reference():
     torch.testing.assert_close(found, values["out_aligned_sampling0"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("strides", [(4, 16), (8, 16, 24), (4, 8, 32)])
+@pytest.mark.parametrize("strides", [(4, 16), (8, 16, 24), (4, 8, 32), (64, 128)])
 def test_strides_that_do_not_double_are_refused(strides):
-    expected = "strides double .*found " + re.escape(str(list(strides)))
+    expected = "up to 32 whose strides double .*found " + re.escape(str(list(strides)))
     with pytest.raises(ConfigError, match=expected):
         RoIPooler(strides, 7)
     RoIPooler((4, 8, 16, 32, 100), 7)  # levels that are not pooled from do not matter
@@ -96,6 +96,17 @@ def test_boxes_of_frames_are_pooled_each_from_its_own():
     found = RoIPooler(STRIDES, 3).of_frames(numbered_maps(3), boxes, torch.tensor([2, 0]))
     expected = torch.tensor([[2032.0, 2004, 2016], [32, 8, 4]])
     torch.testing.assert_close(found, expected.view(2, 3, 1, 1, 1).expand(-1, -1, 2, 3, 3))
+
+
+def test_of_levels_with_one_stride_the_first_is_pooled_from():
+    strides = (8, 16, 16, 32, 32, 64)
+    maps = FeatureMaps(
+        tuple(torch.full((1, 2, 2048 // s, 2048 // s), n + 1.0) for n, s in enumerate(strides))
+    )
+    boxes = squares(30, 250, 500, 1500)
+    found = RoIPooler(strides, 3)(maps, boxes, torch.zeros(4, dtype=torch.int64))
+    expected = torch.tensor([1.0, 2, 4, 4])
+    torch.testing.assert_close(found, expected.view(-1, 1, 1, 1).expand(-1, 2, 3, 3))
 
 
 def test_sampled_roi_align_is_that_of_torchvision():

@@ -7,6 +7,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn
 
 from tasks.lively import lively, resnet_fpn
 from tasks.made_up import attention_weights, baseline_weights
@@ -144,6 +145,16 @@ def test_weights_of_torchvision(names: tuple[str, ...], is_zip: bool, tmp_path: 
     assert report.left == ()
     assert all(name.endswith("num_batches_tracked") for name in report.new)
     assert f"the settings of base={base}" in str(report)
+
+
+def test_weights_of_a_mobilenet_of_torchvision(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    net = lively(fasterrcnn_mobilenet_v3_large_fpn, num_classes=4)
+    torch.save(net.state_dict(), path)
+    base = "torchvision_mobilenet_v3_large_320_fpn"
+    report = init_from(detector_of(base, names=("car", "dog", "kite")), path)
+    assert (report.new, report.left, report.reshaped) == ((), (), ())
+    assert f"base=torchvision_mobilenet_v3_large_fpn or base={base}" in str(report)
 
 
 @pytest.mark.parametrize("is_pickle", [True, False])

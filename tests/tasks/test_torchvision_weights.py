@@ -9,13 +9,16 @@ import hydra
 import pytest
 import torch
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import (
     FasterRCNN,
+    fasterrcnn_mobilenet_v3_large_320_fpn,
     fasterrcnn_mobilenet_v3_large_fpn,
     fasterrcnn_resnet50_fpn,
     fasterrcnn_resnet50_fpn_v2,
 )
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import mobilenet_backbone
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from tasks.lively import SIZE, lively, resnet_fpn, smooth_frames
@@ -42,9 +45,9 @@ def without_eps(**options: Any) -> FasterRCNN:
     return net
 
 
-def imported(weights: Weights, names: Sequence[str]) -> VideoDetector:
+def imported(weights: Weights, names: Sequence[str], *choices: str) -> VideoDetector:
     architecture = architecture_of(weights, "a.pth")
-    model = model_config(architecture)
+    model = model_config(architecture, *choices)
     checkpoint, report = convert(weights, architecture, model, names, "a.pth")
     assert not report.new
     assert not report.left
@@ -87,13 +90,68 @@ def assert_same(net: FasterRCNN, detector: VideoDetector, categories: Sequence[s
         assert is_same.any(dim=1).all()
 
 
-@pytest.mark.parametrize("build", [fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2])
-def test_detections_are_those_of_torchvision(build: Any) -> None:
-    net = lively(build, never=UNUSED)
+def coco_categories() -> list[str]:
     categories = ["background", *(str(number) for number in range(1, OUTPUTS))]
     for name, number in zip(COCO, sorted({*range(1, OUTPUTS)} - {*UNUSED}), strict=True):
         categories[number] = name
-    assert_same(net, imported(net.state_dict(), COCO), categories)
+    return categories
+
+
+@pytest.mark.parametrize("build", [fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2])
+def test_detections_are_those_of_torchvision(build: Any) -> None:
+    net = lively(build, never=UNUSED)
+    assert_same(net, imported(net.state_dict(), COCO), coco_categories())
+
+
+def frozen(net: nn.Module) -> nn.Module:
+    """Turn batch norms into torchvision's frozen ones, as in its detectors with weights."""
+    for name, child in net.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            norm = FrozenBatchNorm2d(child.num_features)
+            state = child.state_dict()
+            norm.load_state_dict({key: state[key] for key in norm.state_dict()})
+            setattr(net, name, norm)
+        else:
+            frozen(child)
+    return net
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+@pytest.mark.parametrize("variant", ["", "_320"])
+def test_detections_of_mobilenets_are_those_of_torchvision(variant: str, is_frozen: bool) -> None:
+    build = fasterrcnn_mobilenet_v3_large_320_fpn if variant else fasterrcnn_mobilenet_v3_large_fpn
+    # So many proposals that the limits of score and number matter.
+    net = lively(build, never=UNUSED, proposals=150 if variant else 1000)
+    if is_frozen:
+        frozen(net.backbone.body)
+    base = f"torchvision_mobilenet_v3_large{variant}_fpn"
+    detector = imported(net.state_dict(), COCO, f"base={base}")
+    assert detector.backbone.frozen_norm == is_frozen
+    assert_same(net, detector, coco_categories())
+
+
+@pytest.mark.parametrize(
+    ("build", "variant"),
+    [
+        (fasterrcnn_mobilenet_v3_large_fpn, ""),
+        (fasterrcnn_mobilenet_v3_large_320_fpn, "_320"),
+    ],
+)
+def test_the_config_of_a_mobilenet_is_that_of_torchvision(build: Any, variant: str) -> None:
+    with torch.device("meta"):
+        net = build(weights=None, weights_backbone=None)
+    found = architecture_of(net.state_dict(), "a.pth")
+    base = f"torchvision_mobilenet_v3_large{variant}_fpn"
+    model = model_config(found, f"base={base}")
+    for mode, place in (("train", "training"), ("test", "testing")):
+        limits = model["head"][f"{mode}_limits"]
+        assert limits["pre_nms_top_n"] == net.rpn._pre_nms_top_n[place]
+        assert limits["post_nms_top_n"] == net.rpn._post_nms_top_n[place]
+        assert limits["score_threshold"] == net.rpn.score_thresh
+    assert tuple(model["head"]["anchors"]["sizes"]) == net.rpn.anchor_generator.sizes[0]
+    sides = (model["resize"]["short_side"], model["resize"]["long_side"])
+    assert sides == (net.transform.min_size[0], net.transform.max_size)
+    assert base in found.bases
 
 
 def test_frozen_norms_add_nothing_to_the_variance() -> None:
@@ -195,12 +253,23 @@ def test_faults_are_named(small: Weights) -> None:
     assert "resnet50" in message
 
 
-def test_a_mobilenet_is_refused_in_plain_words() -> None:
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
+def test_another_mobilenet_is_refused_in_plain_words(name: str) -> None:
     with torch.device("meta"):
-        net = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
+        body = mobilenet_backbone(backbone_name=name, weights=None, fpn=True)
+        net = FasterRCNN(body, 4, rpn_anchor_generator=AnchorGenerator(((32,),) * 3))
     message = message_of(net.state_dict())
-    assert "a.pth contains a Faster R-CNN of torchvision with a MobileNet" in message
-    assert "resnet18, resnet34, resnet50" in message
+    for fact in ("a.pth", "MobileNet other than mobilenet_v3_large", "resnet18, resnet34, "):
+        assert fact in message
+
+
+def test_a_mobilenet_with_other_anchors_is_refused() -> None:
+    body = mobilenet_backbone(backbone_name="mobilenet_v3_large", weights=None, fpn=True)
+    net = FasterRCNN(body, 4, rpn_anchor_generator=AnchorGenerator(((32, 64),) * 3))
+    message = message_of(net.state_dict())
+    assert "rpn.head.cls_logits.weight: " in message
+    assert "(15, 256, 1, 1)" in message
+    assert "(6, 256, 1, 1)" in message
 
 
 def test_the_config_is_that_of_torchvision() -> None:
@@ -222,13 +291,28 @@ def test_the_config_is_that_of_torchvision() -> None:
     assert (model["window"]["past"], model["window"]["future"]) == (0, 0)
 
 
-@pytest.mark.parametrize("version", ["", "_v2"])
-def test_what_the_weights_tell_agrees_with_the_base(version: str) -> None:
+@pytest.mark.parametrize(
+    ("base", "options"),
+    [
+        ("torchvision_resnet50_fpn", {}),
+        (
+            "torchvision_resnet50_fpn_v2",
+            {
+                "has_fpn_norm": True,
+                "rpn_convs": 2,
+                "box_convs": 4,
+                "box_linears": 1,
+                "frozen_norm": False,
+            },
+        ),
+        ("torchvision_mobilenet_v3_large_fpn", {"backbone": "mobilenet_v3_large"}),
+    ],
+)
+def test_what_the_weights_tell_agrees_with_the_base(base: str, options: dict[str, Any]) -> None:
     """A training with this base begins where the imported detector stands."""
-    options = {"has_fpn_norm": True, "rpn_convs": 2, "box_convs": 4, "box_linears": 1}
-    network = architecture(**(options | {"frozen_norm": False} if version else {}))
-    assert network.overrides[-1] == f"base=torchvision_resnet50_fpn{version}"
+    network = architecture(**options)
+    assert network.overrides[-1] == f"base={base}"
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        base = hydra.compose("train", network.overrides).model
+        model = hydra.compose("train", network.overrides).model
     for key, value in network.settings().items():
-        assert OmegaConf.select(base, key) == value, key
+        assert OmegaConf.select(model, key) == value, key

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 For torchvision, detectron2 and sltnet, SRC holds the weights of a Faster R-CNN with FPN:
-  torchvision   weights of fasterrcnn_resnet50_fpn or fasterrcnn_resnet50_fpn_v2 (.pth), or of
-                another ResNet with FPN
+  torchvision   weights of fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2 (.pth), or another
+                ResNet with FPN; of fasterrcnn_mobilenet_v3_large_fpn; or, with --base
+                torchvision_mobilenet_v3_large_320_fpn, of fasterrcnn_mobilenet_v3_large_320_fpn
   detectron2    a model from its zoo (.pkl) or your own (model_final.pth)
   sltnet        model_final.pth of SLTnet, or of its baseline in detectron2
 For transformers, SRC is the name of a DETR-type detector on the Hugging Face hub, or a folder. Its
@@ -34,17 +35,13 @@ examples:
   vodet-data import-weights sltnet model_final.pth sltnet.ckpt
 """
 
-# The frame sizes on which the programs test, as options of conf/data/input.
-_INPUTS = {
-    "torchvision": ["data/input=short_800"],
-    "detectron2": ["data/input=short_800"],
-    "sltnet": ["data/input=short_600"],
-}
+# Further Hydra overrides of each program: the frame size that differs from the one in conf/base.
+_CHOICES = {"torchvision": [], "detectron2": [], "sltnet": ["data/input=short_600"]}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to its parser."""
-    programs = [*_INPUTS, "transformers"]
+    programs = [*_CHOICES, "transformers"]
     parser.add_argument("program", choices=programs, help="the program that wrote SRC")
     parser.add_argument("source", type=Path, metavar="SRC", help="the checkpoint to read")
     parser.add_argument("target", type=Path, metavar="DST", help="the checkpoint to write")
@@ -53,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAMES",
         help="names of the classes in the order of the weights: a file with one per line, or A,B,C "
         "(default for 80 classes: COCO; for 30: ImageNet VID)",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="NAME",
+        help="file of conf/base with the settings of the network, if several fit the weights",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
     parser.add_argument(
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Read SRC, write DST and print a summary.
 
     Raises:
-        ConfigError: If DST exists, or the class names do not fit.
+        ConfigError: If DST exists, or the class names or the base do not fit.
         CheckpointError: If SRC cannot be read, or its architecture is not supported.
     """
     # Imported here because the imports take seconds and other commands do not need them.
@@ -85,19 +87,27 @@ def run(arguments: argparse.Namespace) -> None:
     weights = read_weights(source)
     architecture = PROGRAMS[arguments.program](weights, source)
     names = class_names(arguments.classes, *architecture.class_counts)
-    model = model_config(architecture, *_INPUTS[arguments.program])
+    base = chosen_base(architecture, arguments.base)
+    others = [name for name in architecture.bases if name != base]
+    choices = [f"base={base}"] if others else []  # SLTnet's overrides have no base
+    model = model_config(architecture, *choices, *_CHOICES[arguments.program])
     checkpoint, report = convert(weights, architecture, model, names, source)
     AtomicCheckpointIO().save_checkpoint(checkpoint, target)
     console = Screen(soft_wrap=True)
     kind, *details = architecture.summary
     for line in (kind, report, *details):
         console.print(str(line))
+    if others:
+        console.print(f"Settings: {base}. --base chooses {' or '.join(others)}, which also fits.")
     console.print(f"Next: vodet-eval ckpt={target} data.annotations=FILE data.images=FOLDER")
 
 
 def _run_transformers(arguments: argparse.Namespace) -> None:
     from vodet.cli.import_transformers import import_transformers, label_count
 
+    if arguments.base is not None:
+        msg = "--base is for weights of torchvision, not of transformers: leave it out."
+        raise ConfigError(msg)
     source, names = str(arguments.source), None
     if arguments.classes is not None:
         names = class_names(arguments.classes, label_count(source))
@@ -147,6 +157,19 @@ def _known_names(counts: Sequence[int]) -> list[str]:
         )
         raise ConfigError(msg)
     return list(names)
+
+
+def chosen_base(architecture: Architecture, name: str | None) -> str:
+    """Return the value of ``--base``, or the default base of the architecture.
+
+    Raises:
+        ConfigError: If the base does not fit the weights.
+    """
+    if name is not None and name not in architecture.bases:
+        fitting = " or ".join(architecture.bases)
+        msg = f"--base: expected {fitting}, which fits the weights; found {name!r}."
+        raise ConfigError(msg)
+    return name or architecture.bases[0]
 
 
 def model_config(architecture: Architecture, *choices: str) -> dict[str, Any]:

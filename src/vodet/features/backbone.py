@@ -7,21 +7,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import timm
-import torch
-from jaxtyping import Num, UInt8
+from jaxtyping import Float
 from timm.models import load_state_dict
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from vodet.encodings import FeatureMaps, FeatureSpec
+from vodet.encodings import FeatureSpec
 from vodet.errors import CheckpointError, ConfigError
 from vodet.features.frame_size import build_without_weights, find_frame_size, to_channels_first
-from vodet.freezing import find_modules, freeze
+from vodet.features.library_backbone import LibraryBackbone
 from vodet.pretrained import allowed_source
 
 
-class TimmBackbone(nn.Module):
+class TimmBackbone(LibraryBackbone):
     """Normalises uint8 RGB frames and computes their feature maps with a timm model.
 
     HRNet returns the outputs of its branches (32 to 256 channels for ``hrnet_w32``), not the wider
@@ -68,9 +65,6 @@ class TimmBackbone(nn.Module):
         CheckpointError: If the weights cannot be loaded.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         name: str,
@@ -89,92 +83,43 @@ class TimmBackbone(nn.Module):
         img_size: Sequence[int] | None = None,
         **model_kwargs: Any,
     ) -> None:
-        super().__init__()
-        if channel_order not in ("rgb", "bgr"):
-            msg = f"channel_order must be rgb or bgr, found {channel_order!r}."
-            raise ConfigError(msg)
-        if padding not in ("black", "mean"):
-            msg = f"padding must be black or mean, found {padding!r}."
-            raise ConfigError(msg)
-        self.channel_order = channel_order
-        self.padding = padding
-        self.name = name
         if name.startswith("hrnet"):
             model_kwargs = {"feature_location": ""} | model_kwargs
         info = build_without_weights(name, model_kwargs).feature_info
         levels = [info[index] for index in range(len(info))]
         indices = _indices(name, levels, tuple(strides))
-        self.spec = FeatureSpec(tuple(levels[i]["num_chs"] for i in indices), tuple(strides))
+        spec = FeatureSpec(tuple(levels[i]["num_chs"] for i in indices), tuple(strides))
         model_kwargs["out_indices"] = indices
         divisor = max(level["reduction"] for level in levels)
         size = None if img_size is None else (img_size[0], img_size[1])
-        model_kwargs, self.frame_size = find_frame_size(name, model_kwargs, size, divisor)
-        self._divisor = divisor
-        pads = self.frame_size is not None or padding == "mean"
-        self.size_divisor = 1 if pads else divisor
+        model_kwargs, frame_size = find_frame_size(name, model_kwargs, size, divisor)
         net = _build(name, *allowed_source(pretrained, checkpoint_path), model_kwargs)
-        self.net: nn.Module = net
-        for statistic, given in (("mean", mean), ("std", std)):
-            values = given or [255 * share for share in net.pretrained_cfg[statistic]]
-            self.register_buffer(statistic, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         if stride_in_1x1:
             _move_strides(net, name)
-        if norm_eps is not None:
-            for norm in _norms(net):
-                norm.eps = norm_eps
-        self.frozen = tuple(frozen)
-        self.frozen_norm = frozen_norm
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> TimmBackbone:
-        """Set the training mode; frozen modules stay in evaluation mode."""
-        super().train(mode)
-        freeze(find_modules(self.net, self.frozen, self.name))
-        if self.frozen_norm:
-            freeze(_norms(self.net))
-        return self
-
-    def forward(self, frames: UInt8[Tensor, "N 3 H W"]) -> FeatureMaps:
-        """Return the feature maps of frames, one per stride in ``spec.strides``.
-
-        Raises:
-            ConfigError: If the sides of the frames are not multiples of ``size_divisor``, or longer
-                than ``frame_size``.
-        """
-        height, width = frames.shape[-2:]
-        if height % self.size_divisor or width % self.size_divisor:
-            msg = (
-                f"{self.name} needs frames whose sides are multiples of {self.size_divisor}, found "
-                f"{height} x {width} (height x width). Pad or resize the frames."
-            )
-            raise ConfigError(msg)
-        if self.padding == "black":
-            frames = self._padded(frames)
-        if self.channel_order == "bgr":
-            frames = frames.flip(1)
-        normalised = (frames - self.mean) / self.std
-        levels = self.net(self._padded(normalised))
-        return FeatureMaps(tuple(to_channels_first(self.net, levels)))
-
-    def _padded(self, frames: Num[Tensor, "N 3 H W"]) -> Num[Tensor, "N 3 h w"]:
-        """Pad frames at the right and bottom with zeros to a size that the model accepts."""
-        height, width = self.frame_size or (
-            -(-side // self._divisor) * self._divisor for side in frames.shape[-2:]
+        super().__init__(
+            name,
+            net,
+            spec,
+            divisor,
+            mean=mean or [255 * share for share in net.pretrained_cfg["mean"]],
+            std=std or [255 * share for share in net.pretrained_cfg["std"]],
+            frozen=frozen,
+            frozen_norm=frozen_norm,
+            norm_eps=norm_eps,
+            channel_order=channel_order,
+            padding=padding,
+            frame_size=frame_size,
         )
-        bottom, right = height - frames.shape[-2], width - frames.shape[-1]
-        if bottom < 0 or right < 0:
-            msg = (
-                f"{self.name} is built for frames of at most {height} x {width} (height x width), "
-                f"found {frames.shape[-2]} x {frames.shape[-1]}. Make model.backbone.img_size "
-                "larger, or data.resize smaller."
-            )
-            raise ConfigError(msg)
-        return F.pad(frames, (0, right, 0, bottom)) if bottom or right else frames
+
+    def levels_of(self, pixels: Float[Tensor, "N 3 H W"]) -> list[Tensor]:
+        """Return the maps ``[N, C, h, w]`` of normalised and padded frames, one per level."""
+        return to_channels_first(self.net, self.net(pixels))
 
 
 def _indices(name: str, levels: list[dict[str, Any]], strides: tuple[int, ...]) -> tuple[int, ...]:
     index_of = {level["reduction"]: index for index, level in enumerate(levels)}
-    if not strides or not set(strides) <= set(index_of):
+    is_ascending = list(strides) == sorted(set(strides))
+    if not strides or not is_ascending or not set(strides) <= set(index_of):
         possible = [stride for stride in index_of if stride in strides] or list(index_of)
         msg = (
             f"{name} has levels with strides {list(index_of)}, found strides={list(strides)}. Set "
@@ -220,10 +165,6 @@ def _move_strides(net: nn.Module, name: str) -> None:
         raise ConfigError(msg)
     for block in blocks:
         block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-
-
-def _norms(net: nn.Module) -> list[_BatchNorm]:
-    return [module for module in net.modules() if isinstance(module, _BatchNorm)]
 
 
 def _missing_weights(net: nn.Module, checkpoint_path: str | Path) -> set[str]:

@@ -59,7 +59,7 @@ class ConvGRU(MapFusion):
     """Adds a recurrent memory of all earlier frames to the maps, with a ConvGRU cell per level.
 
     It uses only the reference frame of a window, so choose ``window=single``. The state of ``B``
-    videos is a tensor ``hidden_STRIDE`` ``[B, D, h, w]`` for each level that has a memory. Train it
+    videos is a tensor ``hidden_LEVEL`` ``[B, D, h, w]`` for each level that has a memory. Train it
     with ``data.history.policy=previous``, ``data.history.windows=7`` and ``data.losses_on=all``.
 
     Args:
@@ -79,8 +79,8 @@ class ConvGRU(MapFusion):
     ) -> None:
         super().__init__()
         self.spec = spec
-        self.strides = tuple(spec.strides if strides is None else strides)
-        if unknown := set(self.strides) - set(spec.strides):
+        chosen = set(spec.strides if strides is None else strides)
+        if unknown := chosen - set(spec.strides):
             msg = (
                 f"ConvGRU: strides must be strides of the feature maps, {spec.strides}; found "
                 f"{sorted(unknown)}."
@@ -89,26 +89,29 @@ class ConvGRU(MapFusion):
         if hidden is not None and hidden < 1:
             msg = f"ConvGRU: hidden must be at least 1, found {hidden}."
             raise ConfigError(msg)
-        channels = dict(zip(spec.strides, spec.channels, strict=True))
-        self.hidden = {stride: hidden or max(1, channels[stride] // 2) for stride in self.strides}
+        self.hidden = {
+            level: hidden or max(1, spec.channels[level] // 2)
+            for level, stride in enumerate(spec.strides)
+            if stride in chosen
+        }
         self.cells = nn.ModuleDict(
-            {str(s): ConvGRUCell(channels[s], self.hidden[s]) for s in self.strides}
+            {str(level): ConvGRUCell(spec.channels[level], n) for level, n in self.hidden.items()}
         )
 
     def begin(self, videos: int, frames: EncodedFrames) -> State:
         """Return a state whose memories are all zero."""
         state = {}
-        for level, stride in zip(frames.maps.levels, self.spec.strides, strict=True):
-            if stride in self.hidden:
-                shape = (videos, self.hidden[stride], *level.shape[-2:])
-                state[f"hidden_{stride}"] = torch.zeros(shape, device=level.device)
+        for level, channels in self.hidden.items():
+            like = frames.maps.levels[level]
+            shape = (videos, channels, *like.shape[-2:])
+            state[f"hidden_{level}"] = torch.zeros(shape, device=like.device)
         return state
 
     def forward(self, windows: WindowBatch, state: State) -> tuple[FeatureMaps, State]:
         """Return the maps of the reference frames with the memory added, and the new memory."""
-        levels = dict(zip(self.spec.strides, windows.reference_maps.levels, strict=True))
+        levels = list(windows.reference_maps.levels)
         after = {}
-        for stride in self.strides:
-            name = f"hidden_{stride}"
-            levels[stride], after[name] = self.cells[str(stride)](levels[stride], state[name])
-        return FeatureMaps(tuple(levels.values())), after
+        for level in self.hidden:
+            name = f"hidden_{level}"
+            levels[level], after[name] = self.cells[str(level)](levels[level], state[name])
+        return FeatureMaps(tuple(levels)), after

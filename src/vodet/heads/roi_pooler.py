@@ -68,13 +68,19 @@ class RoIPooler:
     """Pools each RoI with RoIAlign from the pyramid level that fits its size.
 
     Args:
-        strides: Strides of the pyramid levels, finest first.
+        strides: Strides of the pyramid levels, finest first. Of levels with the same stride, only
+            the first is used.
         resolution: Number of bins along each side of a RoI.
         coarsest: Levels with a larger stride are not used.
         align: Function that pools RoIs from the maps of one level.
 
     Raises:
-        ConfigError: If the strides do not double from level to level.
+        ConfigError: If there are no levels to use, or their strides do not double from level to
+            level.
+
+    Attributes:
+        strides: Strides of the levels from which RoIs are pooled.
+        levels: Indices of these levels in the pyramid.
     """
 
     def __init__(
@@ -85,17 +91,19 @@ class RoIPooler:
         align: RoIAlign = ROI_ALIGN,
     ) -> None:
         self.align = align
-        self.strides = [stride for stride in strides if stride <= coarsest]
-        if any(coarse != 2 * fine for fine, coarse in pairwise(self.strides)):
+        self.strides = sorted({stride for stride in strides if stride <= coarsest})
+        self.levels = [list(strides).index(stride) for stride in self.strides]
+        if not self.strides or any(coarse != 2 * fine for fine, coarse in pairwise(self.strides)):
             msg = (
-                "RoI pooling needs levels whose strides double from level to level, found "
-                f"{self.strides}. Set model.backbone.strides, for instance to [4, 8, 16, 32]."
+                f"RoI pooling needs levels of strides up to {coarsest} whose strides double from "
+                f"level to level, found {list(strides)}. Choose other levels of the backbone, such "
+                "as model.backbone.strides=[4,8,16,32]."
             )
             raise ConfigError(msg)
         self.resolution = resolution
 
     def level_of(self, boxes: Float[Tensor, "n 4"]) -> Int[Tensor, " n"]:
-        """Return the index of the pyramid level from which each box is pooled.
+        """Return the index in ``strides`` of the level from which each box is pooled.
 
         The stride of the level is ``2^floor(4 + log2(sqrt(area) / 224))``, clamped to the existing
         strides.
@@ -119,8 +127,8 @@ class RoIPooler:
         shape = (len(boxes), self.resolution, self.resolution, maps.levels[0].shape[1])
         # Channels last, like the output of roi_align, so that whole rows are copied.
         pooled = boxes.new_empty(shape).permute(0, 3, 1, 2)
-        for level, stride in enumerate(self.strides):
-            features, is_own = maps.levels[level].float(), level_of_box == level
+        for place, (stride, level) in enumerate(zip(self.strides, self.levels, strict=True)):
+            features, is_own = maps.levels[level].float(), level_of_box == place
             if boxes.device.type == "cpu":
                 rows = is_own.nonzero()[:, 0]
                 if len(rows):

@@ -136,7 +136,7 @@ class TwoStageHead(Head):
             0.5, 0.5, batch_size_per_image=box_batch_size_per_image, positive_fraction=0.25
         )
         self.pooler = RoIPooler(spec.strides, resolution, align=roi_align)
-        self.cached_levels = len(self.pooler.strides)
+        self.cached_levels = self.pooler.levels[-1] + 1
         roi_spec = CandidateSpec(spec.channels[0], resolution)
         self.fusion = FusionChain(roi_spec, fusion or {})
         self.remembers = self.fusion.remembers

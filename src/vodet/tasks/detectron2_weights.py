@@ -149,15 +149,15 @@ class Architecture:
         return (self.num_classes,)
 
     @property
-    def base(self) -> str:
-        """The setting that selects the matching file of ``conf/base``."""
-        return "base=detectron2_resnet50_fpn"
+    def bases(self) -> tuple[str, ...]:
+        """Names of the files of ``conf/base`` that fit the weights: only one."""
+        return ("detectron2_resnet50_fpn",)
 
     @property
     def overrides(self) -> list[str]:
         """The Hydra overrides from which the config of the network is composed."""
         if self.candidate_fusion == "none":
-            return ["data=custom", "window=single", self.base]
+            return ["data=custom", "window=single", f"base={self.bases[0]}"]
         return ["experiment=imagenet_vid_sltnet", f"model/head/fusion={self.candidate_fusion}"]
 
     @property

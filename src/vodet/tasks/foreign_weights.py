@@ -34,8 +34,8 @@ class Architecture(Protocol):
         """Names of weights that are in the file, but that the network does not use."""
 
     @property
-    def base(self) -> str:
-        """The setting that selects the matching file of ``conf/base``, such as ``base=NAME``."""
+    def bases(self) -> tuple[str, ...]:
+        """Names of the files of ``conf/base`` that fit the weights; the first is the default."""
 
     @property
     def overrides(self) -> list[str]:

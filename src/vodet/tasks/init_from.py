@@ -35,8 +35,8 @@ class InitReport:
             name and the difference.
         class_names: Class names of the checkpoint if they differ from the detector's class names,
             otherwise None.
-        made_for: For weights of another program, the setting ``base=NAME`` with which they were
-            trained; otherwise None.
+        made_for: For weights of another program, the settings ``base=NAME`` that fit them, one of
+            which they were trained with; otherwise None.
     """
 
     path: str
@@ -124,7 +124,8 @@ def _read(path: FilePath, num_classes: int) -> tuple[Weights, tuple[str, ...] | 
     counts = architecture.class_counts
     count = num_classes if num_classes in counts else counts[0]
     found = renamed(architecture.arranged(weights, count), architecture)
-    return found, known_class_names(count), architecture.base
+    made_for = " or ".join(f"base={base}" for base in architecture.bases)
+    return found, known_class_names(count), made_for
 
 
 def _check(detector: VideoDetector, loaded: set[str], own: Iterable[str], path: FilePath) -> None:

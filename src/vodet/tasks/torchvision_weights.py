@@ -1,4 +1,4 @@
-"""Imports weights of torchvision's Faster R-CNN with ResNet and FPN, version 1 or 2.
+"""Imports weights of torchvision's Faster R-CNN with FPN and a ResNet or MobileNetV3-Large.
 
 The architecture is inferred from the names and shapes of the weights. In torchvision, background is
 the first class. Torchvision's COCO detectors have 91 outputs: background, and one for each category
@@ -27,7 +27,7 @@ COCO = tuple(_OUTPUTS[row] for row in _COCO_ROWS)
 # The keys are the number of blocks of each stage, the number of convolutions of a block, and the
 # shape of the first 3 x 3 convolution: its number of output channels and its number of input
 # channels per group.
-_BACKBONES: dict[tuple[tuple[int, ...], int, tuple[int, ...]], str] = {
+_RESNETS: dict[tuple[tuple[int, ...], int, tuple[int, ...]], str] = {
     ((2, 2, 2, 2), 2, (64, 64)): "resnet18",
     ((3, 4, 6, 3), 2, (64, 64)): "resnet34",
     ((3, 4, 6, 3), 3, (64, 64)): "resnet50",
@@ -38,10 +38,13 @@ _BACKBONES: dict[tuple[tuple[int, ...], int, tuple[int, ...]], str] = {
     ((3, 4, 6, 3), 3, (128, 128)): "wide_resnet50_2",
     ((3, 4, 23, 3), 3, (128, 128)): "wide_resnet101_2",
 }
+_MOBILENET = "mobilenet_v3_large"
+_SUPPORTED = ", ".join((*_RESNETS.values(), _MOBILENET))
 _BODY = r"backbone\.body\."
 _FPN = r"backbone\.fpn\.((?:inner|layer)_blocks\.\d+)\."
 _PREDICTOR = "roi_heads.box_predictor"
 _NAMES = {
+    rf"{_BODY}(\d.+)": r"backbone.net.features.\1",  # MobileNet
     rf"{_BODY}(.+)": r"backbone.net.\1",
     rf"{_FPN}(weight|bias)": r"pyramid.net.\1.0.\2",  # before torchvision 0.13
     rf"{_FPN}(\d+\..+)": r"pyramid.net.\1.\2",
@@ -55,12 +58,12 @@ _NAMES = {
 }
 # Weights from which the architecture is inferred, with their number of dimensions.
 _REQUIRED = {
-    "backbone.body.layer1.0.conv2.weight": 4,
     f"{_PREDICTOR}.cls_score.weight": 2,
     f"{_PREDICTOR}.bbox_pred.weight": 2,
     f"{_PREDICTOR}.cls_score.bias": 1,
     f"{_PREDICTOR}.bbox_pred.bias": 1,
 }
+_RESNET_REQUIRED = {"backbone.body.layer1.0.conv2.weight": 4}
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Architecture:
     """The architecture of a network, as inferred from its weights.
 
     Args:
-        backbone: Name of the backbone in timm.
+        backbone: Name of the backbone: of a ResNet in timm, of a MobileNet in torchvision.
         num_outputs: Number of outputs of the classifier, including background.
         has_fpn_norm: Whether the pyramid has batch norms.
         rpn_convs: Number of 3 x 3 convolutions of the region proposal network.
@@ -100,19 +103,24 @@ class Architecture:
         return ()
 
     @property
-    def base(self) -> str:
-        """The setting that selects the matching file of ``conf/base``."""
-        return f"base=torchvision_resnet50_fpn{'_v2' if self.box_convs else ''}"
+    def bases(self) -> tuple[str, ...]:
+        """Names of the files of ``conf/base`` that fit the weights; the first is the default."""
+        if self.backbone == _MOBILENET:
+            return ("torchvision_mobilenet_v3_large_fpn", "torchvision_mobilenet_v3_large_320_fpn")
+        return (f"torchvision_resnet50_fpn{'_v2' if self.box_convs else ''}",)
 
     @property
     def overrides(self) -> list[str]:
         """The Hydra overrides from which the config of the network is composed."""
-        return ["data=custom", "window=single", self.base]
+        return ["data=custom", "window=single", f"base={self.bases[0]}"]
 
     @property
     def norm_eps(self) -> float:
-        """The ``eps`` of the backbone's batch norms: 0 if they are frozen, as in COCO detectors."""
-        return 0.0 if self.frozen_norm else 1e-5
+        """The ``eps`` of the backbone's batch norms: 0 if they are frozen, as in COCO detectors.
+
+        With a MobileNet, torchvision always uses 1e-5.
+        """
+        return 0.0 if self.frozen_norm and self.backbone != _MOBILENET else 1e-5
 
     @property
     def summary(self) -> list[str]:
@@ -175,25 +183,21 @@ def architecture_of(weights: Weights, path: FilePath) -> Architecture:
     Raises:
         CheckpointError: If the architecture is not supported.
     """
-    if "backbone.body.0.0.weight" in weights:
-        msg = (
-            f"{path} contains a Faster R-CNN of torchvision with a MobileNet, which is not "
-            "supported: its feature pyramid begins at a feature map that timm's MobileNets do not "
-            f"return. Use weights with one of the backbones {', '.join(_BACKBONES.values())}."
-        )
-        raise CheckpointError(msg)
-    require_weights(weights, _REQUIRED, "torchvision", path)
+    is_mobilenet = "backbone.body.0.0.weight" in weights
+    required = _REQUIRED if is_mobilenet else _RESNET_REQUIRED | _REQUIRED
+    require_weights(weights, required, "torchvision", path)
     outputs = len(weights[f"{_PREDICTOR}.cls_score.weight"])
     _check_outputs(weights, outputs, path)
+    first_norm = "backbone.body.0.1" if is_mobilenet else "backbone.body.bn1"
     linears = r"roi_heads\.box_head\.(fc\d|\d+)\.weight"
     return Architecture(
-        backbone=_backbone(weights, path),
+        backbone=(_mobilenet if is_mobilenet else _resnet)(weights, path),
         num_outputs=outputs,
         has_fpn_norm="backbone.fpn.inner_blocks.0.1.weight" in weights,
         rpn_convs=max(_count(weights, r"rpn\.head\.conv\.(\d+)\."), 1),
         box_convs=_count(weights, r"roi_heads\.box_head\.(\d+)\.0\.weight"),
         box_linears=_count(weights, linears),
-        frozen_norm="backbone.body.bn1.num_batches_tracked" not in weights,
+        frozen_norm=f"{first_norm}.num_batches_tracked" not in weights,
     )
 
 
@@ -210,19 +214,30 @@ def _check_outputs(weights: Weights, outputs: int, path: FilePath) -> None:
             raise CheckpointError(msg)
 
 
-def _backbone(weights: Weights, path: FilePath) -> str:
+def _mobilenet(weights: Weights, path: FilePath) -> str:
+    if "backbone.body.16.0.weight" not in weights:  # the last layer of MobileNetV3-Large
+        msg = (
+            f"{path} contains a Faster R-CNN of torchvision with a MobileNet other than "
+            f"{_MOBILENET}, which is not supported. Use weights with one of the backbones "
+            f"{_SUPPORTED}."
+        )
+        raise CheckpointError(msg)
+    return _MOBILENET
+
+
+def _resnet(weights: Weights, path: FilePath) -> str:
     blocks = tuple(_count(weights, rf"{_BODY}layer{stage}\.(\d+)\.") for stage in range(1, 5))
     convs = _count(weights, rf"{_BODY}layer1\.0\.conv(\d)\.")
     kernel = tuple(weights["backbone.body.layer1.0.conv2.weight"].shape[:2])
-    if (blocks, convs, kernel) not in _BACKBONES:
+    if (blocks, convs, kernel) not in _RESNETS:
         msg = (
             f"The backbone in {path} is not supported: its stages have {blocks} blocks of {convs} "
             f"convolutions, and its first 3 x 3 convolution has {kernel[0]} output channels and "
             f"{kernel[1]} input channels per group. Use weights with one of the backbones "
-            f"{', '.join(_BACKBONES.values())}."
+            f"{_SUPPORTED}."
         )
         raise CheckpointError(msg)
-    return _BACKBONES[blocks, convs, kernel]
+    return _RESNETS[blocks, convs, kernel]
 
 
 def _count(weights: Weights, pattern: str) -> int:
