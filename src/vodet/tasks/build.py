@@ -62,4 +62,4 @@ def _check_arguments(node: Any, key: str) -> None:
             )
             raise ConfigError(msg)
     for name in node:
-        _check_arguments(node.get(name), f"{key}.{name}")
+        _check_arguments(node.get(name), f"{key}.{name!s}")
