@@ -149,6 +149,14 @@ def test_padding_is_no_key(geometry):
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(2, 5))
 
 
+def test_the_bias_is_contiguous():
+    module, boxes = RelationAttention(width=32, groups=2), torch.rand(1, 6, 4)
+    embedding = geometry_embedding(relative_geometry(boxes[:, :3], boxes), 16)
+    bias = module.bias(embedding, all_keys(6))
+    assert bias.shape == (1, 2, 3, 6)
+    assert bias.is_contiguous()
+
+
 def test_weights_start_small_and_biases_at_zero():
     module = RelationAttention(128, 4)
     for layer in (module.query, module.key):  # Kaiming uniform with a = 1
