@@ -96,7 +96,7 @@ def test_parameters_stay_equal(folder: Path, run_dir: Path) -> None:
     assert any(not torch.equal(value, before[name]) for name, value in first.items())
 
 
-def test_evaluation_is_the_same_on_any_number_of_processes(
+def test_evaluation_is_the_same_on_three_processes(
     folder: Path, run_dir: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
@@ -113,20 +113,19 @@ def test_evaluation_is_the_same_on_any_number_of_processes(
         return [*common, *output, "data.num_workers=0"]
 
     command("eval", *arguments(1), "trainer=cpu")
-    for number in (2, 3):
-        several = ["trainer=ddp", "trainer.accelerator=cpu", f"trainer.devices={number}"]
-        ended = run(script("vodet-eval"), *arguments(number), *several, folder=folder)
-        assert ended.output.count("Written: ") == 1
-    results = [Path(f"saved/{number}/eval.json").read_text() for number in (1, 2, 3)]
-    assert results[0] == results[1] == results[2]
+    three = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=3"]
+    ended = run(script("vodet-eval"), *arguments(3), *three, folder=folder)
+    assert ended.output.count("Written: ") == 1
+    results = [Path(f"saved/{number}/eval.json").read_text() for number in (1, 3)]
+    assert results[0] == results[1]
     numbers = json.loads(results[0])
     for protocol in HEADLINES:
         for linking in ("", "seq_nms/"):
             for attribute in ("", "@night"):
                 keys = [f"{linking}{key}{attribute}" for key in HEADLINES[protocol]]
                 assert any(0 < (numbers[key] or 0) < 1 for key in keys), keys
-    found = [Path(f"saved/{number}/found.json").read_bytes() for number in (1, 2, 3)]
-    assert found[0] == found[1] == found[2]
+    found = [Path(f"saved/{number}/found.json").read_bytes() for number in (1, 3)]
+    assert found[0] == found[1]
     # And so it was while they trained: with the running statistics of the first process on both.
     assert Path("saved/found.json").read_bytes() == found[0]
 
