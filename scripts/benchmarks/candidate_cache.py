@@ -119,6 +119,7 @@ def measure(overrides: tuple[str, ...], steps: int, options: argparse.Namespace)
     """Train for some steps after a warm-up, and return their times."""
     chosen = [
         "data=synthetic",
+        "prepare_data=null",
         "data/input=small",
         "data.train_transforms=[]",
         f"data_dir={options.folder}",
