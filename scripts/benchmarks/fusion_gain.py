@@ -80,9 +80,10 @@ FOLLOW_LINKS = "model.head.fusion.attention.assignment=linking"
 GENTLE = "model.head.fusion.attention.value_std=0"  # starts as linking without memory
 NO_HISTORY = "data.history.windows=0"
 REMEMBERED = ("data.history.windows=2", "window=single", "data.losses_on=reference")
-# On the long-range set, the training clips bring key frames like the ones of a stream.
 LONG_RANGE = "data=long_range"
-KEY_FRAMES = (LONG_RANGE, "data.history.policy=earlier", "data.history.windows=5")
+# Key frames like the ones of a stream: one from each fifth of the video before the clip.
+EARLIER = ("data.history.policy=earlier", "data.history.windows=5")
+KEY_FRAMES = (LONG_RANGE, *EARLIER)
 ONLY_MEMORY = (*KEY_FRAMES, "window=single", "data.losses_on=reference", "data.clips_per_video=6")
 # Clips of three frames, as for the second phases: the RPN learns from all of them.
 THREE_FRAMES = (
@@ -133,6 +134,7 @@ TABLES = {
         second_phase("long-term attention", "long_term", OFTEN),
         second_phase("SLTnet: max + long-term", "sltnet", OFTEN),
         second_phase("SLTnet, no propagation", "sltnet", OFTEN, STATIC, GENTLE),
+        second_phase("SLTnet, earlier key frames", "sltnet", OFTEN, *EARLIER),
         second_phase("SLTnet, boxes follow links", "sltnet", OFTEN, FOLLOW_LINKS, GENTLE),
         # The layers of SELSA replace the layers of the box head, so they must be trained.
         second_phase("SELSA", "selsa", NO_HISTORY, "model.frozen=[backbone,pyramid,head.rpn]"),
