@@ -84,7 +84,15 @@ LONG_RANGE = "data=long_range"
 # Key frames like the ones of a stream: one from each fifth of the video before the clip.
 EARLIER = ("data.history.policy=earlier", "data.history.windows=5")
 KEY_FRAMES = (LONG_RANGE, *EARLIER)
-ONLY_MEMORY = (*KEY_FRAMES, "window=single", "data.losses_on=reference", "data.clips_per_video=6")
+# Without augmentation, so that the frozen baseline encodes every frame only once.
+ONLY_MEMORY = (
+    *KEY_FRAMES,
+    "window=single",
+    "data.losses_on=reference",
+    "data.clips_per_video=6",
+    "data.train_transforms=[]",
+    "data.candidate_cache=true",
+)
 # Clips of three frames, as for the second phases: the RPN learns from all of them.
 THREE_FRAMES = (
     "experiment=demo_baseline",
@@ -168,6 +176,7 @@ TABLES = {
             "long-term attention",
             "long_term",
             *ONLY_MEMORY,
+            "model.head.fusion.attention.width=256",  # four heads; candidates have 64 features
             experiment="demo_yolov",
             windows=("single",),
         ),
