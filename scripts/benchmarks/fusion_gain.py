@@ -111,7 +111,12 @@ RECURRENT = (
     "data.clips_per_video=8",
     "data.batch_size=8",
 )
-CENTERNET = ("experiment=demo", "data.batch_size=16", "optimizer.lr=1e-3")
+CENTERNET = (
+    "experiment=demo",
+    "data.batch_size=16",
+    "data.clips_per_video=null",
+    "optimizer.lr=1e-3",
+)
 TABLES = {
     "centernet": [
         Row("none", (*CENTERNET, "model/fusion=none", "window=single"), ("single",)),
