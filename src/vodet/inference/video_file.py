@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -191,7 +191,7 @@ def _decoded(path: Path, losses: _Losses, *, is_careful: bool) -> Iterator[Video
 
 def _packets(
     container: InputContainer, stream: VideoStream, losses: _Losses
-) -> Iterator[Packet[Stream] | None]:
+) -> Iterator[Packet | None]:  # type: ignore[type-arg]  # not generic before av 18
     """Yield the packets of a stream, then None, which makes the decoder return its last frames.
 
     Read errors and the duration of the video are recorded in ``losses``.
