@@ -160,7 +160,7 @@ def test_nothing_left_to_train_is_told(
         ("model.head.channels=12", "8", "12"),
         ("model/fusion=mean", "vodet.fusion.stf", "vodet.fusion.mean"),
         ("window.past=2", "1", "2"),
-        ("optimizer.lr=0.5", "0.001", "0.5"),
+        ("optimizer.lr=0.5", "0.002", "0.5"),
         ("optimizer=sgd", "torch.optim.AdamW", "torch.optim.SGD"),
         ("scheduler.warmup_steps=3", "100", "3"),
         ("scheduler.scheduler.T_max=9", "2", "9"),

@@ -57,6 +57,7 @@ def test_evaluations_within_an_epoch(inside: Path, tmp_path: Path, command: Comm
 
 def test_the_learning_rate_is_logged_once(inside: Path, tmp_path: Path, command: Command) -> None:
     settings = ["optimizer.decay_norms_and_biases=false", "scheduler.warmup_steps=10"]
+    settings += ["optimizer.lr=1e-3"]
     command("train", *SHORT, *settings, f"run_dir={tmp_path}/run")
     with (tmp_path / "run/csv/version_0/metrics.csv").open(newline="") as lines:
         rows = list(csv.DictReader(lines))

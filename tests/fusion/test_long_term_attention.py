@@ -487,7 +487,7 @@ def test_a_state_of_another_width_is_refused():
 
 def test_training_needs_a_history():
     module = small().train()
-    with pytest.raises(ConfigError, match=r"found none: set data\.history\.windows=2"):
+    with pytest.raises(ConfigError, match=r"set data\.history\.windows, for example to 2"):
         module.recall(module.begin(1, FRAMES), [], [], [None])
 
 
