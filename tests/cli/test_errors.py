@@ -429,3 +429,8 @@ def test_argument_of_another_class(fails: Fails) -> None:
     assert "TwoStageHead has no argument 'channels'" in message
     assert "width" in message
     assert "'~model.head.channels'" in message
+
+
+def test_a_class_that_does_not_exist(fails: Fails) -> None:
+    message = fails("train", *SMALL, "model.head._target_=vodet.heads.Nope")
+    assert "vodet.heads.Nope" in message

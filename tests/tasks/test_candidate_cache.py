@@ -194,6 +194,13 @@ def test_a_cache_is_written_once_and_for_one_base(
     assert len(store) == 2
     assert len(first) == 12
 
+    reversed_channels = frozen(source)
+    reversed_channels.backbone.channel_order = "bgr"  # not in the representation of the layers
+    open_cache(reversed_channels, data_of(source), "32-true")
+    skipping = data_of(source, on_bad_frame="skip")
+    open_cache(frozen(source), skipping, "32-true")
+    assert len(caches(tmp_path)) == number + 2
+
 
 def test_only_trained_layers_get_gradients_from_a_cache(source: Source) -> None:
     detector, data = frozen(source, fusion="sltnet"), data_of(source)

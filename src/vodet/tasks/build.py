@@ -40,6 +40,16 @@ def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetect
     return detector
 
 
+def _accepts(target: str) -> list[str] | None:
+    """Return the names of a callable's arguments; None if it takes any, or they are not known."""
+    try:
+        parameters = inspect.signature(get_object(target)).parameters
+    except Exception:  # not importable, which Hydra reports, or a signature that Python cannot read
+        return None
+    takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    return None if takes_any else list(parameters)
+
+
 def _check_arguments(node: Any, key: str) -> None:
     """Check that all classes in a config have the arguments that the config passes to them.
 
@@ -50,15 +60,15 @@ def _check_arguments(node: Any, key: str) -> None:
             _check_arguments(entry, f"{key}[{number}]")
     if not isinstance(node, DictConfig):
         return
-    if isinstance(target := node.get("_target_"), str):
-        parameters = inspect.signature(get_object(target)).parameters
-        takes_any = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values())
+    target = node.get("_target_")
+    known = _accepts(target) if isinstance(target, str) else None
+    if known is not None:
         names = [str(name) for name in node if not str(name).startswith("_")]
-        if not takes_any and (unknown := [name for name in names if name not in parameters]):
+        if unknown := [name for name in names if name not in known]:
             msg = (
                 f"{key}.{unknown[0]}: {target} has no argument {unknown[0]!r}; its arguments are "
-                f"{', '.join(parameters)}. If an experiment sets it for another class, remove it "
-                f"with '~{key}.{unknown[0]}'."
+                f"{', '.join(known)}. If an experiment sets it for another class, remove it with "
+                f"'~{key}.{unknown[0]}'."
             )
             raise ConfigError(msg)
     for name in node:

@@ -164,15 +164,28 @@ def _about(detector: VideoDetector, data: ClipDataModule, precision: str) -> dic
     frames = data.training_frames
     return {
         "vodet": __version__,
-        "base": _text([*map(repr, _modules(detector))]),
+        "base": [_settings_of(part) for part in _modules(detector)],
         "weights": _hash_of_weights(detector),
         "settings": _text(dict(detector.head.detect_settings())),
         "precision": precision,
         "frame_size": list(frames.size),
         "resize": _text(data.train_resize),
         "exif": data.exif,
+        "on_bad_frame": data.on_bad_frame,
         "frames": frames.fingerprint(),
     }
+
+
+def _settings_of(part: nn.Module) -> str:
+    """Return the layers of a part, and the settings that their representation leaves out."""
+    plain = (str, int, float, tuple, list, dict, type(None))
+    settings = {
+        f"{place}.{name}": value
+        for place, module in part.named_modules()
+        for name, value in vars(module).items()
+        if isinstance(value, plain) and not name.startswith("_") and name != "training"
+    }
+    return _ADDRESS.sub("", f"{part!r} {settings!r}")
 
 
 def _text(value: object) -> str:
