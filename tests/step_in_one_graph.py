@@ -1,6 +1,7 @@
 """Compiles and exports `VideoDetector.step` for every fusion, and compares; prints each one.
 
-Candidate fusions are those of heads whose candidates depend on a single frame.
+Candidate fusions are those of heads whose candidates depend on a single frame. Each runs in a
+one-stage head, and one of them in a DETR head.
 
 It runs as a process of its own: the wrappers that check shapes in tests cannot be in a graph.
 """
@@ -40,8 +41,7 @@ def detectors() -> dict[str, Callable[[Window], VideoDetector]]:
     """Builds a detector with each fusion, by its name."""
     maps = {name: partial(tiny_detector, fusion_of(name)) for name in fusion_names()}
     cells = {f"one-stage {n}": partial(tiny_one_stage, n) for n in unlinked_fusion_names()}
-    queries = {f"detr {name}": partial(tiny_detr, name) for name in unlinked_fusion_names()}
-    return maps | cells | queries
+    return maps | cells | {"detr long_term": partial(tiny_detr, "long_term")}
 
 
 @torch.no_grad()

@@ -23,9 +23,9 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -64,13 +64,26 @@ def second_phase(
 
 def candidate_fusions(experiment: str) -> list[Row]:
     """Return a row for each candidate fusion that needs no linked candidates."""
-    phase = partial(second_phase, experiment=experiment)
+
+    def row(name: str, fusion: str, module: str, *overrides: str, **options: Any) -> Row:
+        width = f"model.head.fusion.{module}.width=256"  # candidates have 64 features
+        chosen = (width, *FROM_CACHE, *overrides)
+        return second_phase(name, fusion, *chosen, experiment=experiment, **options)
+
     return [
-        phase("SELSA", "selsa"),
-        phase("YOLOV", "yolov"),
-        phase("YOLOV++", "yolov_pp"),
-        phase("query attention", "query_attention"),
-        phase("long-term attention", "long_term", OFTEN, *REMEMBERED, windows=("single",)),
+        row("SELSA", "selsa", "selsa"),
+        row("YOLOV", "yolov", "yolov"),
+        row("YOLOV++", "yolov_pp", "yolov"),
+        row("query attention", "query_attention", "query_attention"),
+        row(
+            "long-term attention",
+            "long_term",
+            "attention",
+            OFTEN,
+            *EARLIER,
+            *FROM_HISTORY,
+            windows=("single",),
+        ),
     ]
 
 
@@ -79,20 +92,14 @@ STATIC = "model.head.fusion.attention.propagate=none"
 FOLLOW_LINKS = "model.head.fusion.attention.assignment=linking"
 GENTLE = "model.head.fusion.attention.value_std=0"  # starts as linking without memory
 NO_HISTORY = "data.history.windows=0"
-REMEMBERED = ("data.history.windows=2", "window=single", "data.losses_on=reference")
+# Without augmentation, so that the frozen baseline encodes every frame only once.
+FROM_CACHE = ("data.train_transforms=[]", "data.candidate_cache=true")
+FROM_HISTORY = ("window=single", "data.losses_on=reference", "data.clips_per_video=6")
 LONG_RANGE = "data=long_range"
 # Key frames like the ones of a stream: one from each fifth of the video before the clip.
 EARLIER = ("data.history.policy=earlier", "data.history.windows=5")
 KEY_FRAMES = (LONG_RANGE, *EARLIER)
-# Without augmentation, so that the frozen baseline encodes every frame only once.
-ONLY_MEMORY = (
-    *KEY_FRAMES,
-    "window=single",
-    "data.losses_on=reference",
-    "data.clips_per_video=6",
-    "data.train_transforms=[]",
-    "data.candidate_cache=true",
-)
+ONLY_MEMORY = (*KEY_FRAMES, *FROM_HISTORY, *FROM_CACHE)
 # Clips of three frames, as for the second phases: the RPN learns from all of them.
 THREE_FRAMES = (
     "experiment=demo_baseline",

@@ -96,8 +96,7 @@ def wait_for_group(leader: int) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(("devices", "number"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
 def test_stops_when_asked_to_and_says_how_to_continue(
     devices: int, number: signal.Signals, inside: Path
 ) -> None:

@@ -87,21 +87,17 @@ def test_two_processes_train_and_evaluate_a_second_phase(
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]
     arguments = second_phase(baseline, "runs/second_phase_ddp")
     run(script("vodet-train"), *arguments, *two, "data.batch_size=1", folder=inside)
-    results = []
-    for number, processes in ((1, ["trainer=cpu"]), (2, two)):
-        ended = run(
-            script("vodet-eval"),
-            "ckpt=runs/second_phase_ddp/last.ckpt",
-            f"output=runs/eval_{number}",
-            f"predictions=runs/eval_{number}/found.json",
-            "data.num_workers=0",
-            *processes,
-            folder=inside,
-        )
-        assert ended.code == 0
-        results.append((inside / f"runs/eval_{number}/found.json").read_bytes())
-    assert results[0] == results[1]
-    assert len(json.loads(results[0])) > 10
+
+    def arguments_of(number: int) -> list[str]:
+        output = f"runs/eval_{number}"
+        found = [f"output={output}", f"predictions={output}/found.json", "data.num_workers=0"]
+        return ["ckpt=runs/second_phase_ddp/last.ckpt", *found]
+
+    command("eval", *arguments_of(1), "trainer=cpu")
+    run(script("vodet-eval"), *arguments_of(2), *two, folder=inside)
+    one, both = ((inside / f"runs/eval_{number}/found.json").read_bytes() for number in (1, 2))
+    assert one == both
+    assert len(json.loads(one)) > 10
 
 
 def test_a_second_phase_needs_a_first(
