@@ -25,7 +25,8 @@ from .fusion.stf import STF as STF
 from .fusion.tubelet_aggregation import TubeletAggregation as TubeletAggregation
 from .heads.centernet import CenterNetHead as CenterNetHead
 from .heads.two_stage import TwoStageHead as TwoStageHead
-from .inference.drawing import draw_detections as draw_detections
+from .inference.drawing import draw as draw
+from .inference.predicted_frame import PredictedFrame as PredictedFrame
 from .stages import CandidateFusion as CandidateFusion
 from .stages import Head as Head
 from .stages import MapFusion as MapFusion

@@ -17,6 +17,7 @@ from vodet.errors import ConfigError
 from vodet.features.no_backbone import NoBackbone
 from vodet.freezing import find_modules, freeze
 from vodet.inference.postprocess import to_original
+from vodet.predict import Predicts
 from vodet.stages import (
     Backbone,
     FrameResize,
@@ -35,7 +36,7 @@ FrameEncoder = Callable[[Tensor, Tensor], EncodedFrames]  # of frames and their 
 _CONTROL_CODES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class VideoDetector(nn.Module):
+class VideoDetector(Predicts, nn.Module):
     """A video object detector in two parts: per-frame encoding and temporal fusion.
 
     `encode` does everything that depends on a single frame; `step` does everything that combines
