@@ -91,8 +91,8 @@ def _opencv(text: str, capital: float) -> np.ndarray:
     scale, weight = capital / _OPENCV_CAPITAL, max(1, round(capital / 10))
     (width, _), _ = cv2.getTextSize(text, _OPENCV_FONT, scale, weight)
     above, height = _lines(capital)
-    mask = np.zeros((height, max(width, 1)), np.uint8)
-    return cv2.putText(mask, text, (0, above), _OPENCV_FONT, scale, 255, weight, cv2.LINE_AA)
+    mask = np.zeros((height, width + 2), np.uint8)  # letters reach 1 pixel beyond the width
+    return cv2.putText(mask, text, (1, above), _OPENCV_FONT, scale, 255, weight, cv2.LINE_AA)
 
 
 def _dejavu(text: str, capital: float) -> np.ndarray:
