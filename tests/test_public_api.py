@@ -49,6 +49,7 @@ NAMES = [
     "Window",
     "WindowBatch",
     "draw",
+    "from_pretrained",
     "init_from",
     "load",
     "read_st_coco",

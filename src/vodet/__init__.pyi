@@ -38,6 +38,7 @@ from .structures import Target as Target
 from .structures import Window as Window
 from .tasks.checkpoint import load as load
 from .tasks.detection import VideoDetectionTask as VideoDetectionTask
+from .tasks.from_pretrained import from_pretrained as from_pretrained
 from .tasks.init_from import init_from as init_from
 
 __version__: str
