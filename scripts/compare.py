@@ -27,13 +27,7 @@ GAP = 6
 def drawn(frame: np.ndarray, found: Detections, class_names: tuple[str, ...]) -> np.ndarray:
     """Draw detections on an enlarged frame with a white margin."""
     large = cv2.resize(frame, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_CUBIC)
-    picture = vodet.draw_detections(
-        large,
-        found["boxes"].numpy() * ENLARGE,
-        found["labels"].numpy(),
-        class_names,
-        scores=found["scores"].numpy(),
-    )
+    picture = vodet.draw(large, {**found, "boxes": found["boxes"] * ENLARGE}, class_names)
     return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
 
 

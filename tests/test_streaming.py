@@ -370,7 +370,7 @@ def test_what_is_no_array_is_refused() -> None:
     # In a process of its own, since the types of arguments are checked in this one.
     code = """
 from vodet.errors import ConfigError
-from vodet.streaming import frames_as_arrays
+from vodet.inference.frame_arrays import frames_as_arrays
 for frames in (None, [], "a.jpg"):
     try:
         frames_as_arrays(frames)

@@ -25,7 +25,8 @@ from .fusion.stf import STF as STF
 from .fusion.tubelet_aggregation import TubeletAggregation as TubeletAggregation
 from .heads.centernet import CenterNetHead as CenterNetHead
 from .heads.two_stage import TwoStageHead as TwoStageHead
-from .inference.drawing import draw_detections as draw_detections
+from .inference.drawing import draw as draw
+from .inference.predicted_frame import PredictedFrame as PredictedFrame
 from .stages import CandidateFusion as CandidateFusion
 from .stages import Head as Head
 from .stages import MapFusion as MapFusion
@@ -37,6 +38,7 @@ from .structures import Target as Target
 from .structures import Window as Window
 from .tasks.checkpoint import load as load
 from .tasks.detection import VideoDetectionTask as VideoDetectionTask
+from .tasks.from_pretrained import from_pretrained as from_pretrained
 from .tasks.init_from import init_from as init_from
 
 __version__: str

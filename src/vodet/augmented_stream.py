@@ -13,11 +13,11 @@ import numpy as np
 from torch import Tensor
 
 from vodet.boxes import mirror_boxes
-from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
+from vodet.inference.frame_arrays import frames_as_arrays
 from vodet.inference.postprocess import above
 from vodet.inference.view_fusion import fuse_views
-from vodet.streaming import StreamFactory, StreamingDetector, frames_as_arrays
+from vodet.streaming import StreamableDetector, StreamFactory, StreamingDetector
 from vodet.structures import Detections, FrameDetections, Size
 
 
@@ -48,7 +48,7 @@ class AugmentedStream:
 
     def __init__(
         self,
-        detector: VideoDetector,
+        detector: StreamableDetector,
         *,
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
@@ -124,7 +124,7 @@ class AugmentedStream:
         return fused
 
 
-def stream_factory(flip: Any, scales: Any) -> StreamFactory:
+def stream_factory(flip: Any = False, scales: Any = (1.0,)) -> StreamFactory:
     """Return a function that builds a stream for a detector.
 
     The stream is an `AugmentedStream`, or a `StreamingDetector` if the settings add no view.

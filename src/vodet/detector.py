@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
 
 import torch
 from jaxtyping import Int, UInt8
@@ -17,6 +18,8 @@ from vodet.errors import ConfigError
 from vodet.features.no_backbone import NoBackbone
 from vodet.freezing import find_modules, freeze
 from vodet.inference.postprocess import to_original
+from vodet.model_folder import Saves
+from vodet.predict import Predicts
 from vodet.stages import (
     Backbone,
     FrameResize,
@@ -35,7 +38,7 @@ FrameEncoder = Callable[[Tensor, Tensor], EncodedFrames]  # of frames and their 
 _CONTROL_CODES = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class VideoDetector(nn.Module):
+class VideoDetector(Predicts, Saves, nn.Module):
     """A video object detector in two parts: per-frame encoding and temporal fusion.
 
     `encode` does everything that depends on a single frame; `step` does everything that combines
@@ -63,7 +66,14 @@ class VideoDetector(nn.Module):
             ``frozen`` names a module that does not exist, the head needs pixels but follows a map
             fusion, the head needs feature maps but the backbone is `NoBackbone`, or the head uses
             no feature maps but there is another backbone.
+
+    Attributes:
+        config: The config that the detector was built from; None if it was built in Python.
+        about: Training data and metrics of a loaded detector, for its model card.
     """
+
+    config: dict[str, Any] | None = None
+    about: Mapping[str, Any] = {}  # never changed, only replaced
 
     def __init__(
         self,

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vodet.detector import VideoDetector
 from vodet.encodings import EncodedFrames, Memory, WindowBatch
 from vodet.errors import ConfigError
+from vodet.inference.frame_arrays import frames_as_arrays
 from vodet.inference.postprocess import above
 from vodet.stages import FrameResize
-from vodet.structures import FrameDetections, Size, Window
+from vodet.structures import Detections, FrameDetections, Size, Window
 
 
 @runtime_checkable
@@ -36,7 +36,38 @@ class VideoStream(Protocol):
         """Forget the current video; the next frame starts a new one."""
 
 
-StreamFactory = Callable[[VideoDetector], VideoStream]
+@runtime_checkable
+class StreamableDetector(Protocol):
+    """What a stream needs of a detector; `VideoDetector` documents the members."""
+
+    training: bool
+    window: Window
+    resize: FrameResize
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the frames of a video must be predicted in order."""
+
+    def encode(self, frames: Tensor, sizes: Tensor | None = None) -> EncodedFrames:
+        """Compute everything that depends on single frames."""
+
+    def begin(self, videos: int, frames: EncodedFrames) -> Memory:
+        """Return the initial memory."""
+
+    def step(self, windows: WindowBatch, memory: Memory) -> tuple[dict[str, Tensor], Memory]:
+        """Predict the objects of the reference frames of windows."""
+
+    def decode(
+        self, outputs: dict[str, Tensor], sizes: Sequence[tuple[Size, Size]]
+    ) -> list[Detections]:
+        """Turn raw outputs into detections."""
+
+
+StreamFactory = Callable[[StreamableDetector], VideoStream]
 
 
 class StreamingDetector:
@@ -63,7 +94,7 @@ class StreamingDetector:
 
     def __init__(
         self,
-        detector: VideoDetector,
+        detector: StreamableDetector,
         *,
         score_threshold: float = 0.0,
         resize: FrameResize | None = None,
@@ -135,9 +166,7 @@ class StreamingDetector:
         return found
 
     def _check(self, frames: Tensor) -> None:
-        if self.detector.training:
-            msg = "The detector must be in evaluation mode, found training mode: call eval() on it."
-            raise ConfigError(msg)
+        check_evaluating(self.detector)
         if not len(frames):
             msg = f"Expected at least one frame, found a tensor of shape {list(frames.shape)}."
             raise ConfigError(msg)
@@ -175,6 +204,17 @@ class StreamingDetector:
             FrameDetections(number, above(found, self.score_threshold))
             for number, found in zip(numbers, self.detector.decode(outputs, sizes), strict=True)
         ]
+
+
+def check_evaluating(detector: StreamableDetector) -> None:
+    """Check that a detector is in evaluation mode.
+
+    Raises:
+        ConfigError: If it is in training mode.
+    """
+    if detector.training:
+        msg = "The detector must be in evaluation mode, found training mode: call eval() on it."
+        raise ConfigError(msg)
 
 
 class _Ring:
@@ -229,35 +269,3 @@ class _Ring:
 
 def _empty(like: EncodedFrames, length: int) -> EncodedFrames:
     return like.map(lambda new: torch.empty_like(new[:1].expand(length, *new.shape[1:])))
-
-
-def frames_as_arrays(frames: np.ndarray | Tensor) -> np.ndarray:
-    """Return uint8 RGB frames as one array ``[n, H, W, 3]``.
-
-    Args:
-        frames: An array or tensor in one of the shapes that `StreamingDetector.push` accepts.
-
-    Raises:
-        ConfigError: If ``frames`` has another shape or type, or is empty.
-    """
-    if not _are_frames(frames):
-        found = f"a {type(frames).__name__}"
-        if isinstance(frames, np.ndarray | Tensor):
-            found += f" {tuple(frames.shape)} of {frames.dtype}"
-        msg = (
-            "Expected uint8 RGB frames, at least one: an array [H, W, 3] or [n, H, W, 3], or a "
-            f"tensor [3, H, W] or [n, 3, H, W]; found {found}."
-        )
-        raise ConfigError(msg)
-    if isinstance(frames, Tensor):
-        frames = frames.movedim(-3, -1).cpu().numpy()
-    frames = np.ascontiguousarray(frames)  # torch refuses views such as bgr[..., ::-1]
-    return frames if frames.ndim == 4 else frames[None]
-
-
-def _are_frames(frames: object) -> bool:
-    if not isinstance(frames, np.ndarray | Tensor):  # such as the None of a camera without a frame
-        return False
-    channels = -3 if isinstance(frames, Tensor) else -1
-    is_right = frames.ndim in (3, 4) and frames.shape[channels] == 3 and 0 not in frames.shape
-    return is_right and "uint8" in str(frames.dtype)

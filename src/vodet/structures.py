@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -47,11 +47,13 @@ class Detections(TypedDict):
         boxes: ``[n, 4]`` xyxy float32.
         scores: ``[n]``.
         labels: ``[n]`` int64, from 0, without background.
+        track_ids: ``[n]`` int64, if a tracker added them; vodet itself does not.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    track_ids: NotRequired[Tensor]
 
 
 def clamped(reference: int, offsets: Sequence[int], length: int) -> list[int]:

@@ -13,8 +13,10 @@ import torch
 from omegaconf import OmegaConf
 
 from cli.conftest import TINY, Command
-from cli.test_readme import commands, smaller
+from cli.test_readme import blocks, commands, smaller
 from heads.test_two_stage import OBJECTS, batch_of
+from inference.made_videos import picture, write_image, write_video
+from tasks.small_checkpoint import contents
 from tiny import random_frames, tiny_detector, tiny_two_stage
 from vodet.detector import VideoDetector
 from vodet.streaming import StreamingDetector
@@ -87,3 +89,22 @@ def test_commands_of_the_page_on_training(
     assert resumed.changes["trainer.max_epochs"] == 20
     (cache,) = Path("data/demo/candidate_cache").glob("*/frames.json")
     assert json.loads(cache.read_text())["frames"] > 0
+
+
+def test_page_on_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(contents(class_names=["car", "dog", "person"]), "best.ckpt")
+    write_video(tmp_path / "street.mp4", 3)
+    write_image(tmp_path / "photo.jpg", picture())
+    scope: dict[str, Any] = {}
+    examples = blocks("python", (DOCS / "python.md").read_text())
+    for number, example in enumerate(examples):
+        if "pandas" in example:
+            pytest.importorskip("pandas")
+            pytest.importorskip("supervision")
+        exec(compile(example, f"docs/python.md, example {number}", "exec"), scope)
+    assert [len(scope[name]) for name in ("photos", "video", "frames")] == [2, 2, 3]
+    assert scope["picture"].shape == scope["frames"][0].image.shape
+    assert len(scope["table"]) == sum(len(each.detections["scores"]) for each in scope["frames"])
+    assert (tmp_path / "street-detector" / "README.md").is_file()
+    assert len(examples) == 8

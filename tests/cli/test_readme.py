@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,12 +120,14 @@ def test_commands(newcomer: Path, command: Command) -> None:
 
 
 def test_notebook_example(trained: Path, newcomer: Path) -> None:
-    frames = [frame.permute(1, 2, 0).numpy() for frame in random_frames(3)]
     example = blocks("python")[0].replace("runs/demo/best.ckpt", str(trained / "best.ckpt"))
-    scope: dict[str, object] = {"frames": frames}
+    scope: dict[str, Any] = {}
     exec(compile(example, "README.md", "exec"), scope)
-    assert scope["last_results"] == []
-    assert isinstance(scope["result"].frame_index, int)
+    assert scope["frame"].index == 3
+    assert scope["picture"].shape == (64, 64, 3)
+    detector = vodet.from_pretrained(newcomer / "street-detector")
+    assert detector.class_names == scope["detector"].class_names
+    assert detector.about["metrics"].keys() == {"val/map"}
 
 
 def test_fusion_example() -> None:

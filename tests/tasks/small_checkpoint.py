@@ -8,8 +8,8 @@ from typing import Any
 from tiny import tiny_detector
 from vodet.detector import VideoDetector
 from vodet.fusion.mean import MeanFusion
+from vodet.model_folder import model_card
 from vodet.structures import Window
-from vodet.tasks.checkpoint import model_card
 
 CLASS_NAMES = ("car", "dog", "kite")
 

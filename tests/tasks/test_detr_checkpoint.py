@@ -16,8 +16,9 @@ from tiny_detr import saved
 from vodet.cli.train import begin
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError, ConfigError
+from vodet.model_folder import model_card
 from vodet.tasks.build import build_detector
-from vodet.tasks.checkpoint import CARD_KEY, model_card
+from vodet.tasks.checkpoint import CARD_KEY
 from vodet.tasks.init_from import init_from
 
 omegaconf = pytest.importorskip("omegaconf")
@@ -61,13 +62,19 @@ def test_a_checkpoint_loads_without_the_folder_that_its_config_names(tmp_path: P
     with watched() as events:
         loaded = vodet.load(path)
     assert events == [f"open {path}"]
+    folder = tmp_path / "saved"
+    loaded.save_pretrained(folder)
+    with watched() as events:
+        shared = vodet.from_pretrained(folder)
+    assert events == [f"open {folder}/{name}" for name in ("config.json", "model.safetensors")]
 
     frames = random_frames(2)
     with torch.inference_mode():
-        own, found = detector.encode(frames).extras, loaded.encode(frames).extras
-    for name in ("head.boxes", "head.class_scores", "head.features"):
-        assert torch.equal(own[name], found[name])
-    assert loaded.class_names == ("a", "b", "c")
+        own, *others = (each.encode(frames).extras for each in (detector, loaded, shared))
+    for found in others:
+        for name in ("head.boxes", "head.class_scores", "head.features"):
+            assert torch.equal(own[name], found[name])
+    assert loaded.class_names == shared.class_names == ("a", "b", "c")
 
 
 def test_settings_of_a_checkpoint_are_trusted_no_more_than_its_config(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from vodet.cli.app import config_dir
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
 from vodet.fusion.none import NoFusion
+from vodet.model_folder import model_card
 from vodet.structures import Window
 from vodet.tasks.build import build_detector
-from vodet.tasks.checkpoint import CARD_KEY, model_card
+from vodet.tasks.checkpoint import CARD_KEY
 from vodet.tasks.init_from import init_from
 from vodet.tasks.torchvision_weights import COCO
 

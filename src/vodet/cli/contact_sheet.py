@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from vodet.data.annotations.index import VideoIndex
-from vodet.inference.drawing import draw_detections
+from vodet.inference.drawing import draw
 
 ReadFrame = Callable[[int], np.ndarray]
 
@@ -29,13 +29,12 @@ def draw_annotations(index: VideoIndex, frame: int, picture: np.ndarray) -> np.n
     factor = max(1, _READABLE // picture.shape[0])
     enlarged = cv2.resize(picture, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     boxes = index.boxes_of(frame)
-    return draw_detections(
-        enlarged,
-        index.boxes[boxes] * factor,
-        index.labels[boxes],
-        index.class_names,
-        track_ids=index.track_ids[boxes],
-    )
+    objects = {
+        "boxes": index.boxes[boxes] * factor,
+        "labels": index.labels[boxes],
+        "track_ids": index.track_ids[boxes],
+    }
+    return draw(enlarged, objects, index.class_names)
 
 
 def contact_sheet(

@@ -15,8 +15,9 @@ from vodet.cli.app import config_dir
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError
 from vodet.heads.transformers_models import read_config, read_processor
+from vodet.model_folder import model_card
 from vodet.tasks.build import build_detector
-from vodet.tasks.checkpoint import CARD_KEY, WEIGHTS_PREFIX, AtomicCheckpointIO, model_card
+from vodet.tasks.checkpoint import CARD_KEY, WEIGHTS_PREFIX, AtomicCheckpointIO
 
 CHOICES = ("method=detr", "window=single", "run_dir=unused", "data_dir=unused")
 _RESIZE = "vodet.data.frames.resize"

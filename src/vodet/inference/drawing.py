@@ -1,14 +1,17 @@
-"""Draws detections on a frame."""
+"""Draws detections and annotated objects on a frame."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from vodet.names import visible
+from vodet.inference.frame_arrays import PythonFrames, frames_as_arrays
+from vodet.inference.lettering import readable, text_mask
 
 Color = tuple[int, int, int]
 
@@ -23,8 +26,6 @@ _COLORS = (
     (0, 114, 178),
 )
 _SHADES = (1.0, 0.65, 0.4)  # further classes get darker shades of the same hues
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_HEIGHT = 22  # pixels of a capital letter at scale 1
 
 
 def class_color(label: int) -> Color:
@@ -34,40 +35,72 @@ def class_color(label: int) -> Color:
     return red, green, blue
 
 
-def draw_detections(
-    frame: np.ndarray,
-    boxes: np.ndarray,
-    labels: np.ndarray,
-    class_names: Sequence[str],
-    *,
-    scores: np.ndarray | None = None,
-    track_ids: np.ndarray | None = None,
+def draw(
+    image: PythonFrames, detections: Any, class_names: Sequence[str] | None = None
 ) -> np.ndarray:
-    """Return a copy of a frame with boxes and their classes, track ids and scores drawn on it.
+    """Return a copy of an image with boxes drawn on it, and the class, track id and score of each.
 
-    The widths of lines and the sizes of letters are in proportion to the frame size.
+    The widths of lines and the sizes of letters are in proportion to the image size. The texts do
+    not leave the image, and cover each other only where there is no other place.
 
     Args:
-        frame: ``[H, W, 3]`` uint8 RGB; it is not changed.
-        boxes: xyxy in pixels of the frame, ``[n, 4]``, best first: the first box is drawn on top.
-        labels: The label of each box, ``[n]``.
-        class_names: The class name of each label.
-        scores: The score of each box, ``[n]``; None to draw no scores.
-        track_ids: The track id of each box, ``[n]``, -1 if unknown; None to draw no track ids.
+        image: uint8 RGB array ``[H, W, 3]``, tensor ``[3, H, W]``, or PIL image; it is not changed.
+        detections: What a stream or `VideoDetector.predict` returns for a frame; or detections or a
+            target: a mapping with ``boxes`` (xyxy in pixels, ``[n, 4]``) and ``labels`` ``[n]``,
+            and perhaps ``scores`` and ``track_ids`` (-1 if unknown), all arrays or tensors. The
+            first box is drawn on top.
+        class_names: The class name of each label; by default, the labels are drawn as numbers.
+
+    Returns:
+        uint8 RGB ``[H, W, 3]``.
+
+    Raises:
+        ConfigError: If ``image`` is not an image.
+
+    Example:
+        ::
+
+            for result in stream.push(frame):
+                picture = vodet.draw(frame, result, detector.class_names)
     """
-    drawing = np.ascontiguousarray(frame).copy()
-    style = _Style.of_size(*frame.shape[:2])
-    for row in reversed(range(len(boxes))):
-        _draw_box(drawing, boxes[row], class_color(int(labels[row])), style)
-    for row in reversed(range(len(boxes))):
-        details = ""
-        if track_ids is not None and track_ids[row] >= 0:
-            details += f" #{int(track_ids[row])}"
-        if scores is not None:
-            details += f" {scores[row]:.2f}"
-        text = style.fitted(visible(class_names[int(labels[row])]), details, frame.shape[1])
-        _draw_text(drawing, boxes[row], text, class_color(int(labels[row])), style)
+    names = class_names or getattr(detections, "class_names", None)
+    found = {key: _array(value) for key, value in _columns(detections).items()}
+    drawing: np.ndarray = frames_as_arrays(image)[0].copy()
+    style = _Style.of_size(*drawing.shape[:2])
+    boxes, labels = found["boxes"].reshape(-1, 4), found["labels"]
+    for box, label in zip(boxes[::-1], labels[::-1], strict=True):
+        _draw_box(drawing, box, class_color(int(label)), style)
+    plates: list[_Plate] = []
+    for row, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+        name = str(label) if names is None else readable(names[label], int(label))
+        pixels = style.plate(name, _details(found, row), class_color(int(label)), drawing.shape[1])
+        plates.append(_placed(pixels, box, drawing.shape[:2], plates))
+    for plate in reversed(plates):
+        plate.paste(drawing)
     return drawing
+
+
+def _columns(detections: Any) -> Mapping[str, Any]:
+    columns: Mapping[str, Any] = getattr(detections, "detections", detections)
+    return columns
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+
+
+def _details(found: Mapping[str, np.ndarray], row: int) -> str:
+    details = ""
+    if "track_ids" in found and found["track_ids"][row] >= 0:
+        details += f" #{int(found['track_ids'][row])}"
+    if "scores" in found:
+        details += f" {found['scores'][row]:.2f}"
+    return details
+
+
+def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style) -> None:
+    left, top, right, bottom = (round(float(edge)) for edge in box)
+    cv2.rectangle(drawing, (left, top), (right - 1, bottom - 1), color, style.line)
 
 
 @dataclass(frozen=True)
@@ -80,55 +113,70 @@ class _Style:
         side = min(height, width)
         return _Style(line=max(1, round(side / 240)), letter=5 + side / 75)
 
-    @property
-    def scale(self) -> float:
-        return self.letter / _FONT_HEIGHT
-
-    @property
-    def weight(self) -> int:
-        return max(1, round(self.letter / 10))
-
-    @property
-    def pad(self) -> int:
-        return max(2, round(self.letter / 4))
-
-    def text_size(self, text: str) -> tuple[int, int, int]:
-        """Return the width of a text and its heights above and below the baseline."""
-        (width, height), below = cv2.getTextSize(text, _FONT, self.scale, self.weight)
-        return width, height, below
-
-    def fitted(self, name: str, details: str, width: int) -> str:
-        """Return ``name + details``, with a shorter name if the text is wider than the frame.
+    def plate(self, name: str, details: str, color: Color, width: int) -> np.ndarray:
+        """Return a text on a filled rectangle, RGB; at most as wide as a frame of this width.
 
         Args:
-            name: The class name.
+            name: The class name, which is shortened if the text is wider than the frame.
             details: The track id and the score, which are never shortened.
+            color: Colour of the rectangle.
             width: Width of the frame in pixels.
         """
-        text, available = name + details, width - 2 * self.pad
-        while len(name) > 1 and (found := self.text_size(text)[0]) > available:
-            name = name[: max(1, min(len(name) - 1, len(name) * available // found))]
-            text = f"{name}..{details}"
-        return text
+        pad = max(2, round(self.letter / 4))
+        end = text_mask(details, self.letter)
+        mask = np.hstack([self._fitted(name, width - end.shape[1] - 2 * pad), end])
+        share = np.pad(mask, ((0, 0), (pad, pad)))[..., None] / 255
+        ink = 0 if np.dot(color, (0.299, 0.587, 0.114)) > 110 else 255
+        return np.rint(np.array(color) * (1 - share) + ink * share).astype(np.uint8)
+
+    def _fitted(self, name: str, width: int) -> np.ndarray:
+        mask = text_mask(name, self.letter)
+        while len(name) > 1 and mask.shape[1] > width:
+            name = name[: max(1, min(len(name) - 1, len(name) * width // mask.shape[1]))]
+            mask = text_mask(f"{name}..", self.letter)
+        return mask
 
 
-def _draw_box(drawing: np.ndarray, box: np.ndarray, color: Color, style: _Style) -> None:
+class _Plate(NamedTuple):
+    pixels: np.ndarray
+    left: int
+    top: int
+
+    def covered(self, other: _Plate) -> int:
+        """Return the number of pixels that two plates have in common."""
+        (height, width), (other_height, other_width) = self.pixels.shape[:2], other.pixels.shape[:2]
+        rows = min(self.top + height, other.top + other_height) - max(self.top, other.top)
+        columns = min(self.left + width, other.left + other_width) - max(self.left, other.left)
+        return int(max(rows, 0) * max(columns, 0))
+
+    def paste(self, drawing: np.ndarray) -> None:
+        place = drawing[self.top :, self.left :][: self.pixels.shape[0], : self.pixels.shape[1]]
+        place[:] = self.pixels[: place.shape[0], : place.shape[1]]
+
+
+def _placed(
+    pixels: np.ndarray, box: np.ndarray, size: tuple[int, ...], others: Sequence[_Plate]
+) -> _Plate:
+    """Return a plate at the first of its places where it covers no other plate.
+
+    If every place is taken, it is where it covers the fewest pixels of the others.
+
+    Args:
+        pixels: The plate.
+        box: The box that the plate describes.
+        size: ``(height, width)`` of the frame.
+        others: The plates that have a place.
+    """
+    plates = [_Plate(pixels, left, top) for left, top in _places(pixels, box, size)]
+    return min(plates, key=lambda plate: sum(plate.covered(other) for other in others))
+
+
+def _places(
+    pixels: np.ndarray, box: np.ndarray, size: tuple[int, ...]
+) -> Iterator[tuple[int, int]]:
+    """Yield the left and top edges of a plate inside the frame, the preferred place first."""
+    height, width = pixels.shape[:2]
     left, top, right, bottom = (round(float(edge)) for edge in box)
-    cv2.rectangle(drawing, (left, top), (right - 1, bottom - 1), color, style.line)
-
-
-def _draw_text(
-    drawing: np.ndarray, box: np.ndarray, text: str, color: Color, style: _Style
-) -> None:
-    """Write a text on a filled rectangle above the box, or in the box if it is near the top."""
-    height, width = drawing.shape[:2]
-    text_width, text_height, below = style.text_size(text)
-    plate = (text_width + 2 * style.pad, text_height + below // 2 + 2 * style.pad)
-    left, edge = round(float(box[0])), round(float(box[1]))
-    top = edge - plate[1] if edge >= plate[1] else edge
-    left = max(0, min(left, width - plate[0]))
-    top = max(0, min(top, height - plate[1]))
-    cv2.rectangle(drawing, (left, top), (left + plate[0], top + plate[1]), color, cv2.FILLED)
-    ink = (0, 0, 0) if np.dot(color, (0.299, 0.587, 0.114)) > 110 else (255, 255, 255)
-    origin = (left + style.pad, top + style.pad + text_height)
-    cv2.putText(drawing, text, origin, _FONT, style.scale, ink, style.weight, cv2.LINE_AA)
+    tops = [top - height, top, bottom, bottom - height]  # above, in, below, and in the box
+    for y, x in product(tops if top >= height else tops[1:], (left, right - width)):
+        yield max(0, min(x, size[1] - width)), max(0, min(y, size[0] - height))

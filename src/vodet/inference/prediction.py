@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import zip_longest
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
-from vodet.errors import FrameError
 from vodet.files import replacing
-from vodet.inference.drawing import draw_detections
-from vodet.inference.reading import FrameSource, NamedFrame
-from vodet.inference.streams import FrameStream, RescoringStream, processed_frames
-from vodet.inference.tubelet_linking import check_linking, link_video
+from vodet.inference.drawing import draw
+from vodet.inference.reading import FrameSource
+from vodet.inference.selection import Selection
+from vodet.inference.streams import FrameStream, Track, linked_frames
+from vodet.inference.tubelet_linking import check_linking
 from vodet.inference.writing import VideoWriter
 from vodet.names import visible
 from vodet.screen import Screen
@@ -111,11 +109,16 @@ def predict_video(
         _progress(console) as progress,
     ):
         records = _Records(file, class_names, score_threshold)
-        detected = _detected(stream, source, chunk_size, tubelet_linking, progress)
+        detected = linked_frames(
+            stream,
+            source,
+            chunk_size=chunk_size,
+            tubelet_linking=tubelet_linking,
+            track=_tracker(progress, visible(source.name)),
+        )
         for (name, pixels, shown_at), detections in detected:
-            boxes, scores, labels = records.add(name, detections)
-            drawing = draw_detections(pixels, boxes, labels, class_names, scores=scores)
-            writer.write(drawing, shown_at)
+            selected = records.add(name, detections)
+            writer.write(draw(pixels, selected, class_names), shown_at)
     seconds = time.perf_counter() - started
     counts = records.num_frames, records.num_detections
     result = PredictedVideo(video, lines, *counts, seconds, tuple(source.faults))
@@ -125,44 +128,6 @@ def predict_video(
     return result
 
 
-def _detected(
-    stream: FrameStream, source: FrameSource, chunk_size: int, linking: str, progress: Progress
-) -> Iterable[tuple[NamedFrame, Detections]]:
-    """Pair each frame with its detections, after linking them if required; show the progress."""
-    if linking == "rescore_online":
-        stream, linking = RescoringStream(stream), "none"
-    name = visible(source.name)
-    processed = progress.track(
-        processed_frames(stream, source, chunk_size),
-        source.length,
-        description=name if linking == "none" else f"{name}: detecting",
-    )
-    if linking == "none":
-        return processed
-    # The first pass keeps only detections, which need far less memory than frames.
-    linked = link_video([detections for _, detections in processed], linking)
-    return progress.track(_again(source, linked), len(linked), description=f"{name}: drawing")
-
-
-def _again(
-    source: FrameSource, detections: Sequence[Detections]
-) -> Iterator[tuple[NamedFrame, Detections]]:
-    """Read the frames of a video again and pair them with their detections.
-
-    Raises:
-        FrameError: If the number of frames differs.
-    """
-    for frame, found in zip_longest(source, detections):
-        if frame is None or found is None:
-            msg = (
-                f"Expected {len(detections)} frames when reading {source.name} a second time, "
-                f"found {'fewer' if frame is None else 'more'}. Use "
-                "tubelet_linking=rescore_online, which reads the video only once."
-            )
-            raise FrameError(msg)
-        yield frame, found
-
-
 class _Records:
     """Writes detections with a score of at least the threshold, one JSON line per frame."""
 
@@ -170,35 +135,32 @@ class _Records:
         self._file = file
         self._class_names = class_names
         self._threshold = threshold
+        self._select = Selection(class_names, threshold)
         self._best = (-1.0, -1)  # score and label
         self.num_frames = 0
         self.num_detections = 0
 
-    def add(self, name: str, detections: Detections) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Write the line of the next frame; return the boxes, scores and labels in the line."""
-        boxes = detections["boxes"].cpu().numpy()
-        scores = detections["scores"].cpu().numpy()
-        labels = detections["labels"].cpu().numpy()
+    def add(self, name: str, detections: Detections) -> Detections:
+        """Write the line of the next frame; return the detections in the line."""
+        scores, labels = detections["scores"], detections["labels"]
         if len(scores):
             self._best = max(self._best, (float(scores.max()), int(labels[scores.argmax()])))
-        kept = scores >= self._threshold
-        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        selected = self._select(detections)
+        columns = (selected[key].tolist() for key in ("boxes", "scores", "labels"))
         found = [
             {
                 "box": [round(edge, 2) for edge in box],
                 "score": round(score, 4),
                 "label": self._class_names[label],
             }
-            for box, score, label in zip(
-                boxes.tolist(), scores.tolist(), labels.tolist(), strict=True
-            )
+            for box, score, label in zip(*columns, strict=True)
         ]
         text = os.fsencode(name).decode(errors="backslashreplace")  # a file name may not be UTF-8
         record = {"frame": self.num_frames, "name": text, "detections": found}
         self._file.write(msgspec.json.encode(record) + b"\n")
         self.num_frames += 1
         self.num_detections += len(found)
-        return boxes, scores, labels
+        return selected
 
     def why_nothing(self) -> str:
         score, label = self._best
@@ -226,6 +188,16 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.finished_speed or task.speed or 0:.1f} frames/s")
+
+
+def _tracker(progress: Progress, name: str) -> Track:
+    """Return a function that shows the progress of an iteration over a video's frames."""
+
+    def track(items: Iterable[Any], total: int | None, description: str) -> Iterable[Any]:
+        title = f"{name}: {description}" if description else name
+        return progress.track(items, total, description=title)
+
+    return track
 
 
 def _progress(console: Screen) -> Progress:

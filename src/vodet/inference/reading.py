@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +15,7 @@ import numpy as np
 
 from vodet.errors import FrameError
 from vodet.files import read_file
+from vodet.inference.frame_arrays import PythonFrames, frames_as_arrays
 from vodet.pictures import (
     JPEG_START,
     MAX_PIXELS,
@@ -53,7 +54,8 @@ class FrameSource:
         fps: Average number of frames per second; None for images.
         length: Number of frames according to the file; None if unknown.
         open: Opens the video and returns a generator of its frames.
-        read_ahead: Maximum number of frames read ahead, which limits the memory used.
+        read_ahead: Maximum number of frames that a thread reads ahead, which limits the memory
+            used; 0 to read without a thread.
         pixel_aspect: Width of a pixel divided by its height when the video is shown.
         time_base: Unit of the frames' timestamps, in seconds; None if they have no timestamps.
         faults: Sentences that describe missing and damaged frames; filled after the last frame.
@@ -70,7 +72,8 @@ class FrameSource:
 
     def __iter__(self) -> Iterator[NamedFrame]:
         self.faults.clear()
-        return _of_one_size(_ahead(self.open(), self.read_ahead))
+        frames = self.open()
+        return _of_one_size(_ahead(frames, self.read_ahead) if self.read_ahead else frames)
 
 
 def open_images(name: str, paths: Sequence[Path]) -> FrameSource:
@@ -78,12 +81,57 @@ def open_images(name: str, paths: Sequence[Path]) -> FrameSource:
     return FrameSource(name, None, len(paths), lambda: _read_images(paths))
 
 
+def open_frames(name: str, frames: Iterable[PythonFrames]) -> FrameSource:
+    """Return frames from Python code, such as a camera, as the frames of a video.
+
+    They are read when they are needed, without reading ahead, so that live frames have no delay.
+
+    Args:
+        name: Name of the video.
+        frames: uint8 RGB frames, as for `frames_as_arrays`.
+    """
+    return FrameSource(name, None, None, lambda: _python_frames(frames), read_ahead=0)
+
+
+def _python_frames(items: Iterable[PythonFrames]) -> Frames:
+    number = 0
+    for item in items:
+        for pixels in frames_as_arrays(item):
+            # A copy, since a camera may reuse its buffer before the detections are ready.
+            yield NamedFrame(f"{number:06d}", pixels.copy())
+            number += 1
+    if not number:
+        msg = "Expected at least one frame, found an iterable without frames."
+        raise FrameError(msg)
+
+
+def raise_faults(faults: Sequence[str]) -> None:
+    """Raise an error if a video could not be read completely.
+
+    Args:
+        faults: For each video, a text about what could not be read, empty if there is nothing.
+
+    Raises:
+        FrameError: If one of the texts is not empty; the message lists all of them.
+    """
+    found = [text for text in faults if text]
+    if len(faults) == 1 and found:
+        raise FrameError(found[0])
+    if found:
+        listed = "\n".join(found).replace("\n", "\n  ")
+        msg = (
+            f"{len(found)} of {len(faults)} videos could not be read completely. The output of the "
+            f"other videos is complete.\n  {listed}"
+        )
+        raise FrameError(msg)
+
+
 def _read_images(paths: Sequence[Path]) -> Frames:
     for path in paths:
-        yield NamedFrame(path.name, _read_image(path))
+        yield NamedFrame(path.name, read_image(path))
 
 
-def _read_image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """Return the pixels of an image file, upright by its EXIF orientation, uint8 RGB ``[H, W, 3]``.
 
     Raises:

@@ -48,6 +48,11 @@ class VideoFiles:
         return open_video(self.name, self.paths[0])
 
 
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is an existing file, and its suffix that of an image."""
+    return bool(_IMAGE.fullmatch(Path(path).suffix)) and Path(path).is_file()
+
+
 def open_source(source: str | Path) -> FrameSource:
     """Open the video at a path where there is exactly one video.
 
@@ -64,7 +69,7 @@ def open_source(source: str | Path) -> FrameSource:
     return videos[0].open()
 
 
-def find_videos(source: str | Path) -> list[VideoFiles]:
+def find_videos(source: str | os.PathLike[str]) -> list[VideoFiles]:
     """Find the videos at a path: a video file, a folder of videos or images, or a glob.
 
     All images in the same folder are the frames of one video. Files are sorted in natural order,
@@ -157,7 +162,7 @@ def _natural(path: Path) -> tuple[list[str | int], str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], str(path)
 
 
-def _nothing(source: str | Path, files: Sequence[Path]) -> str:
+def _nothing(source: str | os.PathLike[str], files: Sequence[Path]) -> str:
     if not files:
         return (
             f"Expected a video, a folder of images or videos, or a glob; found nothing at {source}."

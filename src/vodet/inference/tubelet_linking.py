@@ -34,6 +34,11 @@ def check_linking(name: str) -> None:
         raise ConfigError(msg)
 
 
+def reads_twice(name: str) -> bool:
+    """Return whether a linking needs the detections of the whole video before the first result."""
+    return name not in ("none", "rescore_online")
+
+
 def link_video(detections: Sequence[Detections], linking: str) -> list[Detections]:
     """Link the detections of a whole video into tubelets, and rescore them.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from vodet.detector import VideoDetector
 from vodet.errors import ConfigError
@@ -37,6 +37,9 @@ def build_detector(model: DictConfig, class_names: Sequence[str]) -> VideoDetect
     except Exception as error:
         msg = f"Cannot build {model.get('_target_')} from its config: {error!r}"
         raise InstantiationException(msg) from error
+    if isinstance(detector, VideoDetector):
+        config: Any = OmegaConf.to_container(model, resolve=True)
+        detector.config = config
     return detector
 
 

@@ -12,7 +12,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from vodet import __version__
 from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError, ConfigError, OutputError
 from vodet.files import replacing
@@ -61,21 +60,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return read_checkpoint(path)
 
 
-def model_card(detector: VideoDetector, config: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the description of a detector that a checkpoint stores in its entry ``vodet``.
-
-    Args:
-        detector: The detector.
-        config: The resolved config of the run; None if the detector was built without a config.
-    """
-    return {
-        "version": __version__,
-        "class_names": list(detector.class_names),
-        "config": config,
-        "settings": {"head": dict(detector.head.settings)},
-    }
-
-
 def read_checkpoint(path: FilePath) -> dict[str, Any]:
     """Read a checkpoint that vodet wrote. No code in the file is executed.
 
@@ -117,9 +101,10 @@ def _check_card(card: Any, path: FilePath) -> None:
         "class_names": list,
         "config": dict | None,
         "settings": dict | None,
+        "about": dict | None,
     }
     for key, kind in expected.items():
-        default = None if key == "settings" else ...
+        default = ... if key in ("class_names", "config") else None
         found: Any = card.get(key, default) if isinstance(card, dict) else card
         is_kind = isinstance(found, kind)
         if not is_kind or (kind is list and not all(isinstance(name, str) for name in found)):
@@ -162,7 +147,19 @@ def load(
             detector = vodet.load("runs/demo/best.ckpt")
     """
     device = find_device(map_location)
-    checkpoint = read_checkpoint(path)
+    return rebuilt(read_checkpoint(path), path, trusted, overrides).to(device)
+
+
+def rebuilt(
+    checkpoint: dict[str, Any],
+    path: FilePath,
+    trusted: Sequence[str] = (),
+    overrides: dict[str, Any] | None = None,
+) -> VideoDetector:
+    """Rebuild the detector of a checkpoint that was read, in evaluation mode on the CPU.
+
+    The arguments and errors are those of `load`.
+    """
     card = checkpoint[CARD_KEY]
     if not card["config"]:
         msg = (
@@ -178,7 +175,33 @@ def load(
         fitting_weights(outline, checkpoint, path)
     detector = _build(config, card["class_names"], overrides or {}, path)
     load_weights(detector, path, checkpoint)
-    return detector.to(device).eval()
+    detector.about = card.get("about") or _about(card["config"], checkpoint)
+    return detector.eval()
+
+
+def _about(config: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint tells about its training, for model cards."""
+    data, evaluation = (_mapping(config.get(key)) for key in ("data", "evaluation"))
+    training = {
+        "run": config.get("name"),
+        **{part: _mapping(data.get(part)).get("annotations") for part in ("train", "val")},
+        "protocols": evaluation.get("protocols"),
+        "epochs": checkpoint.get("epoch"),
+    }
+    states = map(_mapping, _mapping(checkpoint.get("callbacks")).values())
+    scores = {state.get("monitor"): state.get("current_score") for state in states}
+    return {
+        "training": {key: value for key, value in training.items() if value is not None},
+        "metrics": {
+            name: float(score)
+            for name, score in scores.items()
+            if isinstance(name, str) and isinstance(score, Tensor | float)
+        },
+    }
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def find_device(name: str | torch.device) -> torch.device:

@@ -18,6 +18,7 @@ from vodet.detector import VideoDetector
 from vodet.errors import CheckpointError, ConfigError, TrainingError
 from vodet.evaluation.evaluator import Evaluator, check_sharding
 from vodet.metrics.detection_table import Measure
+from vodet.model_folder import model_card
 from vodet.streaming import StreamFactory, StreamingDetector
 from vodet.structures import ClipBatch, VideoChunk
 from vodet.tasks.candidate_cache import CandidateCache, open_cache
@@ -26,7 +27,6 @@ from vodet.tasks.checkpoint import (
     checked_checkpoint,
     fitting_weights,
     load_weights,
-    model_card,
 )
 from vodet.tasks.checkpoint_file import FilePath
 from vodet.tasks.optimizer import learning_rates

@@ -119,8 +119,8 @@ def _require_trusted(target: str, trusted: Sequence[str]) -> None:
         )
     else:
         msg += (
-            f" If you trust the package {_root(target)}, allow it with vodet.load(path, "
-            f"trusted=[{_root(target)!r}]), or with trusted=[{_root(target)}] on the command line."
+            f" If you trust the package {_root(target)}, allow it with the argument "
+            f"trusted=[{_root(target)!r}], or with trusted=[{_root(target)}] on the command line."
         )
     raise CheckpointError(msg)
 
