@@ -82,7 +82,7 @@ def tide_errors(ground_truth: GroundTruth, predictions: DetectionTable) -> dict[
         **gains,
         "tide/false_positives": corrections.ap_with_perfect_precision() - ap,
         "tide/false_negatives": corrections.ap_with_perfect_recall() - ap,
-        **{f"tide/num_{kind}": number for kind, number in zip(KINDS, numbers, strict=True)},
+        **{f"tide/num_{kind}": float(number) for kind, number in zip(KINDS, numbers, strict=True)},
     }
 
 
