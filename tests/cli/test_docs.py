@@ -87,3 +87,20 @@ def test_commands_of_the_page_on_training(
     assert resumed.changes["trainer.max_epochs"] == 20
     (cache,) = Path("data/demo/candidate_cache").glob("*/frames.json")
     assert json.loads(cache.read_text())["frames"] > 0
+
+
+def test_commands_of_the_page_on_evaluation(
+    inside: Path, lively: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(inside / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for run in ("baseline", "sltnet"):
+        Path("runs", run).mkdir(parents=True)
+        shutil.copy(lively, f"runs/{run}/best.ckpt")
+    page = commands((DOCS / "evaluation.md").read_text())
+    assert [words[0] for words in page] == ["vodet-eval"] * 3
+    for _, *arguments in page:
+        command("eval", *arguments, "trainer.accelerator=cpu", "data.num_workers=0")
+    text = Path("runs/compared/report.html").read_text()
+    assert "Comparison of 2 evaluations" in text
+    assert "baseline/eval" in text

@@ -153,7 +153,7 @@ def test_no_objects(tmp_path: Path) -> None:
 def test_one_class_and_one_frame(tmp_path: Path) -> None:
     data = made_data(tmp_path / "set", class_names=["car"], video_names=["a"], frames=1)
     page = written(tmp_path, data, noisy_run(data, "first"), noisy_run(data, "second", seed=1))
-    assert "the data have only one video" in page.words()
+    assert "- to -" in page.words()  # no intervals
 
 
 def test_images_that_are_missing_or_not_known(tmp_path: Path) -> None:

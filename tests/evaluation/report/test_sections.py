@@ -91,7 +91,7 @@ def test_differences_of_runs(tmp_path: Path) -> None:
     better, same = ap.intervals
     assert 0 < better.low < ap.changes[0] < better.high
     assert same == (0, 0)
-    found_share = rows["stability", "stability/found"]
+    found_share = rows["stability", "stability found"]
     assert found_share.values[1] == pytest.approx(runs[1].result["stability/found"])
     assert rows["AP50 by class", "dog"].num_objects == 72
     assert ("AP50 by size", "large") not in rows  # no such objects

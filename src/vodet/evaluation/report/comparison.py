@@ -13,7 +13,7 @@ from vodet.metrics.bootstrap import Interval, interval, resample_videos, resampl
 from vodet.metrics.precision_recall import mean_of_known
 from vodet.metrics.stability import STABILITY_METRICS
 from vodet.metrics.subsets import ClassOutcome
-from vodet.metrics.table import metric_scale
+from vodet.metrics.table import metric_scale, metric_title
 
 STABILITY = "stability"  # the group of the metrics of stability
 
@@ -28,8 +28,8 @@ class Difference:
         group: What the metric is about, such as ``motion``.
         name: Name of the metric, such as ``AP50 fast``.
         values: The metric of each run.
-        intervals: For each later run, the interval of the difference to the first run. NaN if the
-            data set has fewer than two videos with objects.
+        intervals: For each later run, the interval of the difference to the first run. NaN if
+            fewer than two videos have such objects.
         num_objects: Number of objects that are measured; None if the metric is not about objects.
         scale: Factor by which the values are multiplied.
     """
@@ -83,7 +83,7 @@ def differences(analyses: Sequence[Analysis]) -> list[Difference]:
     annotated = np.unique(truth.videos)
     weights = np.zeros((1000, num_videos))
     weights[:, annotated] = resample_videos(len(annotated))
-    comparison = _Comparison(analyses, weights, is_enough=len(annotated) > 1)
+    comparison = _Comparison(analyses, weights)
     subsets = analyses[0].subsets
     rows = [
         comparison.of_ap("all objects", "AP", lambda run: run.subsets[0].by_iou),
@@ -113,7 +113,6 @@ def _one_class(label: int) -> Callable[[Analysis], Outcomes]:
 class _Comparison:
     analyses: Sequence[Analysis]
     weights: np.ndarray
-    is_enough: bool  # whether there are at least two videos
 
     def of_ap(
         self, group: str, name: str, outcomes_of: Callable[[Analysis], Outcomes]
@@ -123,11 +122,12 @@ class _Comparison:
             mean_of_known([mean_of_known([own.ap for own in classes]) for classes in by_iou])
             for by_iou in outcomes
         ]
-        number = int(sum(own.objects.sum() for own in outcomes[0][0]))
-        if not number:
+        objects = np.sum([own.objects for own in outcomes[0][0]], axis=0)
+        if not objects.any():
             return Difference(group, name, values, [], 0)
         resampled = [resampled_mean_ap(by_iou, self.weights) for by_iou in outcomes]
-        return Difference(group, name, values, self._intervals(resampled), number)
+        intervals = _intervals(resampled, int((objects > 0).sum()))
+        return Difference(group, name, values, intervals, int(objects.sum()))
 
     def of_stability(self) -> list[Difference]:
         ones = np.ones(self.weights.shape[1])
@@ -136,9 +136,9 @@ class _Comparison:
         return [
             Difference(
                 STABILITY,
-                name,
+                metric_title(name),
                 own.tolist(),
-                self._intervals(list(again)),
+                _intervals(list(again), int((self.analyses[0].stability.counts[1] > 0).sum())),
                 scale=metric_scale(name),
             )
             for name, own, again in zip(
@@ -147,7 +147,14 @@ class _Comparison:
             if not np.isnan(own).all()
         ]
 
-    def _intervals(self, resampled: list[np.ndarray]) -> list[Interval]:
-        if not self.is_enough:
-            return [Interval(float("nan"), float("nan"))] * (len(resampled) - 1)
-        return [interval(values - resampled[0]) for values in resampled[1:]]
+
+def _intervals(resampled: list[np.ndarray], num_videos: int) -> list[Interval]:
+    """Return the interval of the difference of each later run to the first.
+
+    Args:
+        resampled: The resampled metric of each run.
+        num_videos: Number of videos in which the metric measures something.
+    """
+    if num_videos < 2:
+        return [Interval(float("nan"), float("nan"))] * (len(resampled) - 1)
+    return [interval(values - resampled[0]) for values in resampled[1:]]

@@ -199,6 +199,6 @@ def _differences(first: Analysis, other: Analysis, number: int) -> list[EventGro
     ):
         parts = objects.longest(objects.stretches(state))
         text = f"Objects that {winner} finds and {loser} does not, for the longest time."
-        events = [_lost(objects, part, "differs") for part in parts]
+        events = [_lost(objects, part, "found by one run only") for part in parts]
         groups.append(EventGroup(f"Found by {winner} alone", text, events, (0, number)))
     return groups

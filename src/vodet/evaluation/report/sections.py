@@ -107,8 +107,8 @@ def subset_rows(analyses: Sequence[Analysis]) -> dict[str, list[Row]]:
             mean_of_known([outcome.ap for outcome in run.subsets[number].by_iou[0]])
             for run in analyses
         ]
-        objects = sum(int(outcome.objects.sum()) for outcome in subset.by_iou[0])
-        groups.setdefault(subset.group, []).append(Row(subset.name, values, extras=(float(objects),)))
+        objects = float(sum(outcome.objects.sum() for outcome in subset.by_iou[0]))
+        groups.setdefault(subset.group, []).append(Row(subset.name, values, extras=(objects,)))
     return {group: rows for group, rows in groups.items() if any(row.extras[0] for row in rows)}
 
 
