@@ -88,8 +88,9 @@ def evaluate(config: DictConfig) -> None:
     screen.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
     if config.report:
         run = Run(str(config.ckpt or config.predictions), evaluated.predictions, evaluated.result)
-        write_report(folder / REPORT, evaluated.data, [run], measures)
-        write_record(folder, detections_file(config), evaluated.data)
+        with explained(folder):
+            write_report(folder / REPORT, evaluated.data, [run], measures)
+            write_record(folder, detections_file(config), evaluated.data)
         screen.print(f"Written: {folder / REPORT}", soft_wrap=True)
 
 

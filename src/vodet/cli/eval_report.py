@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from omegaconf import DictConfig, OmegaConf
 
+from vodet.cli.trainer import explained
 from vodet.data.annotations.st_coco import read_st_coco
 from vodet.errors import ConfigError, DataError
 from vodet.evaluation.measures import Measures
@@ -139,7 +140,8 @@ def compare(config: DictConfig, measures: Measures) -> None:
         predictions = read_predictions(record.predictions, data.ground_truth)
         runs.append(Run(name, predictions, measures(data.ground_truth, predictions)))
     path = Path(config.output) / REPORT
-    write_report(path, data, runs, measures)
+    with explained(path.parent):
+        write_report(path, data, runs, measures)
     Screen().print(f"Written: {path}", soft_wrap=True)
 
 

@@ -88,10 +88,11 @@ def resampled_ap(outcome: ClassOutcome, weights: np.ndarray) -> np.ndarray:
     precision = np.divide(true, found, out=np.zeros_like(true), where=found > 0)
     precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     precision = np.pad(precision, ((0, 0), (0, 1)))  # 0 at recalls that are never reached
-    result = np.full(len(weights), np.nan)
+    places = np.zeros((len(weights), len(RECALL_POINTS)), np.int64)
     for row in np.flatnonzero(numbers > 0):
-        places = np.searchsorted(true[row] / numbers[row], RECALL_POINTS)
-        result[row] = precision[row, places].mean()
+        places[row] = np.searchsorted(true[row] / numbers[row], RECALL_POINTS)
+    means = np.take_along_axis(precision, places, axis=1).mean(axis=1)
+    result: np.ndarray = np.where(numbers > 0, means, np.nan)
     return result
 
 

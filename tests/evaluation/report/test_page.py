@@ -123,7 +123,7 @@ def test_pictures_and_videos_of_an_event(page: Page) -> None:
 def test_names_are_text(tmp_path: Path) -> None:
     hostile = made_data(
         tmp_path / "set",
-        class_names=(HOSTILE, "'\" onload=alert(2) x='"),
+        class_names=(HOSTILE, "'\" onload=alert(2) x='\u202e"),
         video_names=(HOSTILE + "<img src=x>", "\x1b[31m]]>", "a\u202eb"),
     )
     page = written(tmp_path, hostile, noisy_run(hostile, "</title>" + HOSTILE))

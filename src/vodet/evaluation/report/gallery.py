@@ -79,7 +79,7 @@ class Gallery:
     """
 
     def __init__(
-        self, data: EvaluatedData, analyses: Sequence[Analysis], limit: int = 20_000_000
+        self, data: EvaluatedData, analyses: Sequence[Analysis], limit: int = 18_000_000
     ) -> None:
         self._data = data
         resize = Resize(_SIDE, _SIDE)
