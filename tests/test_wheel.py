@@ -29,6 +29,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_holds_the_configs_and_the_package_alone(installed: Path) -> None:
     assert (installed / "vodet/py.typed").is_file()
+    assert (installed / "vodet/evaluation/report/templates/page.html").is_file()
     shipped = {path.relative_to(installed / "vodet/conf") for path in installed.rglob("*.yaml")}
     assert shipped == {
         path.relative_to(REPOSITORY / "conf") for path in (REPOSITORY / "conf").rglob("*.yaml")

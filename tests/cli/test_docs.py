@@ -108,3 +108,20 @@ def test_page_on_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(scope["table"]) == sum(len(each.detections["scores"]) for each in scope["frames"])
     assert (tmp_path / "street-detector" / "README.md").is_file()
     assert len(examples) == 8
+
+
+def test_commands_of_the_page_on_evaluation(
+    inside: Path, lively: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(inside / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for run in ("baseline", "sltnet"):
+        Path("runs", run).mkdir(parents=True)
+        shutil.copy(lively, f"runs/{run}/best.ckpt")
+    page = commands((DOCS / "evaluation.md").read_text())
+    assert [words[0] for words in page] == ["vodet-eval"] * 3
+    for _, *arguments in page:
+        command("eval", *arguments, "trainer.accelerator=cpu", "data.num_workers=0")
+    text = Path("runs/compared/report.html").read_text()
+    assert "Comparison of 2 evaluations" in text
+    assert "baseline/eval" in text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +11,15 @@ from rich.table import Table
 
 from vodet.augmented_stream import stream_factory
 from vodet.cli.app import config_dir
+from vodet.cli.eval_report import (
+    REPORT,
+    Recorder,
+    check_report,
+    compare,
+    detections_file,
+    output_folder,
+    write_record,
+)
 from vodet.cli.train import measures_of
 from vodet.cli.trainer import build_trainer, explained
 from vodet.data.annotations.source import Source
@@ -19,7 +28,10 @@ from vodet.data.clips.datamodule import ClipDataModule
 from vodet.data.frames.resize import OriginalSize
 from vodet.errors import CheckpointError, ConfigError
 from vodet.evaluation.measures import Measures
+from vodet.evaluation.report.analysis import EvaluatedData, Run
+from vodet.evaluation.report.page import write_report
 from vodet.files import replacing
+from vodet.metrics.detection_table import DetectionTable
 from vodet.metrics.results_file import read_predictions
 from vodet.metrics.table import coco_table, protocols_table
 from vodet.screen import Screen
@@ -29,37 +41,57 @@ from vodet.tasks.detection import VideoDetectionTask
 from vodet.tasks.report import PredictionsFile, json_text
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """The outcome of an evaluation.
+
+    Args:
+        result: The metrics by name.
+        data: The data set.
+        predictions: The detections before tubelet linking.
+    """
+
+    result: dict[str, float]
+    data: EvaluatedData
+    predictions: DetectionTable
+
+
 def evaluate(config: DictConfig) -> None:
     """Evaluate a checkpoint or saved predictions, print the metrics and write ``eval.json``.
+
+    With ``report``, also write ``report.html``. With ``compare``, only write a report that compares
+    earlier evaluations.
 
     Raises:
         ConfigError: If a protocol or a tubelet linking does not exist.
     """
     measures, stream = chosen(config, {})  # fail before reading any file
+    check_report(config)
+    if config.compare:
+        compare(config, measures)
+        return
     if config.ckpt:
         trained = read_checkpoint(config.ckpt)[CARD_KEY]["config"] or {}
         measures, stream = chosen_by_training(config, trained)
-        result = evaluate_checkpoint(config, trained, measures, stream)
+        evaluated = evaluate_checkpoint(config, trained, measures, stream)
     else:
-        result = evaluate_predictions(config, measures, stream)
-    if result is None:  # only the first process has the result
+        evaluated = evaluate_predictions(config, measures, stream)
+    if evaluated is None:  # only the first process has the result
         return
     folder = output_folder(config)
     with explained(folder), replacing(folder / "eval.json") as partial:
-        partial.write_text(json_text(result))
+        partial.write_text(json_text(evaluated.result))
     screen = Screen()
     linkings = [] if measures.tubelet_linking == "none" else [measures.tubelet_linking]
-    for table in result_tables(list(measures.by_name), linkings, result, screen):
+    for table in result_tables(list(measures.by_name), linkings, evaluated.result, screen):
         screen.print(table)
     screen.print(f"Written: {folder / 'eval.json'}", soft_wrap=True)
-
-
-def output_folder(config: DictConfig) -> Path:
-    """Return the folder for ``eval.json``.
-
-    This is ``output``, or by default the folder of the checkpoint or of the saved predictions.
-    """
-    return Path(config.output or Path(config.ckpt or config.predictions).parent)
+    if config.report:
+        run = Run(str(config.ckpt or config.predictions), evaluated.predictions, evaluated.result)
+        with explained(folder):
+            write_report(folder / REPORT, evaluated.data, [run], measures)
+            write_record(folder, detections_file(config), evaluated.data)
+        screen.print(f"Written: {folder / REPORT}", soft_wrap=True)
 
 
 def chosen(config: DictConfig, trained: dict[str, Any]) -> tuple[Measures, StreamFactory]:
@@ -143,7 +175,7 @@ def result_tables(
 
 def evaluate_predictions(
     config: DictConfig, measures: Measures, stream: StreamFactory
-) -> dict[str, float]:
+) -> Evaluated:
     """Evaluate the detections in the COCO results file ``predictions``, without a detector.
 
     Raises:
@@ -163,18 +195,19 @@ def evaluate_predictions(
             f"data.annotations={config.data.annotations}."
         )
         raise ConfigError(msg)
-    ground_truth = read_st_coco(config.data.annotations).ground_truth()
-    predictions = read_predictions(config.predictions, ground_truth)
-    return measures(ground_truth, predictions)
+    index = read_st_coco(config.data.annotations)
+    data = EvaluatedData(index, index.ground_truth(), config.data.images)
+    predictions = read_predictions(config.predictions, data.ground_truth)
+    return Evaluated(measures(data.ground_truth, predictions), data, predictions)
 
 
 def evaluate_checkpoint(
     config: DictConfig, trained: dict[str, Any], measures: Measures, stream: StreamFactory
-) -> dict[str, float] | None:
-    """Run the detector of a checkpoint on all videos, and return the metrics.
+) -> Evaluated | None:
+    """Run the detector of a checkpoint on all videos, and return the metrics and the detections.
 
-    Only the first process returns metrics; the others return None. If ``predictions`` is set, the
-    detections before tubelet linking are written to this file.
+    Only the first process returns them; the others return None. If ``predictions`` or ``report`` is
+    set, the detections before tubelet linking are written to a file.
 
     Args:
         config: The config of the evaluation.
@@ -188,21 +221,27 @@ def evaluate_checkpoint(
         if config.window[key] is not None
     }
     detector = load(config.ckpt, trusted=config.trusted, overrides=window)
+    val = source(config.data, trained)
     data = ClipDataModule(
         train=None,
-        val=source(config.data, trained),
+        val=val,
         class_names=detector.class_names,
         window=detector.window,
         resize=detector.resize if stream is StreamingDetector else OriginalSize(),
         chunk_size=config.data.chunk_size,
         num_workers=config.data.num_workers,
     )
-    callbacks = [PredictionsFile(Path(config.predictions))] if config.predictions else []
-    trainer = build_trainer(config, *callbacks)
-    task = VideoDetectionTask(detector, measures=measures, stream=stream)
+    file = detections_file(config)
+    trainer = build_trainer(config, *([PredictionsFile(file)] if file else []))
+    recorder = Recorder(measures)
+    task = VideoDetectionTask(detector, measures=recorder, stream=stream)
     with explained(output_folder(config)):
         trainer.validate(task, datamodule=data, verbose=False)
-    return task.result if trainer.is_global_zero else None
+    if not trainer.is_global_zero or task.result is None or recorder.last is None:
+        return None
+    ground_truth, predictions = recorder.last
+    evaluated = EvaluatedData(data.val_index, ground_truth, val.images, data.exif)
+    return Evaluated(task.result, evaluated, predictions)
 
 
 def source(data: DictConfig, trained: dict[str, Any]) -> Source:

@@ -24,10 +24,10 @@ from vodet.metrics.matching import (
 from vodet.metrics.precision_recall import mean_at_recall_points, mean_of_known, with_mean
 from vodet.structures import GroundTruth
 
-_IOUS = np.linspace(0.5, 0.95, 10)
-_IOU_50, _IOU_75 = 0, 5  # positions in _IOUS
-_MAX_DETECTIONS = 100  # per class and frame
-_SIZES = {  # areas in square pixels, both limits included
+IOUS = np.linspace(0.5, 0.95, 10)
+_IOU_50, _IOU_75 = 0, 5  # positions in IOUS
+MAX_DETECTIONS = 100  # per class and frame
+SIZES = {  # areas in square pixels, both limits included
     "small": (0.0, 32.0**2),
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, np.inf),
@@ -62,13 +62,13 @@ def coco_average_precision(
     # The next steps sort by class, which is faster if the input is already sorted.
     predictions = predictions[np.argsort(predictions.labels, kind="stable")]
     ranks = ranks_in_frames(ground_truth, predictions)
-    is_kept = ranks < _MAX_DETECTIONS
+    is_kept = ranks < MAX_DETECTIONS
     predictions, ranks = predictions[is_kept], ranks[is_kept]
-    possible = find_possible_matches(ground_truth, predictions, _IOUS[0], with_crowds=True)
+    possible = find_possible_matches(ground_truth, predictions, IOUS[0], with_crowds=True)
     any_size = list(_curves(ground_truth, predictions, possible, ranks, (0.0, np.inf)))
     by_size = {
         name: list(_curves(ground_truth, predictions, possible, ranks, limits))
-        for name, limits in _SIZES.items()
+        for name, limits in SIZES.items()
     }
     precisions = [curve.precisions for curve in any_size]
     by_class = _means(precisions)
@@ -129,7 +129,7 @@ def _curves(
     dropped = ~_is_within(sides.prod(axis=1), limits)
     numbers = np.bincount(ground_truth.labels[wanted], minlength=len(ground_truth.class_names))
     ordered = possible.preferring(wanted)
-    for iou in _IOUS:
+    for iou in IOUS:
         matched = match(
             ordered[ordered.ious >= iou],
             len(predictions),
@@ -142,7 +142,7 @@ def _curves(
             recalls = [
                 np.bincount(predictions.labels[found[ranks[found] < best]], minlength=len(numbers))
                 / numbers
-                for best in (_MAX_DETECTIONS, 10, 1)
+                for best in (MAX_DETECTIONS, 10, 1)
             ]
         by_class = outcomes(ground_truth, predictions, matched, dropped, wanted)
         precisions = [mean_at_recall_points(*outcome) for outcome in by_class]

@@ -198,16 +198,31 @@ def outcomes(
         For each class, a mask ``[n]`` over the detections that count, best first, which is True for
         true positives and False for false positives; and the number of objects to be found.
     """
+    counted = counted_rows(ground_truth, predictions, matched, dropped, wanted)
+    numbers = np.bincount(ground_truth.labels[wanted], minlength=len(ground_truth.class_names))
+    parts = [matched[rows] >= 0 for rows in counted]
+    return list(zip(parts, numbers.tolist(), strict=True))
+
+
+def counted_rows(
+    ground_truth: GroundTruth,
+    predictions: DetectionTable,
+    matched: np.ndarray,
+    dropped: np.ndarray,
+    wanted: np.ndarray,
+) -> list[np.ndarray]:
+    """Return for each class the indices of the detections that count, best first.
+
+    The arguments are those of `outcomes`.
+    """
     counts = ~dropped
-    hits = matched >= 0
+    hits = np.flatnonzero(matched >= 0)
     counts[hits] = wanted[matched[hits]]
     rows = np.flatnonzero(counts)
     rows = rows[np.argsort(predictions.labels[rows], kind="stable")]
     classes = len(ground_truth.class_names)
     ends = np.searchsorted(predictions.labels[rows], np.arange(classes), side="right")
-    numbers = np.bincount(ground_truth.labels[wanted], minlength=classes)
-    parts = np.split(hits[rows], ends)[:classes]
-    return list(zip(parts, numbers.tolist(), strict=True))
+    return np.split(rows, ends)[:classes]
 
 
 def ranks_in_frames(ground_truth: GroundTruth, predictions: DetectionTable) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_RECALL_POINTS = np.linspace(0, 1, 101)  # of the COCO protocol
+RECALL_POINTS = np.linspace(0, 1, 101)  # of the COCO protocol
 
 
 def area_under_curve(is_true: np.ndarray, num_objects: int) -> float:
@@ -42,10 +42,24 @@ def mean_at_recall_points(is_true: np.ndarray, num_objects: int) -> float:
     """
     if not num_objects:
         return float("nan")
+    return float(precision_at_recall_points(is_true, num_objects).mean())
+
+
+def precision_at_recall_points(is_true: np.ndarray, num_objects: int) -> np.ndarray:
+    """Return the precision at each of the recalls whose mean `mean_at_recall_points` returns.
+
+    Args:
+        is_true: Whether each detection is a true positive, best score first, ``[N]`` bool.
+        num_objects: Number of objects to be found, at least 1.
+
+    Returns:
+        ``[101]`` float64.
+    """
     precision = _highest_precision(is_true)
     recall = np.arange(1, len(precision) + 1) / num_objects
     # The appended zero is the precision at recalls that are never reached.
-    return float(np.append(precision, 0.0)[np.searchsorted(recall, _RECALL_POINTS)].mean())
+    points: np.ndarray = np.append(precision, 0.0)[np.searchsorted(recall, RECALL_POINTS)]
+    return points
 
 
 def _highest_precision(is_true: np.ndarray) -> np.ndarray:

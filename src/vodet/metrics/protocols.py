@@ -11,7 +11,7 @@ from vodet.metrics import motion, track_length
 from vodet.metrics.coco import coco_average_precision
 from vodet.metrics.detection_table import DetectionTable, Measure
 from vodet.metrics.groups import group_headlines
-from vodet.metrics.stability import stability
+from vodet.metrics.stability import STABILITY_METRICS, stability
 from vodet.metrics.uavdt import uavdt_average_precision
 from vodet.metrics.vid import vid_average_precision
 from vodet.structures import GroundTruth
@@ -23,15 +23,10 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "motion": group_headlines("motion", motion.GROUPS),
     "track_length": group_headlines("track_length", track_length.GROUPS),
     "uavdt": ("uavdt/ap_70", "uavdt/map_70"),
-    "stability": (
-        "stability/found",
-        "stability/drop_outs",
-        "stability/jitter",
-        "stability/score_change",
-    ),
+    "stability": STABILITY_METRICS,
 }
 
-LOWER_IS_BETTER = HEADLINES["stability"][1:]
+LOWER_IS_BETTER = STABILITY_METRICS[1:]
 
 
 def choose_protocols(names: Iterable[str], score_threshold: float = 0.3) -> dict[str, Measure]:

@@ -73,6 +73,16 @@ _COLUMNS = {
 }
 
 
+def metric_title(key: str) -> str:
+    """Return the title of a metric, such as ``VID AP50 fast motion``."""
+    return _COLUMNS[key].title.replace("\n", " ")
+
+
+def metric_scale(key: str) -> float:
+    """Return the factor by which tables multiply a metric."""
+    return _COLUMNS[key].scale
+
+
 def coco_table(result: Mapping[str, float], linkings: Sequence[str] = ()) -> Table:
     """Return a table of COCO metrics for all objects, by size, by class and by video attribute.
 
