@@ -22,7 +22,7 @@ from vodet.errors import ConfigError
 from vodet.stages import PlainMapFusion
 from vodet.structures import Window
 
-COMMANDS = ("train", "eval", "predict")
+COMMANDS = ("train", "eval", "predict", "export")
 
 
 def options(group: str) -> list[str]:

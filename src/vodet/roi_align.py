@@ -37,7 +37,7 @@ def roi_align(
         scale: Cells of the map per pixel of the frame: 1 / stride.
         size: Number of bins along each side of a box.
     """
-    if maps.device.type != "cpu":
+    if maps.device.type != "cpu" or torch.compiler.is_exporting():
         rois = torch.cat((frames.to(boxes.dtype).unsqueeze(1), boxes), dim=1)
         pooled: Tensor = torchvision_roi_align(maps, rois.to(maps.dtype), size, scale, 0, True)
         return pooled

@@ -22,7 +22,7 @@ from vodet.encodings import (
     State,
     WindowBatch,
 )
-from vodet.structures import Detections, Size, Target
+from vodet.structures import Detections, Size, Target, without_padding
 
 ReferenceTargets = Sequence[Target | None]
 """Annotated objects of the reference frames of ``B`` windows; None for unannotated frames."""
@@ -331,12 +331,22 @@ class Head(Stage):
             _, state = self(windows, state)
         return state
 
+    def best(self, outputs: dict[str, Tensor]) -> Detections:
+        """Turn the raw outputs of `forward` into a fixed number of detections per reference frame.
+
+        Returns:
+            ``boxes`` ``[B, D, 4]``, ``scores`` ``[B, D]`` and ``labels`` ``[B, D]``, with the
+            highest score first. Rows with a score of 0 are padding. Boxes are in input pixels and
+            may extend beyond the picture.
+        """
+        raise NotImplementedError
+
     def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
         """Turn the raw outputs of `forward` into the detections of each reference frame.
 
-        Boxes are in input pixels and may extend beyond the picture. The highest score comes first.
+        They are the detections of `best`, without the padding.
         """
-        raise NotImplementedError
+        return without_padding(self.best(outputs))
 
 
 PyramidFactory = Callable[[FeatureSpec], Pyramid]

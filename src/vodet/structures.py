@@ -56,6 +56,24 @@ class Detections(TypedDict):
     track_ids: NotRequired[Tensor]
 
 
+def without_padding(found: Detections) -> list[Detections]:
+    """Return the detections of each frame whose score is above 0.
+
+    Args:
+        found: Detections of ``B`` frames, the same number of rows for each frame: ``boxes``
+            ``[B, D, 4]``, ``scores`` and ``labels`` ``[B, D]``.
+    """
+    rows = [(scores > 0).nonzero()[:, 0] for scores in found["scores"]]
+    return [
+        Detections(
+            boxes=found["boxes"][frame, own],
+            scores=found["scores"][frame, own],
+            labels=found["labels"][frame, own],
+        )
+        for frame, own in enumerate(rows)
+    ]
+
+
 def clamped(reference: int, offsets: Sequence[int], length: int) -> list[int]:
     """Return ``reference + offset`` for each offset, clamped to the range 0 to ``length - 1``."""
     return [min(max(reference + offset, 0), length - 1) for offset in offsets]

@@ -15,7 +15,12 @@ from vodet.data.generated.synthetic import SyntheticConfig
 
 Command = Callable[..., None]
 
-COMMANDS = {"train": main.train, "eval": main.evaluate, "predict": main.predict}
+COMMANDS = {
+    "train": main.train,
+    "eval": main.evaluate,
+    "predict": main.predict,
+    "export": main.export,
+}
 
 # A detector and a data set that train in seconds.
 TINY = (

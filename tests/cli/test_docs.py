@@ -99,9 +99,6 @@ def test_page_on_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     scope: dict[str, Any] = {}
     examples = blocks("python", (DOCS / "python.md").read_text())
     for number, example in enumerate(examples):
-        if "pandas" in example:
-            pytest.importorskip("pandas")
-            pytest.importorskip("supervision")
         exec(compile(example, f"docs/python.md, example {number}", "exec"), scope)
     assert [len(scope[name]) for name in ("photos", "video", "frames")] == [2, 2, 3]
     assert scope["picture"].shape == scope["frames"][0].image.shape

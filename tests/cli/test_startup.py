@@ -26,6 +26,7 @@ print("imported:", *sys.modules)
         ("train", ["seed=1", "-h"], "\nrun_dir: "),
         ("evaluate", ["ckpt=a", "--help"], "\nckpt: "),
         ("predict", ["--help"], "\nsource: ???"),
+        ("export", ["--help"], "\nframe_size: ???"),
         ("data", ["--help"], "vodet-data check"),
         ("data", ["check", "--help"], "--decode"),
         ("data", ["convert", "uavdt", "--help"], "--overwrite"),

@@ -13,7 +13,7 @@ from vodet.boxes import clip_boxes
 from vodet.encodings import CandidateSpec
 from vodet.heads import box_head
 from vodet.heads.box_head import BoxHead, RoILayers, class_boxes, class_loss, joined_scores
-from vodet.structures import Detections
+from vodet.structures import Detections, without_padding
 
 SPEC = CandidateSpec(2, 3)
 
@@ -21,8 +21,9 @@ SPEC = CandidateSpec(2, 3)
 def detections_of(scores: torch.Tensor, boxes: torch.Tensor, *limits: float) -> Detections:
     """Those of a single frame, all of whose candidates are there."""
     is_valid = torch.ones(1, len(scores), dtype=torch.bool)
-    (found,) = box_head.detections_of(scores[None], boxes[None], is_valid, *limits)
-    return found
+    found = box_head.detections_of(scores[None], boxes[None], is_valid, *limits)
+    (own,) = without_padding(found)
+    return own
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +170,8 @@ def test_frames_of_a_batch_do_not_meet_and_candidates_that_are_not_there_do_not_
     boxes = torch.tensor([[[box], [box], [far]], [[box], [box], [far]]])
     scores = torch.tensor([[[0.9], [0.6], [0.3]], [[0.8], [0.7], [0.4]]])
     is_valid = torch.tensor([[True, True, False], [False, True, True]])
-    first, second = box_head.detections_of(scores, boxes, is_valid, 0.05, 0.5, 9)
+    found = box_head.detections_of(scores, boxes, is_valid, 0.05, 0.5, 9)
+    first, second = without_padding(found)
     torch.testing.assert_close(first["scores"], torch.tensor([0.9]))
     assert first["boxes"].tolist() == [box]
     torch.testing.assert_close(second["scores"], torch.tensor([0.7, 0.4]))

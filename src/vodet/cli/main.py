@@ -50,6 +50,17 @@ def predict() -> None:
     _run("predict", command)
 
 
+def export() -> None:
+    """Run ``vodet-export``."""
+
+    def command(config: DictConfig) -> None:
+        from vodet.cli.export_model import export
+
+        export(config)
+
+    _run("export", command)
+
+
 def data() -> int:
     """Run ``vodet-data``."""
     from vodet.cli.data import main

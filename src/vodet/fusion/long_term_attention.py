@@ -181,9 +181,17 @@ class LongTermAttention(CandidateFusion):
 
         Raises:
             ConfigError: If candidates have no links to the previous frame but should be assigned by
-                them.
+                them, or a detector is exported that assigns them by attention.
         """
         if self.assignment == "attention":
+            if torch.compiler.is_exporting():
+                msg = (
+                    "LongTermAttention cannot be exported with assignment=attention, because a "
+                    "graph cannot contain the Hungarian method. Set assignment=linking for linked "
+                    "candidates, or propagate=none; neither needs a new training, but measure the "
+                    "detector again with the new setting."
+                )
+                raise ConfigError(msg)
             return assigned_by_attention(state, weights, current)
         if current.previous_boxes is None:
             msg = (

@@ -179,8 +179,8 @@ def detections_of(
     nms_iou: float,
     max_detections: int,
     min_size: float = 0.0,
-) -> list[Detections]:
-    """Return the detections of each frame after non-maximum suppression, highest score first.
+) -> Detections:
+    """Return what `Head.best` returns: the detections of each frame after suppression.
 
     Only detections of the same class suppress each other.
 
@@ -198,9 +198,10 @@ def detections_of(
     labels = torch.arange(scores.shape[2], device=scores.device).repeat(scores.shape[1])
     flat_scores, flat_boxes = scores.flatten(1), boxes.flatten(1, 2)
     groups = labels.expand_as(flat_scores)
-    rows, is_kept = suppress(flat_boxes, flat_scores, groups, is_found, nms_iou, max_detections)
-    kept = [own[is_own] for own, is_own in zip(rows, is_kept, strict=True)]
-    return [
-        Detections(boxes=flat_boxes[item, row], scores=flat_scores[item, row], labels=labels[row])
-        for item, row in enumerate(kept)
-    ]
+    capacity = min(max_detections, flat_scores.shape[1])
+    rows, is_kept = suppress(flat_boxes, flat_scores, groups, is_found, nms_iou, capacity)
+    return Detections(
+        boxes=flat_boxes.gather(1, rows.unsqueeze(2).expand(-1, -1, 4)),
+        scores=flat_scores.gather(1, rows).masked_fill(~is_kept, 0),
+        labels=labels[rows],
+    )

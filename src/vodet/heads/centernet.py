@@ -160,11 +160,8 @@ class CenterNetHead(Head):
         }
         return {name: self.weights[name] * loss for name, loss in losses.items()}
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the highest peaks of each heatmap as detections, highest score first.
-
-        Boxes are in input pixels and may extend beyond the picture.
-        """
+    def best(self, outputs: dict[str, Tensor]) -> Detections:
+        """Return the highest peaks of each heatmap; if there are too few, the rest is padding."""
         scores = outputs["heatmap"].float().sigmoid()
         is_peak = scores == F.max_pool2d(scores, kernel_size=3, stride=1, padding=1)
         peaks = (scores * is_peak).flatten(1)
@@ -177,7 +174,4 @@ class CenterNetHead(Head):
         )
         center = torch.stack((cells % width, cells // width), dim=1) + offset
         boxes = self.stride * torch.cat((center - size / 2, center + size / 2), dim=1)
-        return [
-            Detections(boxes=b.T[s > 0], scores=s[s > 0], labels=k[s > 0])  # 0: no peak
-            for b, s, k in zip(boxes, scores, labels, strict=True)
-        ]
+        return Detections(boxes=boxes.transpose(1, 2), scores=scores, labels=labels)

@@ -189,20 +189,17 @@ class DetrHead(CandidateHead):
             is_trained[frame] = is_valid[frame] & (~is_crowd | (matched[frame] >= 0))
         return CandidateTargets(scores, is_trained, objects, matched >= 0)
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections of each frame, without non-maximum suppression, best first.
+    def best(self, outputs: dict[str, Tensor]) -> Detections:
+        """Return the detections of each frame, without non-maximum suppression.
 
         A detection is a pair of a candidate and a class, so a candidate may be several detections.
         """
         count = outputs["scores"].shape[2]
         scores = outputs["scores"].flatten(1)
         scores, pairs = scores.topk(min(self.max_detections, scores.shape[1]), dim=1)
-        kept = [(own > self.score_threshold).nonzero()[:, 0] for own in scores]
-        return [
-            Detections(
-                boxes=outputs["boxes"][frame, pairs[frame, own] // count],
-                scores=scores[frame, own],
-                labels=pairs[frame, own] % count,
-            )
-            for frame, own in enumerate(kept)
-        ]
+        rows = (pairs // count).unsqueeze(2).expand(-1, -1, 4)
+        return Detections(
+            boxes=outputs["boxes"].gather(1, rows),
+            scores=scores.masked_fill(scores <= self.score_threshold, 0),
+            labels=pairs % count,
+        )

@@ -281,8 +281,8 @@ class OneStageHead(CandidateHead):
             losses["st_objectness"] = (terms * wanted.is_judged).sum() / positives
         return losses
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections after non-maximum suppression, in input pixels, best first."""
+    def best(self, outputs: dict[str, Tensor]) -> Detections:
+        """Return the detections after non-maximum suppression, in input pixels."""
         scores = outputs["scores"].float()
         boxes = outputs["boxes"].unsqueeze(2).expand(*scores.shape, 4)
         return detections_of(

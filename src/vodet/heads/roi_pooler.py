@@ -129,7 +129,7 @@ class RoIPooler:
         pooled = boxes.new_empty(shape).permute(0, 3, 1, 2)
         for place, (stride, level) in enumerate(zip(self.strides, self.levels, strict=True)):
             features, is_own = maps.levels[level].float(), level_of_box == place
-            if boxes.device.type == "cpu":
+            if boxes.device.type == "cpu" and not torch.compiler.is_exporting():
                 rows = is_own.nonzero()[:, 0]
                 if len(rows):
                     pooled[rows] = self.align(

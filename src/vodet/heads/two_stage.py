@@ -249,8 +249,8 @@ class TwoStageHead(Head):
             return st_logits.softmax(dim=-1)
         return joined_scores(logits, st_logits)
 
-    def decode(self, outputs: dict[str, Tensor]) -> list[Detections]:
-        """Return the detections after non-maximum suppression, in input pixels, best first."""
+    def best(self, outputs: dict[str, Tensor]) -> Detections:
+        """Return the detections after non-maximum suppression, in input pixels."""
         return detections_of(
             outputs["scores"],
             outputs["boxes"],

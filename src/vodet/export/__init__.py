@@ -1,0 +1,1 @@
+"""Exports detectors, with their temporal memory, as programs that run without Python."""
