@@ -25,6 +25,7 @@ examples:
   vodet-data convert kitti-mots KITTI train.json --split train --masks png
   vodet-data convert mot MOT17 half.json --split train --sequences MOT17-02-FRCNN,MOT17-04-FRCNN
   vodet-data convert coco instances_val2017.json static.json
+  vodet-data convert coco frames.json train.json --videos-from folder
 
 `vodet-data convert FORMAT --help` explains each format.
 """
@@ -62,6 +63,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--check-sizes": {
         "action": "store_true",
         "help": "open every image and compare its size with the annotations",
+    },
+    "--videos-from": {
+        "metavar": "HOW",
+        "help": "how images are grouped into videos: none (each image is a video), folder (each "
+        "folder is a video; the last number of a name is the frame number), field (coco only: the "
+        "fields of the images), or a regular expression for file names with the groups "
+        "(?P<video>...) and (?P<frame>...)",
     },
 }
 
@@ -117,7 +125,8 @@ FORMATS = {
         ("train", "half-train", "half-val"),
     ),
     "coco": _Format(
-        "any COCO detection file; each image is a video", ("--images", "--check-sizes")
+        "any COCO detection file, of videos or pictures",
+        ("--images", "--check-sizes", "--videos-from"),
     ),
     "cocovid": _Format("a file in CocoVID, the format of mmtracking", ()),
 }

@@ -47,12 +47,13 @@ def read_rows(
     return rows
 
 
-def raise_faults(path: Path, faults: list[str]) -> None:
+def raise_faults(path: Path, faults: list[str], advice: str = "") -> None:
     """Raise one error for all faults of a file, if there are any.
 
     Args:
         path: The file.
         faults: Descriptions of the faults.
+        advice: What to do, as a sentence that ends the message.
 
     Raises:
         DataError: If there are faults. The message shows the first ten and counts the others.
@@ -61,7 +62,8 @@ def raise_faults(path: Path, faults: list[str]) -> None:
         shown = "".join(f"\n  {fault}" for fault in faults[:SHOWN_FAULTS])
         more = len(faults) - SHOWN_FAULTS
         msg = f"{path}: {shown.strip()}" if len(faults) == 1 else f"{path}: {shown}"
-        raise DataError(msg + (f"\n  and {more} more." if more > 0 else ""))
+        msg += f"\n  and {more} more." if more > 0 else ""
+        raise DataError(f"{msg}\n{advice}" if advice else msg)
 
 
 def number(text: str) -> Number:
