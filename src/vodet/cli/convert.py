@@ -26,6 +26,7 @@ examples:
   vodet-data convert mot MOT17 half.json --split train --sequences MOT17-02-FRCNN,MOT17-04-FRCNN
   vodet-data convert coco instances_val2017.json static.json
   vodet-data convert coco frames.json train.json --videos-from folder
+  vodet-data convert yolo YOLO data/mine --videos-from folder
 
 `vodet-data convert FORMAT --help` explains each format.
 """
@@ -128,6 +129,11 @@ FORMATS = {
         "any COCO detection file, of videos or pictures",
         ("--images", "--check-sizes", "--videos-from"),
     ),
+    "yolo": _Format(
+        "Ultralytics YOLO: SRC is data.yaml or its folder",
+        ("--images", "--split", "--videos-from"),
+        ("train", "val", "test"),
+    ),
     "cocovid": _Format("a file in CocoVID, the format of mmtracking", ()),
 }
 
@@ -175,12 +181,21 @@ def run(arguments: argparse.Namespace) -> None:
         check_target(target, overwrite=arguments.overwrite, sources=[arguments.source])
         _convert(arguments, target)
         return
-    chosen = [arguments.split] if arguments.split else list(splits)
+    chosen = [arguments.split] if arguments.split else _splits_in(arguments)
     targets = {split: target / f"{split}.json" for split in chosen}
     for path in targets.values():
         check_target(path, overwrite=arguments.overwrite)
     for split, path in targets.items():
         _convert(argparse.Namespace(**{**vars(arguments), "split": split}), path)
+
+
+def _splits_in(arguments: argparse.Namespace) -> list[str]:
+    """Return the splits to convert: of some formats, a data set need not have all of them."""
+    from vodet.data.formats import yolo_yaml
+
+    finders = {"yolo": yolo_yaml.splits_in}
+    find = finders.get(arguments.format)
+    return find(arguments.source) if find else list(FORMATS[arguments.format].splits)
 
 
 def _convert(arguments: argparse.Namespace, target: Path) -> None:
@@ -233,6 +248,7 @@ def _readers() -> dict[str, Callable[..., Records]]:
     from vodet.data.formats.kitti_tracking import read_kitti_tracking
     from vodet.data.formats.mot import read_mot
     from vodet.data.formats.uavdt import read_uavdt
+    from vodet.data.formats.yolo import read_yolo
 
     return {
         "imagenet-vid": read_imagenet_vid,
@@ -243,6 +259,7 @@ def _readers() -> dict[str, Callable[..., Records]]:
         "uavdt": read_uavdt,
         "mot": read_mot,
         "coco": read_coco,
+        "yolo": read_yolo,
         "cocovid": read_cocovid,
     }
 

@@ -184,13 +184,14 @@ def _repeated(field: str, values: list[Value]) -> Iterator[str]:
 
 def _places(document: _Document) -> list[Place | None]:
     """Return the video and the frame number that the entry of each image has, if it has both."""
-    names: dict[Any, str] = {video.id: video.name for video in document.videos}
+    names = {video.id: video.name for video in document.videos}
     places: list[Place | None] = []
     for image in document.images:
-        video = image.video or names.get(image.video_id, image.video_id)
+        video = image.video
+        if video is None and image.video_id is not None:
+            video = names.get(image.video_id, str(image.video_id))
         number = image.frame_id if image.frame_number is None else image.frame_number
-        complete = video is not None and number is not None
-        places.append(Place(str(video), number or 0) if complete else None)
+        places.append(Place(video, number) if video is not None and number is not None else None)
     return places
 
 

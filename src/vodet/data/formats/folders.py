@@ -13,6 +13,8 @@ from vodet.errors import ConfigError, DataError, FrameError
 from vodet.files import open_file
 
 SHOWN_NAMES = 10
+# Of files that count as images. `vodet-data check --decode` reports the files that cannot be read.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
