@@ -72,6 +72,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "fields of the images), or a regular expression for file names with the groups "
         "(?P<video>...) and (?P<frame>...)",
     },
+    "--zero-based": {
+        "action": "store_true",
+        "help": "the corners of boxes count from 0, as in files of labelImg, not from 1 as in VOC",
+    },
 }
 
 
@@ -134,6 +138,14 @@ FORMATS = {
         ("--images", "--split", "--videos-from"),
         ("train", "val", "test"),
     ),
+    "voc": _Format(
+        "Pascal VOC: SRC holds Annotations (XML) and JPEGImages",
+        ("--images", "--split", "--videos-from", "--zero-based"),
+        ("train", "val", "trainval", "test"),
+    ),
+    "cvat-video": _Format(
+        "CVAT for video 1.1: SRC is annotations.xml or its folder", ("--images",)
+    ),
     "cocovid": _Format("a file in CocoVID, the format of mmtracking", ()),
 }
 
@@ -191,9 +203,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _splits_in(arguments: argparse.Namespace) -> list[str]:
     """Return the splits to convert: of some formats, a data set need not have all of them."""
-    from vodet.data.formats import yolo_yaml
+    from vodet.data.formats import voc, yolo_yaml
 
-    finders = {"yolo": yolo_yaml.splits_in}
+    finders = {"yolo": yolo_yaml.splits_in, "voc": voc.splits_in}
     find = finders.get(arguments.format)
     return find(arguments.source) if find else list(FORMATS[arguments.format].splits)
 
@@ -242,12 +254,14 @@ def _readers() -> dict[str, Callable[..., Records]]:
     from vodet.data.formats.cityscapes import read_cityscapes
     from vodet.data.formats.coco import read_coco
     from vodet.data.formats.cocovid import read_cocovid
+    from vodet.data.formats.cvat_video import read_cvat_video
     from vodet.data.formats.imagenet import read_imagenet_vid
     from vodet.data.formats.imagenet_det import read_imagenet_det
     from vodet.data.formats.kitti_mots import read_kitti_mots
     from vodet.data.formats.kitti_tracking import read_kitti_tracking
     from vodet.data.formats.mot import read_mot
     from vodet.data.formats.uavdt import read_uavdt
+    from vodet.data.formats.voc import read_voc
     from vodet.data.formats.yolo import read_yolo
 
     return {
@@ -260,6 +274,8 @@ def _readers() -> dict[str, Callable[..., Records]]:
         "mot": read_mot,
         "coco": read_coco,
         "yolo": read_yolo,
+        "voc": read_voc,
+        "cvat-video": read_cvat_video,
         "cocovid": read_cocovid,
     }
 
