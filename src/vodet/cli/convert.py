@@ -146,6 +146,11 @@ FORMATS = {
     "cvat-video": _Format(
         "CVAT for video 1.1: SRC is annotations.xml or its folder", ("--images",)
     ),
+    "youtube-vis": _Format("YouTube-VIS: SRC is a JSON file with videos and tracks", ()),
+    "label-studio-video": _Format(
+        "the JSON export of videos from Label Studio; the images are in a folder for each video",
+        ("--images",),
+    ),
     "cocovid": _Format("a file in CocoVID, the format of mmtracking", ()),
 }
 
@@ -259,10 +264,12 @@ def _readers() -> dict[str, Callable[..., Records]]:
     from vodet.data.formats.imagenet_det import read_imagenet_det
     from vodet.data.formats.kitti_mots import read_kitti_mots
     from vodet.data.formats.kitti_tracking import read_kitti_tracking
+    from vodet.data.formats.label_studio_video import read_label_studio_video
     from vodet.data.formats.mot import read_mot
     from vodet.data.formats.uavdt import read_uavdt
     from vodet.data.formats.voc import read_voc
     from vodet.data.formats.yolo import read_yolo
+    from vodet.data.formats.youtube_vis import read_youtube_vis
 
     return {
         "imagenet-vid": read_imagenet_vid,
@@ -276,6 +283,8 @@ def _readers() -> dict[str, Callable[..., Records]]:
         "yolo": read_yolo,
         "voc": read_voc,
         "cvat-video": read_cvat_video,
+        "youtube-vis": read_youtube_vis,
+        "label-studio-video": read_label_studio_video,
         "cocovid": read_cocovid,
     }
 
