@@ -151,6 +151,21 @@ FORMATS = {
         "the JSON export of videos from Label Studio; the images are in a folder for each video",
         ("--images",),
     ),
+    "bdd100k": _Format(
+        "BDD100K, box tracks (MOT 2020): SRC is a JSON file or holds labels/box_track_20",
+        ("--images", "--split"),
+        _TRAIN_VAL,
+    ),
+    "visdrone-vid": _Format(
+        "VisDrone-VID and VisDrone-MOT: SRC is the folder of a split, with annotations and "
+        "sequences",
+        ("--images", "--sequences"),
+    ),
+    "ua-detrac": _Format(
+        "UA-DETRAC: SRC holds XML files, or DETRAC-Train-Annotations-XML",
+        _SEQUENCES,
+        ("train", "test"),
+    ),
     "cocovid": _Format("a file in CocoVID, the format of mmtracking", ()),
 }
 
@@ -256,6 +271,7 @@ def _options_of(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def _readers() -> dict[str, Callable[..., Records]]:
     # Imported here because the imports are slow and other commands do not need them.
+    from vodet.data.formats.bdd100k import read_bdd100k
     from vodet.data.formats.cityscapes import read_cityscapes
     from vodet.data.formats.coco import read_coco
     from vodet.data.formats.cocovid import read_cocovid
@@ -266,7 +282,9 @@ def _readers() -> dict[str, Callable[..., Records]]:
     from vodet.data.formats.kitti_tracking import read_kitti_tracking
     from vodet.data.formats.label_studio_video import read_label_studio_video
     from vodet.data.formats.mot import read_mot
+    from vodet.data.formats.ua_detrac import read_ua_detrac
     from vodet.data.formats.uavdt import read_uavdt
+    from vodet.data.formats.visdrone_vid import read_visdrone_vid
     from vodet.data.formats.voc import read_voc
     from vodet.data.formats.yolo import read_yolo
     from vodet.data.formats.youtube_vis import read_youtube_vis
@@ -285,6 +303,9 @@ def _readers() -> dict[str, Callable[..., Records]]:
         "cvat-video": read_cvat_video,
         "youtube-vis": read_youtube_vis,
         "label-studio-video": read_label_studio_video,
+        "bdd100k": read_bdd100k,
+        "visdrone-vid": read_visdrone_vid,
+        "ua-detrac": read_ua_detrac,
         "cocovid": read_cocovid,
     }
 
