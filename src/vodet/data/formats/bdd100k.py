@@ -16,6 +16,7 @@ import msgspec
 
 from vodet.data.annotations.st_coco_tables import FrameNumber, expected_path
 from vodet.data.formats.folders import find_folder, image_size, named, relative
+from vodet.data.formats.outline import first_entries, first_file
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of, ignored_for_all
 from vodet.data.formats.tables import raise_faults
 from vodet.errors import DataError
@@ -68,6 +69,14 @@ class _Frame(msgspec.Struct, gc=False):
     def number(self) -> int | None:
         """Number of the frame; files of 2020 call it ``index``."""
         return self.index if self.frameIndex is None else self.frameIndex
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a file, or a folder of files, has box tracks of BDD100K."""
+    patterns = ("*.json", "labels/box_track_20/*/*.json", "labels-20/box-track/*/*.json")
+    files = [first_file(source, pattern) for pattern in patterns]
+    entries = [entry for file in files for entry in first_entries(file).values()]
+    return any({"name", "labels"} <= entry.keys() for entry in entries)
 
 
 def read_bdd100k(source: Path, *, images: Path | None = None, split: str | None = None) -> Records:

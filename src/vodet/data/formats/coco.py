@@ -20,6 +20,7 @@ from vodet.data.annotations.st_coco_tables import (
     expected_path,
 )
 from vodet.data.formats.folders import image_size
+from vodet.data.formats.outline import first_entries
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.tables import raise_faults
 from vodet.data.formats.videos_from import Place, group_images
@@ -73,6 +74,15 @@ class _Named(msgspec.Struct):
 
 
 Document = TypeVar("Document", _Document, _Named)
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a file is a COCO detection file without videos."""
+    tables = first_entries(source)
+    image = tables.get("images", {})
+    return {"images", "annotations", "categories"} <= tables.keys() and not (
+        image.keys() & {"video", "video_id"}
+    )
 
 
 def read_coco(

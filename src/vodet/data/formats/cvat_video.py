@@ -17,6 +17,7 @@ from xml.etree.ElementTree import Element
 from vodet.data.annotations.st_coco_tables import leaves_root
 from vodet.data.formats.folders import NUMBERED, find_folder
 from vodet.data.formats.key_frames import KeyFrame, around_rotated, box_at
+from vodet.data.formats.outline import has_root
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import integer, number, one_of, raise_faults
@@ -45,6 +46,12 @@ class _Task:
     frames: range | None
     size: tuple[int, int] | None
     tracks: list[_Track] = field(default_factory=list)
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a file, or ``annotations.xml`` in a folder, is of CVAT."""
+    file = source / "annotations.xml" if source.is_dir() else source
+    return has_root(file, "annotations")
 
 
 def read_cvat_video(source: Path, *, images: Path | None = None) -> Records:

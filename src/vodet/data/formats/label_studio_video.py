@@ -22,6 +22,7 @@ import msgspec
 
 from vodet.data.formats.folders import NUMBERED, find_folder
 from vodet.data.formats.key_frames import KeyFrame, around_rotated, box_at
+from vodet.data.formats.outline import first_entries
 from vodet.data.formats.records import Box, Records, Video, categories_of
 from vodet.data.formats.sequence import Sequence
 from vodet.errors import DataError
@@ -66,6 +67,11 @@ class _Task(msgspec.Struct, gc=False):
     id: int | str
     data: dict[str, Any]
     annotations: list[_Annotation]
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a file is a JSON export of Label Studio."""
+    return {"data", "annotations"} <= first_entries(source).get("", {}).keys()
 
 
 def read_label_studio_video(source: Path, *, images: Path | None = None) -> Records:

@@ -26,6 +26,7 @@ from vodet.data.formats.folders import (
     named,
     numbered_images,
 )
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Category, Records, Video, categories_of
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import Row, integer, number, one_of, read_rows, xyxy
@@ -93,6 +94,11 @@ MOT_CHALLENGE = _Classes(
     ignored=(2, 7, 8, 12, 13),  # person on vehicle, static person, distractor, reflection, crowd
     others=(3, 4, 5, 6, 9, 10, 11),  # vehicles, occluders
 )
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds sequences of MOT Challenge."""
+    return holds(source, "*/gt/gt.txt", "train/*/gt/gt.txt")
 
 
 def read_mot(

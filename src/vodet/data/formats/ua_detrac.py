@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from vodet.data.formats.folders import NUMBERED, choose_sequences, find_folder, named
+from vodet.data.formats.outline import first_file, has_root
 from vodet.data.formats.records import Box, Records, Video, categories_of, ignored_for_all
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import integer, number, raise_faults, xyxy
@@ -22,6 +23,12 @@ CLASS_NAMES = ("car", "van", "bus", "others")
 SPLITS = ("train", "test")
 _LABELS = {name: label for label, name in enumerate(CLASS_NAMES)}
 _SIDES = ("left", "top", "width", "height")
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds UA-DETRAC."""
+    places = ("DETRAC-*-Annotations-XML/*.xml", "*.xml")
+    return any(has_root(first_file(source, place), "sequence") for place in places)
 
 
 def read_ua_detrac(

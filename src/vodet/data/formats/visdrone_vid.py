@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vodet.data.formats.folders import NUMBERED, choose_sequences, find_folder
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Records, Video, categories_of, ignored_for_all
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import Row, integer, number, one_of, xyxy
@@ -41,6 +42,11 @@ _COLUMNS = {
     "truncation": integer,
     "occlusion": integer,
 }
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds a split of VisDrone."""
+    return holds(source, "annotations/*.txt") and holds(source, "sequences")
 
 
 def read_visdrone_vid(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from vodet.data.formats.folders import IMAGE_SUFFIXES, find_folder, image_size, named, relative
+from vodet.data.formats.outline import first_file, has_root, holds
 from vodet.data.formats.records import Box, Frame, Number, Records, Video, categories_of
 from vodet.data.formats.tables import integer, number, one_of, parse_lines
 from vodet.data.formats.videos_from import group_images
@@ -37,6 +38,14 @@ class _Picture(NamedTuple):
 
     size: tuple[int, int] | None
     objects: list[_Object]
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds Pascal VOC."""
+    places = ("Annotations/*.xml", "Annotations/*/*.xml", "*.xml")
+    files = [first_file(source, place) for place in places]
+    is_imagenet = holds(source, "Annotations/VID", "Annotations/DET")
+    return not is_imagenet and any(has_root(file, "annotation") for file in files)
 
 
 def read_voc(

@@ -40,6 +40,16 @@ class _Line(NamedTuple):
     track: str | None
 
 
+def recognises(source: Path) -> bool:
+    """Return whether a YAML file, or the one in a folder, is of a data set for YOLO."""
+    if not source.is_dir() and source.suffix not in (".yaml", ".yml"):
+        return False
+    try:
+        return bool(splits_in(source)) and "names" in read_yaml(find_yaml(source))
+    except DataError:
+        return False
+
+
 def read_yolo(
     source: Path,
     *,

@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 
 from vodet.data.annotations.st_coco_tables import Extent, Flag, Id, expected_path
 from vodet.data.formats.masks import region_of_runs
+from vodet.data.formats.outline import first_entries
 from vodet.data.formats.records import Box, Category, Frame, Number, Records, Video
 from vodet.data.formats.tables import raise_faults
 from vodet.errors import DataError
@@ -56,6 +57,11 @@ class _Document(msgspec.Struct):
     videos: list[_Video]
     annotations: list[_Annotation]
     categories: list[_Category]
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a file is in the format of YouTube-VIS."""
+    return "file_names" in first_entries(source).get("videos", {})
 
 
 def read_youtube_vis(source: Path) -> Records:
