@@ -14,6 +14,7 @@ import json
 import re
 import zlib
 from pathlib import Path
+from types import GenericAlias
 from typing import Any, TypeVar
 
 import msgspec
@@ -83,7 +84,7 @@ def _unpack(data: bytes, limit: int) -> bytes:
     return unpacked
 
 
-def decode_json(data: bytes, kind: type[T], source: Path) -> T:
+def decode_json(data: bytes, kind: type[T] | GenericAlias, source: Path) -> T:
     """Decode the text of a JSON file into an object of a type.
 
     Args:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from vodet.cli.formats import FORMATS, OPTIONS, readers, recognised_formats, splits_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -14,113 +14,24 @@ if TYPE_CHECKING:
     from vodet.data.formats.records import Records
     from vodet.data.formats.writer import Summary
 
+AUTO = "auto"
 EPILOG = """\
 File names in DST are relative to the image root, which is SRC or the DIR of --images. Crowds and
 ignore regions get "ignore": 1 and "iscrowd": 1. Boxes are clipped to the image. At the end, the
 command prints how many objects and frames it skipped.
 
 examples:
+  vodet-data convert auto labels data/mine.json   (finds out the format)
   vodet-data convert uavdt UAVDT data/uavdt       (writes train.json and test.json in data/uavdt)
   vodet-data convert imagenet-vid ILSVRC2015 val.json --split val
   vodet-data convert kitti-mots KITTI train.json --split train --masks png
   vodet-data convert mot MOT17 half.json --split train --sequences MOT17-02-FRCNN,MOT17-04-FRCNN
   vodet-data convert coco instances_val2017.json static.json
+  vodet-data convert coco frames.json train.json --videos-from folder
+  vodet-data convert yolo YOLO data/mine --videos-from folder
 
 `vodet-data convert FORMAT --help` explains each format.
 """
-
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "--images": {
-        "type": Path,
-        "metavar": "DIR",
-        "help": "image root (default: SRC)",
-    },
-    "--split": {"metavar": "NAME", "help": "official split"},
-    "--sequences": {
-        "metavar": "NAMES",
-        "help": "convert only these sequences (for Cityscapes: cities): A,B,C, a file with one "
-        "name per line, or a KITTI seqmap",
-    },
-    "--list": {
-        "dest": "frames",
-        "type": Path,
-        "metavar": "FILE",
-        "help": "list of frames or videos to read, such as VID_train_15frames.txt (the listed "
-        "frames are annotated, the other frames of their videos are support frames) or "
-        "VID_val_videos.txt",
-    },
-    "--masks": {"help": "the form of the masks to read (default: %(default)s)"},
-    "--keep-empty": {
-        "action": "store_true",
-        "help": "keep images without annotated objects of the 30 classes",
-    },
-    "--workers": {
-        "type": int,
-        "metavar": "N",
-        "help": "processes that parse XML (default: one per processor)",
-    },
-    "--check-sizes": {
-        "action": "store_true",
-        "help": "open every image and compare its size with the annotations",
-    },
-}
-
-
-@dataclass(frozen=True)
-class _Format:
-    """A format that can be converted.
-
-    Args:
-        summary: One line of help.
-        options: The options of the command that this format supports.
-        splits: Names of the official splits.
-        masks: The forms of masks that can be read; the first is the default.
-    """
-
-    summary: str
-    options: tuple[str, ...]
-    splits: tuple[str, ...] = ()
-    masks: tuple[str, ...] = ()
-
-
-_TRAIN_VAL = ("train", "val")
-_SEQUENCES = ("--images", "--split", "--sequences")
-_XML = ("--images", "--split", "--list", "--workers", "--check-sizes")
-FORMATS = {
-    "imagenet-vid": _Format("ImageNet VID: SRC holds Annotations and Data", _XML, _TRAIN_VAL),
-    "imagenet-det": _Format(
-        "ImageNet DET: objects of the classes of ImageNet VID; each image is a video",
-        (*_XML, "--keep-empty"),
-        _TRAIN_VAL,
-    ),
-    "kitti-mots": _Format(
-        "KITTI MOTS: SRC holds instances_txt or instances",
-        (*_SEQUENCES, "--masks"),
-        _TRAIN_VAL,
-        ("txt", "png"),
-    ),
-    "kitti-tracking": _Format(
-        "KITTI tracking: SRC holds label_02; the splits are the splits of KITTI MOTS",
-        _SEQUENCES,
-        _TRAIN_VAL,
-    ),
-    "cityscapes": _Format(
-        "Cityscapes: SRC holds gtFine, leftImg8bit and, for neighbours, leftImg8bit_sequence",
-        (*_SEQUENCES, "--masks"),
-        _TRAIN_VAL,
-        ("polygons", "instances"),
-    ),
-    "uavdt": _Format("UAVDT: SRC holds GT and M_attr", _SEQUENCES, ("train", "test")),
-    "mot": _Format(
-        "MOT Challenge: SRC holds the sequences or a folder train",
-        _SEQUENCES,
-        ("train", "half-train", "half-val"),
-    ),
-    "coco": _Format(
-        "any COCO detection file; each image is a video", ("--images", "--check-sizes")
-    ),
-    "cocovid": _Format("a file in CocoVID, the format of mmtracking", ()),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subparsers = parser.add_subparsers(
         title="formats", metavar="FORMAT", dest="format", required=True
     )
+    _add_auto(subparsers)
     for name, kind in FORMATS.items():
         subparser = subparsers.add_parser(name, help=kind.summary, description=f"{kind.summary}.")
         subparser.add_argument("source", type=Path, metavar="SRC", help="file or folder to read")
@@ -143,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="skip crowds and ignore regions, for programs that do not support them",
         )
         for option in kind.options:
-            settings = dict(_OPTIONS[option])
+            settings = dict(OPTIONS[option])
             if option == "--split":
                 settings["help"] += f": {', '.join(kind.splits)}"
             elif option == "--masks":
@@ -151,22 +63,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             subparser.add_argument(option, **settings)
 
 
+def _add_auto(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    summary = f"find out the format of SRC: one of {', '.join(FORMATS)}"
+    subparser = subparsers.add_parser(AUTO, help="find out the format of SRC", description=summary)
+    subparser.add_argument("source", type=Path, metavar="SRC", help="file or folder to read")
+    subparser.add_argument("target", type=Path, metavar="DST", help="as for the format")
+    subparser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="...", help="options of the format"
+    )
+
+
+def _find_format(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Return the arguments of the format that SRC has."""
+    from vodet.errors import DataError
+    from vodet.screen import Screen
+
+    source: Path = arguments.source
+    names = recognised_formats(source)
+    if len(names) != 1:
+        found = f"looks like {' and '.join(names)}" if names else "looks like none of them"
+        known = "" if names else f" The formats are {', '.join(FORMATS)}."
+        msg = (
+            f"Expected the data of one format in {source}, but it {found}.{known} Name the format: "
+            f"vodet-data convert FORMAT {source} {arguments.target}"
+        )
+        raise DataError(msg)
+    Screen().print(f"Format of {source}: {names[0]}", soft_wrap=True)
+    parser = argparse.ArgumentParser(prog="vodet-data convert")
+    add_arguments(parser)
+    return parser.parse_args([names[0], str(source), str(arguments.target), *arguments.rest])
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Convert SRC to DST and print a summary. If DST is a folder, write one file per split.
 
     Raises:
         ConfigError: If DST exists already, or the split does not exist.
-        DataError: If something in SRC is missing or malformed.
+        DataError: If something in SRC is missing or malformed, or its format is not recognised.
     """
     from vodet.data.formats.writer import check_target
 
+    if arguments.format == AUTO:
+        arguments = _find_format(arguments)
     target: Path = arguments.target
     splits = FORMATS[arguments.format].splits
     if not splits or (target.suffix and not target.is_dir()):
         check_target(target, overwrite=arguments.overwrite, sources=[arguments.source])
         _convert(arguments, target)
         return
-    chosen = [arguments.split] if arguments.split else list(splits)
+    chosen = [arguments.split] if arguments.split else splits_of(arguments.format, arguments.source)
     targets = {split: target / f"{split}.json" for split in chosen}
     for path in targets.values():
         check_target(path, overwrite=arguments.overwrite)
@@ -204,38 +149,13 @@ def _read(arguments: argparse.Namespace) -> Records:
         given["sequences"] = read_sequences(given["sequences"])
     names = [option.removeprefix("--").replace("-", "_") for option in _options_of(arguments)]
     keywords = {"frames" if name == "list" else name for name in names}
-    return _readers()[arguments.format](
+    return readers()[arguments.format](
         arguments.source, **{keyword: given[keyword] for keyword in keywords}
     )
 
 
 def _options_of(arguments: argparse.Namespace) -> tuple[str, ...]:
     return FORMATS[arguments.format].options
-
-
-def _readers() -> dict[str, Callable[..., Records]]:
-    # Imported here because the imports are slow and other commands do not need them.
-    from vodet.data.formats.cityscapes import read_cityscapes
-    from vodet.data.formats.coco import read_coco
-    from vodet.data.formats.cocovid import read_cocovid
-    from vodet.data.formats.imagenet import read_imagenet_vid
-    from vodet.data.formats.imagenet_det import read_imagenet_det
-    from vodet.data.formats.kitti_mots import read_kitti_mots
-    from vodet.data.formats.kitti_tracking import read_kitti_tracking
-    from vodet.data.formats.mot import read_mot
-    from vodet.data.formats.uavdt import read_uavdt
-
-    return {
-        "imagenet-vid": read_imagenet_vid,
-        "imagenet-det": read_imagenet_det,
-        "kitti-mots": read_kitti_mots,
-        "kitti-tracking": read_kitti_tracking,
-        "cityscapes": read_cityscapes,
-        "uavdt": read_uavdt,
-        "mot": read_mot,
-        "coco": read_coco,
-        "cocovid": read_cocovid,
-    }
 
 
 def progress_bar() -> Progress:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vodet.cli import convert, export, import_weights, to_cocovid
 from vodet.cli.ending import AGAIN, run_command
 from vodet.cli.faults import explain
+from vodet.cli.formats import recognised_formats
 from vodet.errors import ConfigError, DataError, FrameError
 from vodet.files import replacing
 
@@ -212,7 +213,14 @@ def _check(arguments: argparse.Namespace) -> None:
     from vodet.data.annotations.statistics import oddities, statistics_table
     from vodet.screen import Screen
 
-    index = read_st_coco(arguments.file)
+    try:
+        index = read_st_coco(arguments.file)
+    except DataError as error:
+        if names := recognised_formats(arguments.file):
+            command = f"vodet-data convert {names[0]} {arguments.file} DST"
+            msg = f"{error}\nIt looks like {' or '.join(names)}. Convert it: {command}"
+            raise DataError(msg) from error
+        raise
     screen = Screen()
     screen.print(statistics_table(index))
     for oddity in oddities(index):

@@ -53,7 +53,8 @@ def test_images_are_videos_of_one_frame(source, convert):
     ("table", "entry", "field", "value", "message"),
     [
         ("images", 1, "id", 9, "images.id: expected unique values, found 9 twice"),
-        ("images", 1, "file_name", "b/2.png", "file_name .*: expected unique values, found 'b/2'"),
+        ("images", 1, "file_name", "b/2.jpg", r"images\.file_name: expected unique.* 'b/2\.jpg'"),
+        ("images", 1, "file_name", "b/2.png", r"video 'b/2', found 'b/2\.jpg' and 'b/2\.png'"),
         (
             "images",
             0,
@@ -113,3 +114,60 @@ def test_boxes_outside_the_image_are_clipped_or_counted(source, convert):
     assert found.frames["b/1", 0] == [("dog", (0, 2, 2.5, 4), None, 0)]
     assert found.summary.clipped == 1
     assert found.summary.skipped == {"boxes entirely outside the image": 1, "boxes without area": 1}
+
+
+def frames_of_videos():
+    """A file whose images are out of order, with every name of a track."""
+    tracks = [{"id_track": "a"}, {"track_id": 5}, {"instance_id": 0}, {"attributes": {}}]
+    tracks.append({"attributes": {"track_id": 7, "occluded": True}})
+    names = ["v/3.jpg", "v/1.jpg", "w/2.jpg", "w/3.jpg", "w/4.jpg"]
+    return {
+        "images": [
+            {"id": i, "file_name": name, "height": 48, "width": 64} for i, name in enumerate(names)
+        ],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": [1, 2, 3, 4], **track}
+            for i, track in enumerate(tracks)
+        ],
+        "categories": [{"id": 1, "name": "car"}],
+    }
+
+
+def test_frames_of_videos_and_their_tracks(source, convert):
+    found = convert(read_coco(source(frames_of_videos()), videos_from="folder"))
+
+    assert {key: box[2] for key, (box,) in found.frames.items()} == {
+        ("v", 1): "5",
+        ("v", 3): "a",
+        ("w", 2): "0",
+        ("w", 3): None,
+        ("w", 4): "7",
+    }
+    assert found.images[0]["file_name"] == "v/1.jpg"
+    assert [a.get("occluded") for a in found.annotations] == [None] * 4 + ["1"]
+
+
+@pytest.mark.parametrize("number", ["frame_number", "frame_id"])
+def test_videos_from_fields(source, convert, number):
+    changed = frames_of_videos()
+    for place, image in enumerate(changed["images"]):
+        image |= {"video_id": place % 2, number: place}
+    changed["images"][0]["is_annotated"] = False
+    changed["videos"] = [{"id": 0, "name": "even", "attributes": ["night"]}]
+    with pytest.raises(ConfigError, match="--videos-from 'field'"):
+        read_coco(source(changed))
+
+    found = convert(read_coco(source(changed), videos_from="field"))
+
+    assert list(found.frames) == [("even", 0), ("even", 2), ("even", 4), ("1", 1), ("1", 3)]
+    assert found.images[0]["is_annotated"] is False
+    assert found.document["videos"] == [{"id": 0, "name": "even", "attributes": ["night"]}]
+
+
+def test_frames_need_a_choice(source):
+    changed = frames_of_videos()
+    for place, image in enumerate(changed["images"]):
+        image["file_name"] = f"street_{place}.jpg"
+
+    with pytest.raises(ConfigError, match=r"coco\.json: .*'street_0\.jpg'.*--videos-from"):
+        read_coco(source(changed))

@@ -140,7 +140,7 @@ def test_random_objects_of_all_classes(rng, same_as_written, tmp_path, drop_igno
 
 @pytest.fixture
 def cvat(tmp_path, image, text):
-    """Writes a task as CVAT exports it; a seqinfo.ini is not among its files."""
+    """Writes a task as CVAT exports it, without a seqinfo.ini."""
 
     def write(name="task1", labels=("car", "bus")):
         folder = tmp_path / "cvat" / name
@@ -154,13 +154,13 @@ def cvat(tmp_path, image, text):
     return write
 
 
-def test_a_task_of_cvat(cvat, convert, text):
+@pytest.mark.parametrize("with_info", [True, False])
+def test_a_task_of_cvat(cvat, convert, text, with_info):
     folder = cvat()
-    with pytest.raises(DataError, match=r"task1 has no seqinfo\.ini.*imWidth.*imHeight.*seqLength"):
-        convert(read_mot(folder.parent))
     with pytest.raises(DataError, match=r"one sequence: .*task1.*parent folder"):
         read_mot(folder)
-    text(folder / "seqinfo.ini", *SEQINFO)
+    if with_info:
+        text(folder / "seqinfo.ini", *SEQINFO)
 
     found = convert(read_mot(folder.parent))
 
@@ -172,6 +172,27 @@ def test_a_task_of_cvat(cvat, convert, text):
     assert found.images[0]["file_name"] == "task1/img1/frame_000000.jpg"
     half = convert(read_mot(folder.parent, sequences={"task1": range(3, 4)}))
     assert [image["file_name"] for image in half.images] == ["task1/img1/frame_000002.jpg"]
+
+
+def test_halves_without_seqinfo(sequence, convert):
+    source = sequence(frames=5)
+    (source / "train/MOT17-02-FRCNN/seqinfo.ini").unlink()
+
+    halves = [convert(read_mot(source, split=f"half-{name}")).frames for name in ("train", "val")]
+
+    assert [[number for _, number in half] for half in halves] == [[1, 2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("name", ["{:d}.png", "cam2-{:04d}.JPEG", "a 7 b_{:02d}.jpg"])
+def test_any_name_that_ends_in_a_number(cvat, convert, name):
+    folder = cvat()
+    for number, path in enumerate(sorted((folder / "img1").iterdir()), start=1):
+        path.rename(path.with_name(name.format(number)))
+
+    found = convert(read_mot(folder.parent))
+
+    assert found.images[2]["file_name"] == f"task1/img1/{name.format(3)}"
+    assert found.index.sizes.tolist() == [[48, 64]] * 3
 
 
 def test_classes_of_cvat_are_the_same_in_all_tasks(cvat, text):

@@ -133,6 +133,8 @@ def test_an_interrupted_conversion_leaves_what_was_there(tmp_path):
 def test_a_target_of_another_kind_and_an_empty_set_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"ends in \.json"):
         write_st_coco(records(), tmp_path / "folder")
+    with pytest.raises(DataError, match=r"a\.json: expected a class"):
+        write_st_coco(Records([], iter([])), tmp_path / "a.json")
     with pytest.raises(DataError, match="found no frame"):
         write_st_coco(records(videos=[Video("a", [])]), tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []

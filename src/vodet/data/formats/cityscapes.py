@@ -21,6 +21,7 @@ from vodet.data.formats.folders import (
     named,
     relative,
 )
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.errors import DataError
 
@@ -43,6 +44,11 @@ class _Snippet(NamedTuple):
 
     def stem(self, number: int) -> str:
         return f"{self.city}_{self.sequence}_{number:06d}"
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds Cityscapes."""
+    return holds(source, "gtFine")
 
 
 def read_cityscapes(

@@ -8,6 +8,7 @@ from typing import Any
 
 from vodet.data.annotations.index import UNKNOWN_TRACK, VideoIndex
 from vodet.data.annotations.st_coco import read_st_coco
+from vodet.data.formats.outline import first_entries
 from vodet.data.formats.records import Box, Category, Frame, Records, Video
 from vodet.data.formats.writer import (
     DECIMALS,
@@ -18,6 +19,12 @@ from vodet.data.formats.writer import (
     encode,
 )
 from vodet.files import replacing
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a file is in CocoVID."""
+    tables = first_entries(source)
+    return "videos" in tables and "video_id" in tables.get("images", {})
 
 
 def read_cocovid(source: Path) -> Records:

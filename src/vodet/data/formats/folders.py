@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from PIL import ExifTags, Image
@@ -13,6 +14,10 @@ from vodet.errors import ConfigError, DataError, FrameError
 from vodet.files import open_file
 
 SHOWN_NAMES = 10
+# Of files that count as images. `vodet-data check --decode` reports the files that cannot be read.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# Names of images that end in a number.
+NUMBERED = rf"(?i).*?(\d+)(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})"
 
 
 def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
@@ -28,7 +33,7 @@ def find_folder(root: Path, candidates: Iterable[str], what: str) -> Path:
     """
     expected = [root / candidate for candidate in candidates]
     for folder in expected:
-        if folder.is_dir():
+        if os.path.isdir(folder):  # noqa: PTH112  a Path raises if a name exceeds its limit
             return folder
     names = listed(path.name for path in root.iterdir()) if root.is_dir() else None
     there = "is not a folder" if names is None else f"contains {names}"
@@ -180,8 +185,10 @@ def numbered_images(
     if 0 in images:
         images = {number + first: image for number, image in images.items()}
     if frames is not None:
-        if missing := [number for number in frames if number not in images]:
-            found = f"{len(missing)} are missing: {listed(map(str, missing))}"
+        if count := len(frames) - sum(number in frames for number in images):
+            missing = (str(number) for number in frames if number not in images)
+            more = ", ..." if count > SHOWN_NAMES else ""
+            found = f"{count} are missing: {', '.join(islice(missing, SHOWN_NAMES))}{more}"
             msg = f"Expected the images {frames[0]} to {frames[-1]} in {folder}; {found}."
             raise DataError(msg)
         images = {number: images[number] for number in frames}

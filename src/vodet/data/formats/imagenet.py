@@ -12,6 +12,7 @@ from vodet.data.formats.folders import image_size, named, relative
 from vodet.data.formats.imagenet_files import Files
 from vodet.data.formats.imagenet_lists import Selection, read_list
 from vodet.data.formats.imagenet_xml import XmlFrame, parse_all
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 from vodet.errors import DataError
 
@@ -66,6 +67,11 @@ class _Plan:
     name: str
     frames: list[str]
     annotated: list[str]
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds ImageNet VID."""
+    return holds(source, "Annotations/VID")
 
 
 def read_imagenet_vid(

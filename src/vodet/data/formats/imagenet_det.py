@@ -11,10 +11,16 @@ from vodet.data.formats.imagenet import CLASSES, LABELS, SPLITS
 from vodet.data.formats.imagenet_files import Files
 from vodet.data.formats.imagenet_lists import read_list
 from vodet.data.formats.imagenet_xml import XmlFrame, parse_all
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Frame, Records, Video, categories_of
 
 OTHER_CLASS = "objects outside the 30 classes of VID"
 NO_OBJECT = "images without an object of the 30 classes"
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds ImageNet DET."""
+    return holds(source, "Annotations/DET")
 
 
 def read_imagenet_det(

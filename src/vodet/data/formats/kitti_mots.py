@@ -13,6 +13,7 @@ from typing import Any
 from vodet.data.formats.folders import find_folder, named
 from vodet.data.formats.kitti import OFFICIAL_FRAMES, read_videos
 from vodet.data.formats.masks import Region, read_ids, region_of_runs, regions_of_ids
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Frame, Records, categories_of, ignored_for_all
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import integer, one_of, raise_faults
@@ -30,6 +31,11 @@ _COLUMNS: dict[str, Callable[[str], Any]] = {
     "width": integer,
     "rle": str,
 }
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds KITTI MOTS."""
+    return holds(source, "instances_txt", "instances", "training/instances*")
 
 
 def read_kitti_mots(

@@ -8,6 +8,7 @@ from typing import Any
 
 from vodet.data.formats.folders import find_folder
 from vodet.data.formats.kitti import OFFICIAL_FRAMES, read_videos
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Frame, Records, categories_of, ignored_for_all
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import Row, integer, number
@@ -38,6 +39,11 @@ _COLUMNS: dict[str, Callable[[str], Any]] = {
     "occluded": integer,
     **dict.fromkeys(_NUMBERS.split(), number),
 }
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds KITTI tracking."""
+    return holds(source, "label_02", "training/label_02")
 
 
 def read_kitti_tracking(

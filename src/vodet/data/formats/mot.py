@@ -2,7 +2,8 @@
 
 Frames are numbered from 1. CVAT exports in this format are read too: their images may be named
 ``frame_000000.jpg`` and numbered from 0, so that image 0 is frame 1 of ``gt.txt``, and their file
-``gt/labels.txt`` names the classes.
+``gt/labels.txt`` names the classes. Without ``seqinfo.ini``, which CVAT does not write, all images
+in ``img1`` are read.
 
 Without ``labels.txt``, the only class is pedestrian. People on vehicles, static persons,
 distractors, reflections and crowds are ignore regions, and so are pedestrians whose column ``conf``
@@ -18,7 +19,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vodet.data.formats.folders import choose_sequences, find_folder, named
+from vodet.data.formats.folders import (
+    NUMBERED,
+    choose_sequences,
+    find_folder,
+    named,
+    numbered_images,
+)
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Category, Records, Video, categories_of
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import Row, integer, number, one_of, read_rows, xyxy
@@ -63,12 +71,34 @@ class _Classes:
     others: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class _SeqInfo:
+    """The content of ``seqinfo.ini``: where the images are, their size and their number.
+
+    Args:
+        image_folder: The folder of the images.
+        pattern: Regular expression for the names of the images, whose group is the frame number.
+        size: ``(height, width)`` of the images; None if it is not known.
+        length: Number of images; None if it is not known.
+    """
+
+    image_folder: str = "img1"
+    pattern: str = NUMBERED
+    size: tuple[int, int] | None = None
+    length: int | None = None
+
+
 MOT_CHALLENGE = _Classes(
     categories_of(["pedestrian"], ["person"]),
     labels={1: 0},
     ignored=(2, 7, 8, 12, 13),  # person on vehicle, static person, distractor, reflection, crowd
     others=(3, 4, 5, 6, 9, 10, 11),  # vehicles, occluders
 )
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds sequences of MOT Challenge."""
+    return holds(source, "*/gt/gt.txt", "train/*/gt/gt.txt")
 
 
 def read_mot(
@@ -158,39 +188,38 @@ def _video(
     classes: _Classes,
     skipped: Counter[str],
 ) -> Video:
-    image_folder, extension, size, length = _read_seqinfo(folder / "seqinfo.ini")
+    info = _read_seqinfo(folder / "seqinfo.ini")
+    images = pixels / info.image_folder
+    length = info.length or len(numbered_images(images, info.pattern))
     halves = {
         "half-train": range(1, length // 2 + 2),
         "half-val": range(length // 2 + 2, length + 1),
     }
     frames = halves.get(part) if isinstance(part, str) else part
-    pattern = rf"\D*(\d+){re.escape(extension)}"
-    images = pixels / image_folder
-    sequence = Sequence(folder.name, images, pattern, root, frames, first=FIRST_FRAME)
+    sequence = Sequence(folder.name, images, info.pattern, root, frames, first=FIRST_FRAME)
     columns = _COLUMNS | {
         "class": one_of(*sorted([*classes.labels, *classes.ignored, *classes.others]))
     }
     groups = sequence.rows(folder / "gt" / "gt.txt", columns)
-    read = sequence.frames(lambda frame, _: _boxes(groups.get(frame, []), classes, skipped), size)
+    read = sequence.frames(
+        lambda frame, _: _boxes(groups.get(frame, []), classes, skipped), info.size
+    )
     return Video(sequence.name, read)
 
 
-def _read_seqinfo(path: Path) -> tuple[str, str, tuple[int, int], int]:
-    """Return the image folder, file extension, ``(height, width)`` and number of images."""
+def _read_seqinfo(path: Path) -> _SeqInfo:
     parser = configparser.ConfigParser()
     try:
         parser.read_string(read_file(path).decode("utf-8-sig"))
         section = parser["Sequence"]
-        size = (int(section["imHeight"]), int(section["imWidth"]))
-        length = int(section["seqLength"])
-        return section.get("imDir", "img1"), section.get("imExt", ".jpg"), size, length
-    except FileNotFoundError as error:
-        msg = (
-            f"The sequence {path.parent} has no seqinfo.ini. Create it with the lines [Sequence], "
-            "imWidth=WIDTH, imHeight=HEIGHT and seqLength=FRAMES. Add imDir and imExt unless the "
-            "images are img1/*.jpg."
+        return _SeqInfo(
+            section.get("imDir", "img1"),
+            rf".*?(\d+){re.escape(section.get('imExt', '.jpg'))}",
+            (int(section["imHeight"]), int(section["imWidth"])),
+            int(section["seqLength"]),
         )
-        raise DataError(msg) from error
+    except FileNotFoundError:
+        return _SeqInfo()
     except (OSError, KeyError, ValueError, configparser.Error) as error:
         msg = (
             f"{path}: expected [Sequence] with imWidth, imHeight and seqLength; reading "

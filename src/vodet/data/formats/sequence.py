@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class Sequence:
         self.name = name
         self._images = numbered_images(folder, pattern, wanted, first)
         self._root, self._wanted = root, wanted
+
+    @property
+    def numbers(self) -> Collection[int]:
+        """Numbers of the selected frames."""
+        return self._images.keys()
 
     def rows(
         self, path: Path, columns: Mapping[str, Callable[[str], Any]], separator: str | None = ","

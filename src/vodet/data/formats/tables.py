@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from vodet.data.formats.records import Number
 from vodet.errors import DataError
 from vodet.files import read_file
 
 SHOWN_FAULTS = 10
+T = TypeVar("T")
 
 
 class Row(NamedTuple):
@@ -36,23 +37,44 @@ def read_rows(
         DataError: If the file is missing or has malformed lines. The message shows the first ten
             malformed lines.
     """
-    rows, faults = [], []
+    return [
+        Row(line, values)
+        for line, values in parse_lines(path, lambda text: _parse(text, columns, separator))
+    ]
+
+
+def parse_lines(path: Path, parse: Callable[[str], T]) -> list[tuple[int, T]]:
+    """Parse a text file line by line; empty lines are skipped.
+
+    Args:
+        path: The file.
+        parse: Parses a line, and raises ValueError if the line is malformed.
+
+    Returns:
+        Each line number, from 1, with the result.
+
+    Raises:
+        DataError: If the file is missing or has malformed lines. The message shows the first ten
+            malformed lines.
+    """
+    parsed, faults = [], []
     for line, text in enumerate(_read_lines(path), start=1):
         if text.strip():
             try:
-                rows.append(Row(line, _parse(text, columns, separator)))
+                parsed.append((line, parse(text)))
             except ValueError as error:
                 faults.append(f"line {line}: {error}")
     raise_faults(path, faults)
-    return rows
+    return parsed
 
 
-def raise_faults(path: Path, faults: list[str]) -> None:
+def raise_faults(path: Path, faults: list[str], advice: str = "") -> None:
     """Raise one error for all faults of a file, if there are any.
 
     Args:
         path: The file.
         faults: Descriptions of the faults.
+        advice: What to do, as a sentence that ends the message.
 
     Raises:
         DataError: If there are faults. The message shows the first ten and counts the others.
@@ -61,7 +83,8 @@ def raise_faults(path: Path, faults: list[str]) -> None:
         shown = "".join(f"\n  {fault}" for fault in faults[:SHOWN_FAULTS])
         more = len(faults) - SHOWN_FAULTS
         msg = f"{path}: {shown.strip()}" if len(faults) == 1 else f"{path}: {shown}"
-        raise DataError(msg + (f"\n  and {more} more." if more > 0 else ""))
+        msg += f"\n  and {more} more." if more > 0 else ""
+        raise DataError(f"{msg}\n{advice}" if advice else msg)
 
 
 def number(text: str) -> Number:

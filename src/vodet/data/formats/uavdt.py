@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vodet.data.formats.folders import choose_sequences, find_folder
+from vodet.data.formats.outline import holds
 from vodet.data.formats.records import Box, Records, Video, categories_of, ignored_for_all
 from vodet.data.formats.sequence import Sequence
 from vodet.data.formats.tables import Row, integer, one_of, read_rows, xyxy
@@ -66,6 +67,11 @@ class _Folders(NamedTuple):
     pixels: Path
     root: Path
     attributes: Path | None
+
+
+def recognises(source: Path) -> bool:
+    """Return whether a folder holds UAVDT."""
+    return holds(source, "*_gt_whole.txt", "GT/*_gt_whole.txt", "*/GT/*_gt_whole.txt")
 
 
 def read_uavdt(

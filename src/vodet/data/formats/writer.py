@@ -110,9 +110,12 @@ def write_st_coco(
 
     Raises:
         ConfigError: If the file exists and may not be replaced.
-        DataError: If the data set is faulty or has no frame.
+        DataError: If the data set is faulty, or has no class or no frame.
     """
     check_target(target, overwrite=overwrite)
+    if not records.categories:
+        msg = f"Nothing to write to {target}: expected a class in the data set, found none."
+        raise DataError(msg)
     with (
         replacing(target) as partial,
         partial.open("wb") as images,
