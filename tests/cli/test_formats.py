@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,11 @@ def test_check_says_which_converter_to_use(name, tmp_path, capsys):
 
     assert run("check", source) == 1
     assert f"vodet-data convert {name} {source}" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_page_on_data_sets_describes_each_format(name):
+    page = (Path(__file__).parents[2] / "docs/data-sets.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+
+    assert all(split in row or "those in" in row for split in FORMATS[name].splits)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vodet.cli import convert, export, import_weights, to_cocovid
+from vodet.cli import convert, export, import_weights, parts, to_cocovid
 from vodet.cli.ending import AGAIN, run_command
 from vodet.cli.faults import explain
 from vodet.cli.formats import recognised_formats
@@ -119,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="vodet-data",
-        description="Check, draw, generate and convert video data sets in ST-COCO format; export "
-        "results; import weights.",
+        description="Check, draw, generate, convert, split and merge video data sets in ST-COCO "
+        "format; export results; import weights.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -391,6 +391,20 @@ _COMMANDS = (
         convert.EPILOG,
         convert.add_arguments,
         convert.run,
+    ),
+    _Command(
+        "split",
+        "split an ST-COCO file into training and validation data, by whole videos",
+        parts.SPLIT_EPILOG,
+        parts.add_split_arguments,
+        parts.run_split,
+    ),
+    _Command(
+        "merge",
+        "merge ST-COCO files of different videos",
+        parts.MERGE_EPILOG,
+        parts.add_merge_arguments,
+        parts.run_merge,
     ),
     _Command(
         "to-cocovid",
