@@ -15,9 +15,6 @@ import pytest
 import vodet
 from export.exported_streams import DETECTORS, FRAMES
 
-pytest.importorskip("onnxscript")
-pytest.importorskip("onnxruntime")
-
 ROOT = Path(__file__).parents[2]
 
 

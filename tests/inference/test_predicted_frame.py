@@ -57,7 +57,6 @@ def test_coco() -> None:
 
 
 def test_supervision() -> None:
-    pytest.importorskip("supervision")
     found = frame().to_supervision()
     assert found.xyxy.tolist() == [[10, 20, 40, 60], [0.5, 1, 2, 4]]
     assert found.confidence.tolist() == [0.75, 0.5]
@@ -74,7 +73,6 @@ def test_supervision() -> None:
 
 
 def test_pandas() -> None:
-    pandas = pytest.importorskip("pandas")
     table = pandas.concat([item.to_pandas() for item in (frame(0, 6), frame())], ignore_index=True)
     assert table.to_dict("list") == {
         "video": ["street"] * 2,
