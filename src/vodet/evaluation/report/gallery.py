@@ -17,7 +17,7 @@ from vodet.errors import FrameError
 from vodet.evaluation.report.analysis import Analysis, EvaluatedData
 from vodet.evaluation.report.events import Event
 from vodet.id_lookup import positions_in
-from vodet.inference.drawing import draw_detections
+from vodet.inference.drawing import draw
 from vodet.inference.writing import VideoWriter
 
 FRAMES_PER_SECOND = 8
@@ -145,9 +145,8 @@ class Gallery:
             _outline(drawing, box * scale, 5)
         found = self._found[run]
         found = found[found.image_ids == index.image_ids[row]]
-        return draw_detections(
-            drawing, found.boxes * scale, found.labels, index.class_names, scores=found.scores
-        )
+        columns = {"boxes": found.boxes * scale, "labels": found.labels, "scores": found.scores}
+        return draw(drawing, columns, index.class_names)
 
     def _picture(self, row: int, frame: np.ndarray, place: int, is_concerned: bool) -> Picture:
         share = _STRIP_SIDE / _SIDE
