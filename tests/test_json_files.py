@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,10 @@ def test_no_reader_of_json_takes_what_is_none(
         reader(Path("a.json"))
 
 
-@pytest.mark.parametrize("reader", [read_st_coco, read_coco])
+read_coco_videos = partial(read_coco, videos_from="field")
+
+
+@pytest.mark.parametrize("reader", [read_st_coco, read_coco_videos])
 def test_odd_values_are_named_with_their_entry(
     tmp_path: Path, reader: Callable[[Path], Any]
 ) -> None:
@@ -194,7 +198,7 @@ def test_odd_values_are_named_with_their_entry(
             assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("reader", [read_st_coco, read_coco])
+@pytest.mark.parametrize("reader", [read_st_coco, read_coco_videos])
 def test_a_table_that_stands_in_a_file_twice(
     tmp_path: Path, reader: Callable[[Path], object]
 ) -> None:

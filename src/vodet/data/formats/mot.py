@@ -98,7 +98,7 @@ MOT_CHALLENGE = _Classes(
 
 def recognises(source: Path) -> bool:
     """Return whether a folder holds sequences of MOT Challenge."""
-    return holds(source, "*/gt/gt.txt", "train/*/gt/gt.txt")
+    return holds(source, "gt/gt.txt", "*/gt/gt.txt", "train/*/gt/gt.txt")
 
 
 def read_mot(
