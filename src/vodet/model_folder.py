@@ -96,7 +96,8 @@ class Saves:
         about = dict(self.about)
         if metrics is not None:
             about["metrics"] = {name: float(value) for name, value in metrics.items()}
-        card = {**model_card(self, {"model": self.config}), "about": about}
+        model = _without_files(self.config)
+        card = {**model_card(self, {"model": model}), "about": about}
         weights = {
             # Copies, because safetensors rejects tensors that share memory, such as tied weights.
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -141,6 +142,16 @@ class Saves:
                 )
                 raise OutputError(msg) from error
         return str(commit.commit_url)
+
+
+def _without_files(config: Any) -> Any:
+    """Return a config without the files of weights, which are on the machine of the training."""
+    if isinstance(config, dict):
+        return {
+            key: None if key == "checkpoint_path" else _without_files(value)
+            for key, value in config.items()
+        }
+    return config
 
 
 def first_line(error: Exception) -> str:

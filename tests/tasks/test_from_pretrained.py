@@ -164,7 +164,12 @@ def test_a_config_names_no_class_outside_vodet(folder: Path) -> None:
 
 
 def test_nothing_that_a_config_names_is_opened(folder: Path) -> None:
-    """The config says pretrained=true and names a checkpoint file of its training."""
+    """The config says pretrained=true and names a checkpoint file."""
+    config = json.loads((folder / "config.json").read_text())
+    backbone = config["config"]["model"]["backbone"]
+    assert backbone["checkpoint_path"] is None  # the file of the training is not published
+    backbone["checkpoint_path"] = "/no/where.pt"
+    (folder / "config.json").write_text(json.dumps(config))
     with watched() as events:
         vodet.from_pretrained(folder)
     assert events == [f"open {folder}/{name}" for name in ("config.json", "model.safetensors")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -182,11 +183,14 @@ def rebuilt(
 def _about(config: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint tells about its training, for model cards."""
     data, evaluation = (_mapping(config.get(key)) for key in ("data", "evaluation"))
+    files = {part: _mapping(data.get(part)).get("annotations") for part in ("train", "val")}
+    epoch = checkpoint.get("epoch")
     training = {
         "run": config.get("name"),
-        **{part: _mapping(data.get(part)).get("annotations") for part in ("train", "val")},
+        # Model cards are published, so they name the files without the folders of this machine.
+        **{part: "/".join(Path(file).parts[-2:]) for part, file in files.items() if file},
         "protocols": evaluation.get("protocols"),
-        "epochs": checkpoint.get("epoch"),
+        "epochs": None if epoch is None else epoch + 1,  # epochs are counted from 0
     }
     states = map(_mapping, _mapping(checkpoint.get("callbacks")).values())
     scores = {state.get("monitor"): state.get("current_score") for state in states}
