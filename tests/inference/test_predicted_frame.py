@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas
 import pytest
 import torch
 
@@ -74,6 +73,8 @@ def test_supervision() -> None:
 
 
 def test_pandas() -> None:
+    import pandas  # not above: other tests import this module without it
+
     table = pandas.concat([item.to_pandas() for item in (frame(0, 6), frame())], ignore_index=True)
     assert table.to_dict("list") == {
         "video": ["street"] * 2,
