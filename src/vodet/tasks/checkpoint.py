@@ -188,9 +188,13 @@ def _about(config: dict[str, Any], checkpoint: dict[str, Any]) -> dict[str, Any]
     training = {
         "run": config.get("name"),
         # Model cards are published, so they name the files without the folders of this machine.
-        **{part: "/".join(Path(file).parts[-2:]) for part, file in files.items() if file},
+        **{
+            part: "/".join(Path(file).parts[-2:])
+            for part, file in files.items()
+            if isinstance(file, str)
+        },
         "protocols": evaluation.get("protocols"),
-        "epochs": None if epoch is None else epoch + 1,  # epochs are counted from 0
+        "epochs": epoch + 1 if isinstance(epoch, int) else None,  # epochs are counted from 0
     }
     states = map(_mapping, _mapping(checkpoint.get("callbacks")).values())
     scores = {state.get("monitor"): state.get("current_score") for state in states}
