@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from inference.made_videos import encode
-from tiny import fusion_of, tiny_detector, tiny_one_stage, tiny_two_stage
-from tiny_detr import tiny_detr
+from tiny import candidate_fusions_of, fusion_of, tiny_detector, tiny_one_stage, tiny_two_stage
+from tiny_detr import config_of, tiny_detr
 from vodet.data.frames.resize import Letterbox, Resize, Stretch
 from vodet.detector import VideoDetector
 from vodet.export.folder import export_detector
@@ -36,8 +36,18 @@ DETECTORS: dict[str, Callable[[], VideoDetector]] = {
     "conv_gru": lambda: resizing(tiny_detector(fusion_of("conv_gru"), Window()), Stretch(64, 64)),
     "yolov": lambda: resizing(tiny_one_stage("yolov", Window(1, 1)), Letterbox(64, 64)),
     "long_term": lambda: tiny_two_stage("long_term", Window()),
-    "detr": lambda: resizing(tiny_detr("long_term", Window()), Letterbox(64, 64)),
+    "detr": lambda: resizing(well_conditioned_detr(), Letterbox(64, 64)),
 }
+
+
+def well_conditioned_detr() -> VideoDetector:
+    """A detector whose detections do not depend on the rounding errors of random weights.
+
+    All 84 cells are queries, because their scores differ by less than rounding errors. The geometry
+    of the attention would amplify the errors of boxes.
+    """
+    fusions = candidate_fusions_of("long_term", "model.head.fusion.attention.geometry=false")
+    return tiny_detr(fusions, Window(), config=config_of("rt_detr_v2", num_queries=84))
 
 
 def resizing(detector: VideoDetector, resize: FrameResize) -> VideoDetector:
